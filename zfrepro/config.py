@@ -1,0 +1,353 @@
+"""Typed configuration: a DictConfig becomes one of these dataclasses once, here, and what is impossible is refused here.
+
+Everything downstream takes a dataclass and trusts it. A refusal is a `UserError`: one sentence that names the key, what was
+given and what is possible.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional, TypeVar
+
+import torch
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
+
+# Optional[...] rather than X | None below: OmegaConf reads these annotations at run time.
+# ruff: noqa: UP045
+
+T = TypeVar("T")
+
+
+class UserError(Exception):
+    """A mistake that the user can mend; its text is one line that says what is wrong and what to do."""
+
+
+def conf_folder() -> Path:
+    """The folder of Hydra configs: inside the package where it was installed, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+
+
+def nearest(given: str, valid: Collection[str]) -> str:
+    """' (did you mean X?)' for the valid name closest to `given`, or '' where none is close."""
+    close = difflib.get_close_matches(given, [str(name) for name in valid], n=1, cutoff=0.5)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def require(key: str, given: object, ok: bool, possible: str) -> None:
+    """Refuse `key=given` with what is possible, unless `ok`."""
+    if not ok:
+        raise UserError(f"{key}={given}: must be {possible}")
+
+
+def require_choice(key: str, given: str, choices: Collection[str]) -> None:
+    """Refuse a name that is none of `choices`, suggesting the nearest."""
+    if given not in choices:
+        raise UserError(f"{key}={given}: must be one of {', '.join(choices)}{nearest(given, choices)}")
+
+
+def require_layer(key: str, given: int, present: Sequence[int]) -> None:
+    """Refuse a layer number that the network does not have."""
+    if given not in present:
+        raise UserError(f"{key}={given}: the layers to choose from are {', '.join(map(str, present))}")
+
+
+# ------------------------------------------------------------------------------------------------------- shared pieces
+
+
+@dataclass
+class LayerConfig:
+    """One row of the layer table (paper, Fig. 3); sizes in pixels of the layer's own input."""
+
+    kind: str = "conv"  # conv | fc
+    maps: int = 0  # conv: feature maps
+    units: int = 0  # fc: units
+    kernel: int = 0
+    stride: int = 1
+    padding: int = 0
+    pool: int = 0  # side of the max-pooling window; 0: none
+    pool_stride: int = 2
+    pool_padding: int = 0
+    norm: str = "none"  # contrast normalisation across maps: none | after_pool (ZFNet) | before_pool (AlexNet)
+    dropout: float = 0.0  # on the layer's output, in training
+
+
+@dataclass
+class ModelConfig:
+    """A network as a table of layers; layer numbers are the paper's and survive the removal of others."""
+
+    name: str = MISSING
+    input_size: int = MISSING  # side of the square input in pixels
+    layers: list[LayerConfig] = field(default_factory=list)
+    sibling: Optional[str] = None  # the other architecture at the same scale (Fig. 6, Table 3): a name in conf/model
+    remove: list[int] = field(default_factory=list)  # Table 3: layers to leave out
+    scale: dict[int, float] = field(default_factory=dict)  # Table 3: layer -> factor on its maps or units
+    norm_size: int = 5  # contrast normalisation (Krizhevsky et al. 2012, section 3.3): n, k, alpha, beta
+    norm_k: float = 2.0
+    norm_alpha: float = 1e-4
+    norm_beta: float = 0.75
+
+
+DATA_SETS = (
+    "embedded", "tiny_imagenet", "cifar10", "imagenette", "caltech101", "caltech256", "voc2012", "imagenet", "folder",
+)  # fmt: skip
+
+
+@dataclass
+class DataConfig:
+    """A data set and how it is packed: decoded once, smaller side resized to `size`, centre-cropped to size x size."""
+
+    name: str = MISSING  # one of DATA_SETS
+    size: int = MISSING  # side of the packed images in pixels
+    root: Optional[str] = None  # folder (or archive) that holds the data set
+    cache: str = "~/.cache/zfrepro"  # where packed data sets are kept
+    download: bool = False
+    on_error: str = "raise"  # raise | skip: images that cannot be read
+    per_class: Optional[int] = None  # use only the first n training images of every class
+    val_fraction: float = 0.1  # for data sets that bring no validation split: share of each class
+    split_seed: int = 0  # ... and the seed that draws it
+    part: str = "source"  # embedded only: source | target classes | scenes (several objects, several labels)
+    train_per_class: int = 500  # embedded only: images drawn per class (scenes: per 20 images)
+    val_per_class: int = 50
+    workers: int = 0  # processes that decode; 0: one per CPU
+
+
+@dataclass
+class Common:
+    """What every command knows."""
+
+    run: str = MISSING  # the run's folder below `outputs`
+    outputs: str = "outputs"  # relative to the working directory
+    seed: int = 0
+    device: str = "auto"  # auto | cpu | cuda
+    precision: str = "auto"  # fp32 | bf16 | auto: bf16 autocast where the hardware computes in it
+    debug: bool = False  # show tracebacks of user errors
+
+    @property
+    def folder(self) -> Path:
+        """Absolute path of the run's folder."""
+        return Path(self.outputs).expanduser().resolve() / self.run
+
+
+# ------------------------------------------------------------------------------------------------------------ commands
+
+
+@dataclass
+class TrainConfig(Common):
+    """`zfrepro train` (paper, section 3)."""
+
+    preset: str = MISSING
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    epochs: int = MISSING
+    batch_size: int = MISSING  # over all processes together
+    lr: float = MISSING
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: str = "plateau"  # plateau: lr / 10 when the validation error stops falling | cosine: to 0 at the end
+    patience: int = 3  # plateau: epochs without a better validation error before lr is divided
+    warmup_steps: int = 0  # the learning rate rises linearly over so many steps
+    renorm_radius: Optional[float] = 0.1  # RMS above which a convolutional filter is scaled back; null: off
+    augmentation: str = "ten_crop"  # ten_crop: corners and centre | random_crop: any place; both with random flips
+    init: str = "paper"  # paper: N(0, 0.01) everywhere | he: He for layers 2-7, N(0, 0.01) for the first and last
+    input_scale: float = 1.0  # factor on the mean-subtracted pixels; the paper's range is +-128
+    snapshot_epochs: list[int] = field(default_factory=list)  # Fig. 4: epochs whose weights are kept
+    checkpoint_every: int = 500  # steps between checkpoints, besides one an epoch
+    resume: bool = True  # false: start over, replacing the run
+
+
+@dataclass
+class DataPlace:
+    """Where a run's own data set lies now."""
+
+    root: Optional[str] = None  # null: where it lay in training
+
+
+@dataclass
+class Experiment(Common):
+    """What every command knows that reads a trained run: the run knows its own model and data."""
+
+    data: DataPlace = field(default_factory=DataPlace)
+    resume: bool = True  # false: make a result again that is up to date
+
+
+@dataclass
+class EvaluateConfig(Experiment):
+    """`zfrepro evaluate` (Table 2)."""
+
+    runs: list[str] = field(default_factory=list)  # several runs: each one, and the average of their softmax outputs
+    batch_size: int = 256
+
+
+@dataclass
+class SummaryConfig(Common):
+    """`zfrepro summary` (Fig. 3)."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    num_classes: int = 1000
+
+
+@dataclass
+class DoctorConfig(Common):
+    """`zfrepro doctor`."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+
+
+# ---------------------------------------------------------------------------------------------------------- conversion
+
+
+def to_dataclass(cfg: DictConfig, cls: type[T]) -> T:
+    """The DictConfig as a `cls`, checked. Raises UserError on unknown keys, wrong types and impossible values."""
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(cls), cfg)
+        typed = OmegaConf.to_object(merged)
+    except ConfigKeyError as error:
+        raise UserError(unknown_key(str(error.full_key), cfg, cls)) from error
+    except MissingMandatoryValue as error:
+        raise UserError(f"{error.full_key}: a value is needed; give {error.full_key}=<value>") from error
+    except InterpolationResolutionError as error:
+        raise UserError(f"{error.full_key}: {_first_line(error)}") from error
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key or 'config'}: {_first_line(error)}") from error
+    check(typed)
+    return typed  # type: ignore[return-value]
+
+
+def unknown_key(key: str, cfg: DictConfig, cls: type) -> str:
+    """The sentence for a key that `cls` does not have, with the nearest one that it does."""
+    parent, _, name = key.rpartition(".")
+    node: Any = cls
+    for part in filter(None, parent.split(".")):
+        names = {f.name: f for f in dataclasses.fields(node)}
+        part = part.split("[")[0]
+        factory = names[part].default_factory if part in names else None
+        node = factory if dataclasses.is_dataclass(factory) else (LayerConfig if part == "layers" else cls)
+    valid = [f.name for f in dataclasses.fields(node)]
+    close = nearest(name, valid)
+    return f"{key}: unknown key{close or '; known are ' + ', '.join(valid)}"
+
+
+def _first_line(error: Exception) -> str:
+    return re.sub(r"\s+", " ", str(error).splitlines()[0])
+
+
+def check(config: object) -> None:
+    """Refuse impossible values, whichever dataclass they stand in."""
+    if isinstance(config, Common):
+        _check_common(config)
+    if isinstance(config, TrainConfig):
+        _check_training(config)
+    for value in vars(config).values():
+        if isinstance(value, ModelConfig):
+            _check_model(value)
+        elif isinstance(value, DataConfig):
+            check_data(value)
+
+
+def _check_common(c: Common) -> None:
+    plain = re.fullmatch(r"[\w][\w.+=,@/-]*", c.run) is not None and ".." not in c.run
+    require("run", c.run, plain, "a name of letters, digits and . _ - + = @ (it becomes a folder below outputs/)")
+    require("seed", c.seed, 0 <= c.seed < 2**31, "between 0 and 2147483647")
+    require_choice("precision", c.precision, ("fp32", "bf16", "auto"))
+    resolve_device(c.device)
+    for key in ("num_maps", "num_images", "epochs", "batch_size"):
+        if (value := getattr(c, key, None)) is not None:
+            require(key, value, value >= 1, "1 or more")
+
+
+def _check_training(c: TrainConfig) -> None:
+    require("lr", c.lr, 0 < c.lr < math.inf, "a positive number")
+    require("momentum", c.momentum, 0 <= c.momentum < 1, "at least 0 and below 1")
+    require("weight_decay", c.weight_decay, 0 <= c.weight_decay < math.inf, "0 or more")
+    require("patience", c.patience, c.patience >= 1, "1 or more")
+    require("warmup_steps", c.warmup_steps, c.warmup_steps >= 0, "0 or more")
+    require("input_scale", c.input_scale, 0 < c.input_scale < math.inf, "a positive number")
+    require("checkpoint_every", c.checkpoint_every, c.checkpoint_every >= 1, "1 or more")
+    if c.renorm_radius is not None:
+        require("renorm_radius", c.renorm_radius, 0 < c.renorm_radius < math.inf, "a positive number, or null for off")
+    require_choice("schedule", c.schedule, ("plateau", "cosine"))
+    require_choice("augmentation", c.augmentation, ("ten_crop", "random_crop"))
+    require_choice("init", c.init, ("paper", "he"))
+    require("snapshot_epochs", c.snapshot_epochs, all(e >= 1 for e in c.snapshot_epochs), "a list of epochs from 1 on")
+    if c.model.input_size > c.data.size:
+        raise UserError(
+            f"model.input_size={c.model.input_size}: the crop is larger than the images; "
+            f"must be at most data.size={c.data.size}, or give data.size={c.model.input_size} or more"
+        )
+
+
+def _check_model(m: ModelConfig) -> None:
+    require("model.input_size", m.input_size, m.input_size >= 1, "1 or more")
+    require("model.layers", len(m.layers), len(m.layers) >= 1, "at least one layer")
+    numbers = list(range(1, len(m.layers) + 1))
+    for key, edited in (("model.remove", m.remove), ("model.scale", list(m.scale))):
+        for number in edited:
+            require_layer(key, number, numbers)
+    for number, factor in m.scale.items():
+        require(f"model.scale.{number}", factor, 0 < factor < math.inf, "a positive factor")
+    seen_fc = False
+    for number, layer in zip(numbers, m.layers):
+        key = f"model.layers[{number - 1}]"
+        require_choice(f"{key}.kind", layer.kind, ("conv", "fc"))
+        require_choice(f"{key}.norm", layer.norm, ("none", "after_pool", "before_pool"))
+        require(f"{key}.dropout", layer.dropout, 0 <= layer.dropout < 1, "at least 0 and below 1")
+        if layer.kind == "fc":
+            seen_fc = True
+            require(f"{key}.units", layer.units, layer.units >= 1, "1 or more")
+            continue
+        require(f"{key}.kind", layer.kind, not seen_fc, "fc: a conv layer cannot follow a fully connected one")
+        require(f"{key}.maps", layer.maps, layer.maps >= 1, "1 or more")
+        require(f"{key}.kernel", layer.kernel, layer.kernel >= 1, "1 or more")
+        require(f"{key}.stride", layer.stride, layer.stride >= 1, "1 or more")
+        require(f"{key}.padding", layer.padding, layer.padding >= 0, "0 or more")
+        require(f"{key}.pool", layer.pool, layer.pool >= 0, "0 (none) or more")
+        require(f"{key}.pool_stride", layer.pool_stride, layer.pool_stride >= 1, "1 or more")
+        half = layer.pool // 2
+        ok = layer.pool == 0 or 0 <= layer.pool_padding <= half
+        require(f"{key}.pool_padding", layer.pool_padding, ok, f"between 0 and half the window ({half})")
+
+
+def check_data(d: DataConfig) -> None:
+    """Refuse an impossible data set description."""
+    require_choice("data.name", d.name, DATA_SETS)
+    require_choice("data.on_error", d.on_error, ("raise", "skip"))
+    require_choice("data.part", d.part, ("source", "target", "scenes"))
+    require("data.size", d.size, 8 <= d.size <= 4096, "between 8 and 4096 pixels")
+    require("data.val_fraction", d.val_fraction, 0 < d.val_fraction < 1, "between 0 and 1, both excluded")
+    require("data.train_per_class", d.train_per_class, d.train_per_class >= 1, "1 or more")
+    require("data.val_per_class", d.val_per_class, d.val_per_class >= 1, "1 or more")
+    require("data.workers", d.workers, d.workers >= 0, "0 (one per CPU) or more")
+    if d.per_class is not None:
+        require("data.per_class", d.per_class, d.per_class >= 1, "1 or more, or null for all")
+
+
+def resolve_device(device: str) -> torch.device:
+    """'auto' -> CUDA where there is a GPU. Raises UserError for a GPU that is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if re.fullmatch(r"cpu|cuda(:\d+)?", device) is None:
+        raise UserError(f"device={device}: must be auto, cpu, cuda or cuda:<n>{nearest(device, ('cpu', 'cuda', 'auto'))}")
+    if device.startswith("cuda"):
+        count = torch.cuda.device_count()
+        index = int(device.partition(":")[2] or 0)
+        if index >= count:
+            there = f"this machine has {count} GPU(s)" if count else "no GPU is there (or torch is a CPU build)"
+            raise UserError(f"device={device}: {there}; use device=cpu or device=auto")
+    return torch.device(device)
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """'auto' -> 'bf16' where the hardware multiplies bfloat16 natively (GPUs from Ampere on, CPUs with AVX512-BF16 or AMX)."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+    return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported() else "fp32"

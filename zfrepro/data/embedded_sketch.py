@@ -1,0 +1,207 @@
+"""The pencil of the embedded data set: hashed uniforms, signed distances, and parts that become a shaded layer.
+
+Shapes of arrays: B images, P = S * S pixels (row-major). A *parameter* is (B, 1) float32, one number an image; a *field* is (B, P) float32,
+one number a pixel. NumPy broadcasts the one over the other, so that a part is written as if for one image and drawn for all of them.
+Every operation is elementwise or a matrix product per image, hence an image's pixels do not depend on its neighbours in the batch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+Array = np.ndarray
+Number = float | Array  # a constant, or a (B, 1) parameter
+
+MAX_PARTS = 32
+ROUGH = 1e-9  # keeps 0 / 0 away at the centre of an ellipse
+
+
+# ---------------------------------------------------------------------------------------------------------------- randomness
+def scramble(keys: Array) -> Array:
+    """splitmix64's finaliser: uint64 -> uint64 of the same shape, every input bit reaching every output bit."""
+    z = keys + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def uniforms(keys: Array, count: int) -> Array:
+    """(B,) uint64 keys -> (B, count) float32 in [0, 1): number j of an image is a hash of its key and j, with no state to carry."""
+    counters = np.arange(count, dtype=np.uint64) * np.uint64(0xD1342543DE82EF95)
+    bits = scramble(keys[:, None] ^ scramble(counters)[None])
+    return (bits >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
+
+
+def hsv(hue: Number, saturation: Number, value: Number) -> Array:
+    """Parameters (hue in turns, the others in [0, 1]) -> (B, 3) float32 RGB in [0, 1]."""
+    sector = (np.array([5.0, 3.0, 1.0], np.float32) + np.asarray(hue, np.float32) * 6.0) % 6.0
+    return value - value * saturation * np.clip(np.minimum(sector, 4.0 - sector), 0.0, 1.0)
+
+
+def mix(a: Array, b: Array, t: Number) -> Array:
+    """a where t = 0, b where t = 1."""
+    return a + (b - a) * t
+
+
+# ---------------------------------------------------------------------------------------------------------------- distances
+# Signed distance to the outline, negative inside, in the units of x and y (fields); y points down.
+def circle(x: Array, y: Array, r: Number) -> Array:
+    return np.sqrt(x * x + y * y) - r
+
+
+def ellipse(x: Array, y: Array, a: Number, b: Number) -> Array:
+    """First-order distance, exact on the outline: the unit circle's, divided by the length of its gradient."""
+    u, v = x / a, y / b
+    near = np.sqrt(u * u + v * v)
+    u, v = u / a, v / b
+    return near * (near - 1.0) / (np.sqrt(u * u + v * v) + ROUGH)
+
+
+def box(x: Array, y: Array, a: Number, b: Number, r: Number = 0.0) -> Array:
+    """A box of half sides a, b whose corners are rounded by r."""
+    u, v = np.abs(x) - (a - r), np.abs(y) - (b - r)
+    outside = np.sqrt(np.maximum(u, 0.0) ** 2 + np.maximum(v, 0.0) ** 2)
+    return outside + np.minimum(np.maximum(u, v), 0.0) - r
+
+
+def segment(x: Array, y: Array, x0: Number, y0: Number, x1: Number, y1: Number, r: Number) -> Array:
+    """A stroke of half width r from (x0, y0) to (x1, y1), round at its ends."""
+    dx, dy = x1 - x0, y1 - y0
+    u, v = x - x0, y - y0
+    t = np.clip((u * dx + v * dy) * (1.0 / (dx * dx + dy * dy + ROUGH)), 0.0, 1.0)
+    return circle(u - t * dx, v - t * dy, r)
+
+
+def polygon(x: Array, y: Array, *corners: tuple[Number, Number], r: Number = 0.0) -> Array:
+    """A convex polygon, corners clockwise on the screen, grown by r (the largest of its half-planes' distances)."""
+    far: Array | None = None
+    for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
+        nx, ny = y1 - y0, x0 - x1
+        scale = 1.0 / np.sqrt(nx * nx + ny * ny + ROUGH)
+        edge = x * (nx * scale) + (y * (ny * scale) - (x0 * nx + y0 * ny) * scale)
+        far = edge if far is None else np.maximum(far, edge, out=far)
+    assert far is not None
+    return far - r
+
+
+def ring(d: Array, width: Number) -> Array:
+    """The stroke of half width `width` along the outline of d."""
+    return np.abs(d) - width
+
+
+def blend(a: Array, b: Array, k: float) -> Array:
+    """Union with the crease rounded over k."""
+    crease = np.maximum(k - np.abs(a - b), 0.0)
+    return np.minimum(a, b) - crease * crease * (0.25 / k)
+
+
+def turn(x: Array, y: Array, x0: Number, y0: Number, angle: Number) -> tuple[Array, Array]:
+    """The fields in the frame that sits at (x0, y0) and is turned by angle (radians, clockwise on the screen)."""
+    c, s = np.cos(np.float32(angle)), np.sin(np.float32(angle))
+    u, v = x - x0, y - y0
+    return u * c + v * s, v * c - u * s
+
+
+def repeat(x: Array, step: Number, first: int, last: int) -> Array:
+    """Folds x so that one part is drawn at step * first, ..., step * last."""
+    return x - step * np.clip(np.rint(x * (1.0 / step)), first, last)
+
+
+# ---------------------------------------------------------------------------------------------------------------- the sketch
+class Sketch:
+    """Collects the parts of one object, back to front, for a batch of images; `layer` paints them.
+
+    x, y (B, P): the object's frame, in which it fills about [-1, 1]; pixel (B, 1): the side of a pixel in that frame;
+    chance (B, n): uniforms that `u` hands out in order.
+    """
+
+    def __init__(self, x: Array, y: Array, pixel: Array, chance: Array) -> None:
+        self.x, self.y, self.pixel = x, y, pixel
+        self.chance, self.used = chance, 0
+        self.marks: dict[str, tuple[Number, Number]] = {}
+        self.sharp = 1.0 / pixel
+        self.cover = np.empty((len(x), MAX_PARTS, x.shape[1]), np.float32)
+        self.paint: list[Array] = []
+        self.height = np.zeros_like(x)
+        self.outline = np.full_like(x, 9.0)
+        self.hue = self.u()
+
+    # -- choices
+    def u(self, low: float = 0.0, high: float = 1.0) -> Array:
+        """A fresh parameter, uniform in [low, high)."""
+        self.used += 1
+        return self.chance[:, self.used - 1 : self.used] * np.float32(high - low) + np.float32(low)
+
+    def coin(self, probability: float) -> Array:
+        """A fresh parameter: 1 with that probability, else 0."""
+        return (self.u() < probability).astype(np.float32)
+
+    def vivid(self, shift: Number = 0.0) -> Array:
+        """(B, 3): a lively colour, `shift` turns of hue away from the image's own hue."""
+        return hsv(self.hue + shift + self.u(-0.05, 0.05), self.u(0.45, 0.95), self.u(0.5, 1.0))
+
+    def fur(self) -> Array:
+        """(B, 3): brown, grey, sand, nearly white or black; now and then any hue at all."""
+        earthy = hsv(self.u(0.02, 0.13), self.u(0.05, 0.75), self.u(0.22, 0.95))
+        return mix(earthy, self.vivid(), self.coin(0.35))
+
+    def pale(self) -> Array:
+        return hsv(self.u(), self.u(0.02, 0.28), self.u(0.82, 1.0))
+
+    def ink(self) -> Array:
+        return hsv(self.u(), self.u(0.1, 0.6), self.u(0.04, 0.2))
+
+    def metal(self) -> Array:
+        return hsv(self.u(), self.u(0.0, 0.2), self.u(0.4, 0.9))
+
+    def leafy(self) -> Array:
+        return mix(hsv(self.u(0.2, 0.42), self.u(0.4, 0.9), self.u(0.3, 0.8)), self.vivid(), self.coin(0.3))
+
+    # -- parts
+    def fill(self, d: Array, colour: Array, bevel: float = 0.25, texture: Number = 0.0, when: Array | None = None) -> None:
+        """Lays a part over the others. d: its distance field; colour: (B, 3); bevel: how far in from its outline it is rounded (0: flat);
+        texture: how strongly the image's pattern shows on it, 0 to 1; when: a parameter, 0 leaves the part out of that image."""
+        slot = self.cover[:, len(self.paint)]
+        if when is not None:
+            d = d + (1.0 - when) * 9.0
+        np.minimum(self.outline, d, out=self.outline)
+        np.multiply(d, -self.sharp, out=slot)
+        slot += 0.5
+        np.clip(slot, 0.0, 1.0, out=slot)
+        if bevel:
+            inner = np.clip(d * (-1.0 / bevel), 0.0, 1.0)
+            lift = (2.0 - inner) * inner
+            lift *= bevel
+            lift -= self.height
+        else:
+            lift = 0.02 - self.height
+        lift *= slot
+        self.height += lift
+        strength = np.broadcast_to(np.asarray(texture, np.float32), (len(d), 1))
+        self.paint.append(np.concatenate([colour, strength], axis=1))
+
+    def mark(self, name: str, x: Number, y: Number) -> None:
+        """Names a point of the object, in its frame."""
+        self.marks[name] = (x, y)
+
+    # -- the result
+    def layer(self) -> tuple[Array, Array, Array]:
+        """-> RGB premultiplied by coverage (B, 3, P), texture strength (B, P), coverage (B, P); all in [0, 1]."""
+        parts = len(self.paint)
+        left = np.ones_like(self.x)
+        for i in range(parts - 1, -1, -1):  # front to back: what is left of the light times the part's coverage is its weight
+            weight = self.cover[:, i]
+            weight *= left
+            left -= weight
+        colours = np.ascontiguousarray(np.stack(self.paint, axis=2))
+        flat = colours @ self.cover[:, :parts]
+        return flat[:, :3], flat[:, 3], 1.0 - left
+
+    def relief(self, light: Array, size: int) -> Array:
+        """(B, P) in about [-1, 1]: how much the rounded parts face the light, (B, 2) a direction in the image."""
+        height = self.height.reshape(-1, size, size)
+        slope = np.zeros_like(height)
+        scale = (0.5 * self.sharp)[:, :, None]
+        slope[:, :, 1:-1] += (height[:, :, 2:] - height[:, :, :-2]) * (light[:, None, :1] * scale)
+        slope[:, 1:-1] += (height[:, 2:] - height[:, :-2]) * (light[:, None, 1:] * scale)
+        return np.clip(slope, -1.2, 1.2, out=slope).reshape(self.x.shape)

@@ -1,0 +1,169 @@
+"""The network of a layer table: forward pass, features, initialisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zfrepro.config import ModelConfig
+from zfrepro.models.table import Op, conv_ops, layers_of, op_sizes
+
+
+def contrast_normalise(x: Tensor, size: int, k: float, alpha: float, beta: float) -> Tensor:
+    """b = a / (k + alpha * sum of a^2 over `size` neighbouring maps)^beta (Krizhevsky et al. 2012, section 3.3).
+
+    x: (B, C, H, W). The sum is not divided by `size`, as `torch.nn.LocalResponseNorm` would. Computed in float32 at
+    least: alpha * a^2 vanishes beside k in bfloat16.
+    """
+    a = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    channels = a.shape[1]
+    reach = torch.arange(channels, device=a.device)
+    # A banded 1x1 convolution is the windowed sum over maps; it is faster than pooling or shifting on every device.
+    band = ((reach[:, None] - reach[None]).abs() <= size // 2).to(a.dtype)
+    with torch.autocast(a.device.type, enabled=False):
+        energy = F.conv2d(a.square(), band[:, :, None, None])
+    return (a * (k + alpha * energy).pow(-beta)).to(x.dtype)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Where dropout's masks come from: a function of (seed, step), so that a resumed or a distributed run draws the same.
+
+    A process of a distributed run holds rows [first, first + batch) of a global batch of `total` images.
+    """
+
+    seed: int
+    step: int
+    first: int
+    total: int
+
+    def generator(self, device: torch.device) -> torch.Generator:
+        """A generator at the start of this step's stream."""
+        mixed = (self.seed * 0x9E3779B97F4A7C15 + self.step * 0xBF58476D1CE4E5B9 + 1) % 2**63
+        return torch.Generator(device).manual_seed(mixed)
+
+
+def dropout(x: Tensor, share: float, first: int, total: int, generator: torch.Generator) -> Tensor:
+    """Zero a random `share` of x (B, U) and scale the rest up; the mask is drawn for the global batch of `total` rows."""
+    keep = torch.rand(total, x.shape[1], generator=generator, device=x.device)[first : first + len(x)] >= share
+    return x * keep / (1 - share)
+
+
+class Network(nn.Module):
+    """A network built from a layer table, with a linear layer to `num_classes` on top (the paper's softmax layer).
+
+    Weights are named by the paper's layer numbers: `weights.1.weight` ... `weights.8.bias`. Input: (B, channels, S, S)
+    float, mean-subtracted pixels, S = config.input_size.
+    """
+
+    def __init__(self, config: ModelConfig, num_classes: int, channels: int = 3) -> None:
+        super().__init__()
+        self.config = config
+        self.num_classes = num_classes
+        self.channels = channels
+        self.layers = layers_of(config)
+        self.input_size = config.input_size
+        self.softmax = len(config.layers) + 1  # number of the softmax layer: 8 in the paper
+        self.sizes = op_sizes(conv_ops(self.layers), config.input_size)
+        self.weights = nn.ModuleDict()
+        width, flat = channels, False
+        for layer in self.layers:
+            if layer.kind == "conv":
+                conv = layer.ops[0]
+                self.weights[str(layer.number)] = nn.Conv2d(
+                    width, layer.outputs, conv.kernel, conv.stride, conv.padding
+                )
+            else:
+                width = width if flat else width * self.sizes[-1] ** 2
+                flat = True
+                self.weights[str(layer.number)] = nn.Linear(width, layer.outputs)
+            width = layer.outputs
+        self.weights[str(self.softmax)] = nn.Linear(width if flat else width * self.sizes[-1] ** 2, num_classes)
+
+    @property
+    def conv_layers(self) -> list[int]:
+        """Numbers of the convolutional layers."""
+        return [layer.number for layer in self.layers if layer.kind == "conv"]
+
+    @property
+    def feature_layers(self) -> list[int]:
+        """Numbers of all layers below the softmax."""
+        return [layer.number for layer in self.layers]
+
+    def conv(self, number: int) -> nn.Conv2d:
+        """The convolution of a layer: its filters (out_maps, in_maps, k, k) and biases."""
+        module = self.weights[str(number)]
+        assert isinstance(module, nn.Conv2d)
+        return module
+
+    def step(self, op: Op, x: Tensor) -> Tensor:
+        """One op of a convolutional layer."""
+        if op.kind == "conv":
+            return self.conv(op.layer)(x)
+        if op.kind == "relu":
+            return F.relu(x)
+        if op.kind == "pool":
+            return F.max_pool2d(x, op.kernel, op.stride, op.padding)
+        c = self.config
+        return contrast_normalise(x, c.norm_size, c.norm_k, c.norm_alpha, c.norm_beta)
+
+    def features(self, x: Tensor, wanted: Collection[int], noise: Noise | None = None) -> dict[int, Tensor]:
+        """Outputs of the `wanted` layers: maps after ReLU, pooling and normalisation (B, C, H, W), units after ReLU (B, U),
+        and for the softmax layer its logits (B, num_classes). Stops at the highest wanted layer.
+
+        With `noise`, dropout acts (training); without, it does not.
+        """
+        found: dict[int, Tensor] = {}
+        generator = noise.generator(x.device) if noise else None
+        for layer in self.layers:
+            if layer.kind == "conv":
+                for op in layer.ops:
+                    x = self.step(op, x)
+            else:
+                x = F.relu(self.weights[str(layer.number)](x.flatten(1)))
+            if noise and generator and layer.dropout:
+                if x.ndim != 2:
+                    raise ValueError("dropout is for fully connected layers")
+                x = dropout(x, layer.dropout, noise.first, noise.total, generator)
+            if layer.number in wanted:
+                found[layer.number] = x
+                if len(found) == len(set(wanted)):
+                    return found
+        found[self.softmax] = self.weights[str(self.softmax)](x.flatten(1))
+        return found
+
+    def forward(self, x: Tensor, noise: Noise | None = None) -> Tensor:
+        """Logits (B, num_classes)."""
+        return self.features(x, [self.softmax], noise)[self.softmax]
+
+
+def initialise(network: Network, init: str, seed: int) -> None:
+    """Draw the weights: `paper` N(0, 0.01^2) everywhere (section 3); `he` the same for the first and the last layer and
+    N(0, 2 / fan_in) between, without which a narrow network's signal dies. Biases 0."""
+    generator = torch.Generator().manual_seed(seed)
+    first, last = network.layers[0].number, network.softmax
+    for name, module in network.weights.items():
+        weight = module.weight
+        assert isinstance(weight, Tensor) and isinstance(module.bias, Tensor)
+        fan_in = weight[0].numel()
+        std = 0.01 if init == "paper" or int(name) in (first, last) else math.sqrt(2 / fan_in)
+        with torch.no_grad():
+            weight.copy_(torch.randn(weight.shape, generator=generator) * std)
+            module.bias.zero_()
+
+
+def multiply_adds(network: Network) -> dict[int, int]:
+    """Multiply-adds of the weights of each layer for one image (biases, pooling and normalisation not counted)."""
+    counts: dict[int, int] = {}
+    for op, size in zip(conv_ops(network.layers), network.sizes[1:]):
+        if op.kind == "conv":
+            counts[op.layer] = network.conv(op.layer).weight.numel() * size * size
+    for name, module in network.weights.items():
+        if isinstance(module, nn.Linear):
+            counts[int(name)] = module.weight.numel()
+    return counts

@@ -1,0 +1,106 @@
+"""The layer table and its geometry: what a network computes, and which pixels a unit sees.
+
+A network is a list of `Layer`s, numbered as in the paper: 1-5 convolutional, 6-7 fully connected, 8 softmax. A
+convolutional layer unrolls into a few `Op`s (convolution, ReLU, pooling, contrast normalisation); the network walks them
+upwards and the deconvnet walks the same ones downwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from zfrepro.config import ModelConfig, UserError
+
+
+@dataclass(frozen=True)
+class Op:
+    """One step inside a convolutional layer; `relu` and `norm` have kernel 1, stride 1, padding 0."""
+
+    kind: str  # conv | relu | pool | norm
+    layer: int
+    kernel: int = 1
+    stride: int = 1
+    padding: int = 0
+
+    def output_size(self, size: int) -> int:
+        """Side of the output for an input of side `size` (rounded down, as in the paper)."""
+        return (size + 2 * self.padding - self.kernel) // self.stride + 1
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of the paper with its number."""
+
+    number: int
+    kind: str  # conv | fc
+    outputs: int  # feature maps or units
+    ops: tuple[Op, ...]  # conv: its steps in forward order; fc: empty
+    dropout: float
+
+
+@dataclass(frozen=True)
+class Field:
+    """Receptive field of the units of one op: unit i sees input rows [start + i * stride, start + i * stride + size)."""
+
+    size: int
+    stride: int
+    start: int
+
+
+def layers_of(config: ModelConfig) -> tuple[Layer, ...]:
+    """The table with the edits of Table 3 applied (`remove`, `scale`), without the softmax layer."""
+    table = []
+    for number, row in enumerate(config.layers, start=1):
+        if number in config.remove:
+            continue
+        outputs = max(1, round((row.maps if row.kind == "conv" else row.units) * config.scale.get(number, 1.0)))
+        ops: list[Op] = []
+        if row.kind == "conv":
+            ops = [Op("conv", number, row.kernel, row.stride, row.padding), Op("relu", number)]
+            pool = [Op("pool", number, row.pool, row.pool_stride, row.pool_padding)] if row.pool else []
+            norm = [Op("norm", number)]
+            ops += {"none": pool, "after_pool": pool + norm, "before_pool": norm + pool}[row.norm]
+        table.append(Layer(number, row.kind, outputs, tuple(ops), row.dropout))
+    if not table:
+        raise UserError(f"model.remove={list(config.remove)}: no layer is left")
+    return tuple(table)
+
+
+def conv_ops(layers: Sequence[Layer], last: int | None = None) -> list[Op]:
+    """The ops of the convolutional layers up to layer number `last` (all if None), in forward order."""
+    return [op for layer in layers if last is None or layer.number <= last for op in layer.ops]
+
+
+def op_sizes(ops: Sequence[Op], input_size: int) -> list[int]:
+    """Sides of the square maps before the first op and after each one: len(ops) + 1 numbers, in pixels.
+
+    Raises UserError where an op does not fit its input.
+    """
+    sizes = [input_size]
+    for op in ops:
+        if sizes[-1] + 2 * op.padding < op.kernel:
+            raise UserError(
+                f"model.input_size={input_size}: too small, the {op.kind} of layer {op.layer} "
+                f"({op.kernel}x{op.kernel}) gets maps of {sizes[-1]}x{sizes[-1]} only"
+            )
+        sizes.append(op.output_size(sizes[-1]))
+    return sizes
+
+
+def receptive_field(ops: Sequence[Op]) -> Field:
+    """Receptive field of a unit after `ops`; `start` is negative where padding is seen. Not clipped to the image."""
+    size, stride, start = 1, 1, 0
+    for op in ops:
+        start -= op.padding * stride
+        size += (op.kernel - 1) * stride
+        stride *= op.stride
+    return Field(size, stride, start)
+
+
+def receptive_box(ops: Sequence[Op], row: int, column: int, input_size: int) -> tuple[int, int, int, int]:
+    """Pixels (y0, x0, y1, x1), half-open, that the unit (row, column) after `ops` sees, clipped at the image's border."""
+    field = receptive_field(ops)
+    y, x = (field.start + index * field.stride for index in (row, column))
+    clip = [min(max(value, 0), input_size) for value in (y, x, y + field.size, x + field.size)]
+    return clip[0], clip[1], clip[2], clip[3]

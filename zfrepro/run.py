@@ -1,0 +1,121 @@
+"""A trained run, opened: its network, its preprocessing, its data. Every experiment begins here."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from zfrepro.artifacts import file_hash, load_checkpoint, shown
+from zfrepro.config import (
+    Common,
+    Experiment,
+    TrainConfig,
+    UserError,
+    nearest,
+    resolve_device,
+    resolve_precision,
+    to_dataclass,
+)
+from zfrepro.data import Packed, open_data
+from zfrepro.data.transforms import centre_crop
+from zfrepro.models.network import Network
+
+
+@dataclass
+class TrainedRun:
+    """A network with what it was trained on. Images are (B, S, S, 3) uint8, S = config.data.size pixels."""
+
+    folder: Path
+    config: TrainConfig
+    network: Network  # float32, eval, channels_last, on `device`
+    checkpoint: Path
+    checkpoint_hash: str
+    epoch: int  # epochs of training behind the checkpoint
+    class_names: tuple[str, ...]
+    mean: Tensor  # (S, S, 3) float32, pixels
+    scale: Tensor  # () or (3,) float32: factor on the mean-subtracted pixels
+    device: torch.device
+    precision: str  # fp32 | bf16
+
+    @cached_property
+    def data(self) -> Packed:
+        """The data set that the run was trained on."""
+        return open_data(self.config.data)
+
+    def inputs(self, images: np.ndarray | Tensor) -> Tensor:
+        """Network inputs (B, 3, s, s): centre crops, mean subtracted, scaled; s = network.input_size."""
+        batch = torch.as_tensor(images).to(self.device)
+        return centre_crop(batch, self.mean, self.network.input_size, self.scale)
+
+    def crops(self, images: np.ndarray | Tensor) -> Tensor:
+        """The centre crops themselves, (B, s, s, 3) uint8 on the CPU: what the network saw."""
+        size, crop = self.mean.shape[0], self.network.input_size
+        start = (size - crop) // 2
+        return torch.as_tensor(images)[:, start : start + crop, start : start + crop]
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """The run's precision, for the block."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def load_config(folder: Path) -> TrainConfig:
+    """The config that a run was trained with. Raises UserError where there is none."""
+    path = folder / "train" / "config.yaml"
+    if not path.exists():
+        runs = sorted(p.parent.parent.name for p in folder.parent.glob("*/train/config.yaml"))
+        there = f"; there are: {', '.join(runs)}" if runs else ""
+        raise UserError(
+            f"run={folder.name}: no trained run in {shown(folder)}{nearest(folder.name, runs)}; "
+            f"train it with `zfrepro train run={folder.name}`{there}"
+        )
+    loaded = OmegaConf.load(path)
+    assert isinstance(loaded, DictConfig)
+    return to_dataclass(OmegaConf.merge(loaded, {"device": "auto"}), TrainConfig)  # type: ignore[arg-type]
+
+
+def snapshots(folder: Path) -> list[int]:
+    """Epochs whose weights were kept, in order."""
+    return sorted(int(p.stem.removeprefix("epoch_")) for p in (folder / "train" / "checkpoints").glob("epoch_*.pt"))
+
+
+def open_run(config: Common, which: str | int = "best") -> TrainedRun:
+    """Open the run that `config` names: its 'best' or 'last' weights or those of a snapshot epoch.
+
+    Raises UserError where there is no such run or checkpoint.
+    """
+    trained = load_config(config.folder)
+    if isinstance(config, Experiment) and config.data.root:
+        trained.data.root = config.data.root
+    name = f"epoch_{which}.pt" if isinstance(which, int) else f"{which}.pt"
+    checkpoint = config.folder / "train" / "checkpoints" / name
+    if not checkpoint.exists():
+        raise UserError(f"run={config.run}: {shown(checkpoint)} is not there; let `zfrepro train` finish an epoch first")
+    state = load_checkpoint(checkpoint)
+    device = resolve_device(config.device)
+    network = Network(trained.model, len(state["class_names"]))
+    try:
+        network.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise UserError(f"{shown(checkpoint)}: its weights do not fit the model of train/config.yaml") from error
+    network = network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    return TrainedRun(
+        folder=config.folder,
+        config=dataclasses.replace(trained, run=config.run, outputs=config.outputs),
+        network=network,
+        checkpoint=checkpoint,
+        checkpoint_hash=file_hash(checkpoint),
+        epoch=int(state["epoch"]),
+        class_names=tuple(state["class_names"]),
+        mean=state["mean"].to(device),
+        scale=state["scale"].to(device),
+        device=device,
+        precision=resolve_precision(config.precision, device),
+    )
