@@ -48,7 +48,7 @@ def eyes(s: Sketch, across: Number, y: Number, r: Number, iris: Array | None = N
 
 def nose(s: Sketch, y: Number, a: Number, b: Number, colour: Array | None = None) -> None:
     s.fill(ellipse(s.x - 1.3 * s.yaw, s.y - y, a, b), s.ink() if colour is None else colour, bevel=0.1)
-    s.mark("nose", 1.3 * s.yaw + 0.0 * s.hue, y)
+    s.mark("nose", 1.3 * s.yaw + 0.0, y)
 
 
 def smile(s: Sketch, y: Number, r: Number, width: float = 0.035) -> None:
@@ -64,7 +64,7 @@ def wheels(s: Sketch, rear: Number, front: Number, y: Number, r: Number, front_r
         d = circle(s.x - x, s.y - y, 0.0)
         s.fill(d - radius, tyre, bevel=0.1)
         s.fill(d - 0.55 * radius, hub, bevel=0.12)
-        s.mark(name, x, y + 0.0 * s.hue)
+        s.mark(name, x, y)
 
 
 def ears(s: Sketch, across: Number, base: Number, tip_out: Number, tip_y: Number, half: Number, fur: Array, inner: Array) -> None:
@@ -146,10 +146,10 @@ def owl(s: Sketch) -> None:
     ears(s, s.u(0.42, 0.5), -0.4, s.u(0.15, 0.25), s.u(-0.98, -0.85), 0.26, fur, fur)
     s.fill(ellipse(s.x, s.y - 0.05, s.u(0.72, 0.8), s.u(0.78, 0.9)), fur, 0.4, texture=1.0)
     s.fill(circle(np.abs(s.x - s.yaw) - 0.31, s.y + 0.15, disc), mix(fur, s.pale(), s.u(0.4, 1.0)), 0.15)
-    eyes(s, 0.31 + 0.0 * disc, -0.15 + 0.0 * disc, disc * s.u(0.55, 0.75), s.vivid(0.4))
+    eyes(s, 0.31 + 0.0, -0.15 + 0.0, disc * s.u(0.55, 0.75), s.vivid(0.4))
     beak = polygon(s.x - 1.3 * s.yaw, s.y, (-0.14, 0.05), (0.14, 0.05), (0.0, s.u(0.36, 0.46)))
     s.fill(beak, s.vivid(0.2), 0.12)
-    s.mark("nose", 1.3 * s.yaw, 0.18 + 0.0 * disc)
+    s.mark("nose", 1.3 * s.yaw, 0.18)
 
 
 def monkey(s: Sketch) -> None:
@@ -212,9 +212,9 @@ def frog(s: Sketch) -> None:
     s.fill(circle(np.abs(s.x - s.yaw) - across, s.y + 0.5, 0.32), skin, 0.2)
     s.fill(ellipse(s.x, s.y - 0.15, s.u(0.86, 0.95), s.u(0.6, 0.68)), skin, 0.4, texture=0.8)
     smile(s, s.u(0.45, 0.55), s.u(0.6, 0.8), 0.04)
-    eyes(s, across, -0.5 + 0.0 * across, s.u(0.2, 0.24), s.vivid(0.4), slit=1.6)
+    eyes(s, across, -0.5 + 0.0, s.u(0.2, 0.24), s.vivid(0.4), slit=1.6)
     s.fill(circle(np.abs(s.x - 1.2 * s.yaw) - 0.1, s.y + 0.05, 0.035), s.ink(), 0.0)
-    s.mark("nose", 1.2 * s.yaw, -0.05 + 0.0 * across)
+    s.mark("nose", 1.2 * s.yaw, -0.05)
 
 
 def lion(s: Sketch) -> None:
@@ -248,7 +248,7 @@ def robot(s: Sketch) -> None:
     s.fill(box(s.x, s.y - 0.05, s.u(0.66, 0.74), s.u(0.66, 0.76), s.u(0.05, 0.25)), steel, 0.15, texture=0.3)
     eyes(s, s.u(0.28, 0.34), s.u(-0.2, -0.1), s.u(0.15, 0.2), trim)
     s.fill(polygon(s.x - s.yaw, s.y, (0.0, 0.08), (0.1, 0.26), (-0.1, 0.26)), s.ink(), 0.0)
-    s.mark("nose", s.yaw, 0.19 + 0.0 * s.hue)
+    s.mark("nose", s.yaw, 0.19)
     s.fill(box(s.x - s.yaw, s.y - 0.48, 0.4, 0.12, 0.03), s.ink(), 0.0)
     s.fill(box(repeat(s.x - s.yaw, 0.16, -2, 2), s.y - 0.48, 0.045, 0.09), s.pale(), 0.0)
 
@@ -292,9 +292,9 @@ def bicycle(s: Sketch) -> None:
     for name, x in (("rear_wheel", rear), ("front_wheel", front)):
         u, v = s.x - x, s.y - y
         d = circle(u, v, 0.0)
-        s.fill(np.minimum(np.abs(u * v) * 3.0 + 0.012, d) - 0.02 + np.maximum(d - r, 0.0), s.metal(), 0.0)
+        s.fill(np.maximum(np.minimum(np.abs(u), np.abs(v)) - 0.015, d - r), s.metal(), 0.0)
         s.fill(ring(d - r, s.u(0.04, 0.065)), tyre, 0.06)
-        s.mark(name, x, y + 0.0 * s.hue)
+        s.mark(name, x, y)
     w, seat, bars = s.u(0.035, 0.055), s.u(-0.28, -0.18), s.u(0.32, 0.4)
     crank, top = s.u(-0.08, 0.02), s.u(-0.3, -0.2)
     tubes = segment(s.x, s.y, rear, y, crank, 0.34, w)
@@ -357,7 +357,7 @@ def steamboat(s: Sketch) -> None:
     s.fill(box(s.x, s.y - 0.24, 0.72, 0.15, 0.04), white, 0.08)
     windows(s, 0.24, -2, 2, 0.24, 0.06, 0.06)
     s.fill(polygon(s.x, s.y, (-0.95, 0.35), (0.98, 0.35), (0.72, s.u(0.74, 0.86)), (-0.78, 0.78), r=0.02), s.vivid(), 0.2, texture=0.4)
-    s.mark("top", -0.3 + 0.0 * s.hue, -0.85)
+    s.mark("top", -0.3 + 0.0, -0.85)
 
 
 def plane(s: Sketch) -> None:
@@ -367,7 +367,7 @@ def plane(s: Sketch) -> None:
     s.fill(ellipse(s.x, s.y, 0.97, s.u(0.16, 0.22)), body, 0.2, texture=0.4)
     windows(s, 0.17, -2, 3, -0.04, 0.045, 0.045)
     s.fill(polygon(s.x, s.y, (-0.05, 0.03), (0.32, 0.03), (-0.25, s.u(0.6, 0.75)), (-0.48, 0.65), r=0.02), wing, 0.1)
-    s.mark("tail", -0.8 + 0.0 * s.hue, -0.35)
+    s.mark("tail", -0.8 + 0.0, -0.35)
 
 
 # ---------------------------------------------------------------------------------------------------------------- growing
@@ -382,7 +382,7 @@ def flower(s: Sketch) -> None:
     petals = np.cos(n * np.arctan2(y, x) + s.u(0.0, 6.0))
     s.fill((d - r - (0.4 * r) * np.sqrt(np.abs(petals)) + 0.4 * r) * 0.75, s.vivid(), 0.3, texture=0.5)
     s.fill(d - s.u(0.14, 0.2), s.vivid(0.4), 0.15)
-    s.mark("center", 0.0 * y0, y0)
+    s.mark("center", 0.0, y0)
 
 
 def tree(s: Sketch) -> None:
@@ -394,7 +394,7 @@ def tree(s: Sketch) -> None:
     s.fill(crown, leaf, 0.35, texture=0.9)
     x = np.abs(s.x + 0.1) - s.u(0.1, 0.3)
     s.fill(circle(x, s.y + s.u(0.1, 0.4), 0.08), s.vivid(), 0.08, when=s.coin(0.4))
-    s.mark("center", 0.0 * w, -0.3 + 0.0 * w)
+    s.mark("center", 0.0, -0.3)
 
 
 def mushroom(s: Sketch) -> None:
@@ -404,7 +404,7 @@ def mushroom(s: Sketch) -> None:
     s.fill(dome, cap, 0.35, texture=0.3)
     spots = circle(repeat(s.x, 0.4, -1, 1), s.y - y + 0.32 - 0.8 * s.x * s.x, s.u(0.09, 0.14))
     s.fill(spots, s.pale(), 0.06, when=s.coin(0.7))
-    s.mark("center", 0.0 * y, y - 0.35)
+    s.mark("center", 0.0, y - 0.35)
 
 
 def cactus(s: Sketch) -> None:
@@ -417,7 +417,7 @@ def cactus(s: Sketch) -> None:
     s.fill(d, skin, 0.2, texture=1.0)
     s.fill(polygon(s.x, s.y, (-0.4, 0.55), (0.4, 0.55), (0.28, 0.95), (-0.28, 0.95), r=0.03), s.fur(), 0.15)
     s.fill(circle(s.x, s.y + 0.85, 0.12), s.vivid(), 0.1, when=s.coin(0.5))
-    s.mark("center", 0.0 * r, 0.0 * r)
+    s.mark("center", 0.0, 0.0)
 
 
 # ---------------------------------------------------------------------------------------------------------------- animals from the side and above
@@ -431,8 +431,8 @@ def butterfly(s: Sketch) -> None:
     ink = s.ink()
     s.fill(segment(np.abs(s.x), s.y, 0.03, -0.4, s.u(0.2, 0.35), -0.85, 0.025), ink, 0.0)
     s.fill(ellipse(s.x, s.y, 0.1, s.u(0.5, 0.6)), ink, 0.1)
-    s.mark("right_wing", -0.46 + 0.0 * s.hue, -0.36)
-    s.mark("left_wing", 0.46 + 0.0 * s.hue, -0.36)
+    s.mark("right_wing", -0.46 + 0.0, -0.36)
+    s.mark("left_wing", 0.46 + 0.0, -0.36)
 
 
 def ladybird(s: Sketch) -> None:
@@ -444,8 +444,8 @@ def ladybird(s: Sketch) -> None:
     r, y = s.u(0.1, 0.16), s.u(-0.2, -0.05)
     s.fill(circle(np.abs(s.x) - 0.32, repeat(s.y - 0.2 - y, 0.42, -1, 1), r), ink, 0.0)
     s.fill(segment(s.x, s.y, 0.0, -0.55, 0.0, 0.9, 0.025), ink, 0.0)
-    s.mark("right_wing", -0.34 + 0.0 * s.hue, 0.15)
-    s.mark("left_wing", 0.34 + 0.0 * s.hue, 0.15)
+    s.mark("right_wing", -0.34 + 0.0, 0.15)
+    s.mark("left_wing", 0.34 + 0.0, 0.15)
 
 
 def fish(s: Sketch) -> None:
@@ -456,7 +456,7 @@ def fish(s: Sketch) -> None:
     s.fill(polygon(s.x, s.y, (0.15, 0.05), (-0.2, s.u(0.3, 0.4)), (-0.18, 0.08)), fin, 0.08)
     s.fill(circle(s.x - 0.6, s.y + 0.1, 0.11), s.pale(), 0.0)
     s.fill(circle(s.x - 0.62, s.y + 0.1, 0.06), s.ink(), 0.0)
-    s.mark("tail", -0.8 + 0.0 * h, 0.0 * h)
+    s.mark("tail", -0.8 + 0.0, 0.0)
 
 
 # ---------------------------------------------------------------------------------------------------------------- in the house
@@ -496,7 +496,7 @@ def clock(s: Sketch) -> None:
     for length, width in ((0.32, 0.05), (0.46, 0.035)):
         a = s.u(0.0, 6.28)
         s.fill(segment(s.x, s.y, 0.0, 0.0, length * np.cos(a), length * np.sin(a), width), ink, 0.0)
-    s.mark("center", 0.0 * r, 0.0 * r)
+    s.mark("center", 0.0, 0.0)
 
 
 def lamp(s: Sketch) -> None:
@@ -504,7 +504,7 @@ def lamp(s: Sketch) -> None:
     s.fill(segment(s.x, s.y, 0.0, 0.0, 0.0, 0.8, s.u(0.045, 0.09)), s.metal(), 0.06)
     s.fill(ellipse(s.x, s.y - 0.86, s.u(0.32, 0.46), 0.1), s.metal(), 0.1)
     s.fill(polygon(s.x, s.y, (-top, -0.88), (top, -0.88), (s.u(0.58, 0.72), low), (-0.65, low), r=0.02), s.vivid(), 0.3, texture=0.8)
-    s.mark("top", 0.0 * top, -0.86 + 0.0 * top)
+    s.mark("top", 0.0, -0.86)
 
 
 def umbrella(s: Sketch) -> None:
@@ -512,9 +512,9 @@ def umbrella(s: Sketch) -> None:
     s.fill(segment(s.x, s.y, 0.0, -0.9, 0.0, 0.75, 0.04), s.metal(), 0.05)
     hook = np.maximum(ring(circle(s.x - 0.15, s.y - 0.75, 0.15), 0.045), 0.75 - s.y)
     s.fill(hook, s.fur(), 0.05)
-    s.mark("handle", 0.15 + 0.0 * y, 0.9)
+    s.mark("handle", 0.15 + 0.0, 0.9)
     dome = np.maximum(ellipse(s.x, s.y - y, s.u(0.88, 0.97), s.u(0.8, 0.9)), s.y - y)
-    bites = ellipse(repeat(s.x, 0.46, -2, 2) if False else repeat(s.x + 0.23, 0.46, -1, 2), s.y - y, 0.23, s.u(0.1, 0.16))
+    bites = ellipse(repeat(s.x + 0.23, 0.46, -1, 2), s.y - y, 0.23, s.u(0.1, 0.16))
     s.fill(np.maximum(dome, -bites), cloth, 0.35, texture=1.0)
 
 
@@ -526,19 +526,19 @@ def house(s: Sketch) -> None:
     door = s.u(-0.15, 0.15)
     s.fill(box(s.x - door, s.y - 0.65, 0.13, 0.28, 0.02), s.fur(), 0.05)
     s.fill(box(np.abs(s.x - door) - 0.38, s.y - s.u(0.2, 0.4), 0.12, 0.13, 0.01), mix(s.pale(), s.ink(), s.u()), 0.0)
-    s.mark("center", door, 0.65 + 0.0 * door)
+    s.mark("center", door, 0.65)
 
 
 def castle(s: Sketch) -> None:
     wall, roof = mix(s.metal(), s.vivid(), s.u(0.0, 0.7)), s.vivid(0.4)
-    teeth = np.maximum(box(repeat(s.x, 0.28, -1, 1), s.y + 0.12, 0.08, 0.12), -9.0)
+    teeth = box(repeat(s.x, 0.28, -1, 1), s.y + 0.12, 0.08, 0.12)
     s.fill(np.minimum(teeth, box(s.x, s.y - 0.42, 0.6, 0.5)), wall, 0.1, texture=0.8)
     x, top = np.abs(s.x) - 0.66, s.u(-0.4, -0.25)
     s.fill(box(x, s.y - 0.25, s.u(0.2, 0.26), 0.67), wall, 0.12, texture=0.8)
     s.fill(polygon(x, s.y, (-0.3, top), (0.0, s.u(-0.98, -0.85)), (0.3, top)), roof, 0.12)
     s.fill(blend(box(s.x, s.y - 0.72, 0.18, 0.2), circle(s.x, s.y - 0.5, 0.18), 0.05), s.ink(), 0.0)
     s.fill(box(x, s.y, 0.06, 0.12, 0.05), s.ink(), 0.0)
-    s.mark("center", 0.0 * top, 0.7 + 0.0 * top)
+    s.mark("center", 0.0, 0.7)
 
 
 def guitar(s: Sketch) -> None:
@@ -550,7 +550,7 @@ def guitar(s: Sketch) -> None:
     s.fill(circle(s.x, s.y - 0.1, s.u(0.14, 0.18)), s.ink(), 0.0)
     s.fill(box(s.x, s.y - 0.66, 0.2, 0.045), s.ink(), 0.04)
     s.fill(box(repeat(s.x, 0.05, -1, 1), s.y + 0.1, 0.008, 0.76), s.pale(), 0.0)
-    s.mark("center", 0.0 * w, 0.1 + 0.0 * w)
+    s.mark("center", 0.0, 0.1)
 
 
 Draughtsman = Callable[[Sketch], None]

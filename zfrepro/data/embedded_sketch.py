@@ -77,7 +77,7 @@ def polygon(x: Array, y: Array, *corners: tuple[Number, Number], r: Number = 0.0
     far: Array | None = None
     for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
         nx, ny = y1 - y0, x0 - x1
-        scale = 1.0 / np.sqrt(nx * nx + ny * ny + ROUGH)
+        scale = (nx * nx + ny * ny + ROUGH) ** -0.5  # (np.sqrt would turn a constant into float64, and the field with it)
         edge = x * (nx * scale) + (y * (ny * scale) - (x0 * nx + y0 * ny) * scale)
         far = edge if far is None else np.maximum(far, edge, out=far)
     assert far is not None
@@ -124,7 +124,7 @@ class Sketch:
         self.paint: list[Array] = []
         self.height = np.zeros_like(x)
         self.outline = np.full_like(x, 9.0)
-        self.hue = self.u()
+        self.hue, self.yaw = self.u(), self.u(-0.12, 0.12)  # a base colour; how far the face looks aside
 
     # -- choices
     def u(self, low: float = 0.0, high: float = 1.0) -> Array:
