@@ -17,7 +17,17 @@ import numpy as np
 from zfrepro.data.embedded_shapes import CLASSES, FACE_CLASSES, KEYPOINTS, MIRRORED, SOURCE_CLASSES, TARGET_CLASSES
 from zfrepro.data.embedded_sketch import Array, Sketch, box, hsv, mix, scramble, uniforms
 
-__all__ = ["FACE_CLASSES", "KEYPOINTS", "SOURCE_CLASSES", "TARGET_CLASSES", "VERSION", "Drawing", "Scenes", "draw", "draw_scenes"]
+__all__ = [
+    "FACE_CLASSES",
+    "KEYPOINTS",
+    "SOURCE_CLASSES",
+    "TARGET_CLASSES",
+    "VERSION",
+    "Drawing",
+    "Scenes",
+    "draw",
+    "draw_scenes",
+]
 
 VERSION = 1  # of the pixels: part of the key under which packed data is kept
 MIN_SIZE = 16
@@ -35,7 +45,9 @@ class Drawing:
     labels: Array  # (B,) int64 index into the classes
     masks: Array  # (B, S, S) uint8 coverage by the visible object, 0 to 255
     boxes: Array  # (B, 4) int16 x0, y0, x1, y1, half-open, around the pixels at least half covered
-    keypoints: Array  # (B, K, 2) float32 x, y in pixels (the first pixel's centre is 0.5), NaN where absent, hidden or outside
+    keypoints: (
+        Array  # (B, K, 2) float32 x, y in pixels (the first pixel's centre is 0.5), NaN where absent, hidden or outside
+    )
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,12 @@ class Pose:
     scale: Array  # half of the object's side
     forward: Array  # (n, 2, 2): the object's frame to the image, without the shift
     flip: Array  # -1 mirrored, 1 not
+
+    def inverse(self) -> Array:
+        """(n, 2, 2): the image to the object's frame, without the shift (the determinant of `forward` is `flip`)."""
+        (a, b), (c, d) = self.forward.transpose(1, 2, 0)
+        adjugate = np.stack([d, -b, -c, a], axis=1).reshape(-1, 2, 2)
+        return adjugate * (self.flip / self.scale)[:, :, None]
 
 
 @dataclass(frozen=True)
@@ -125,7 +143,7 @@ def draw_scenes(classes: Sequence[str], ids: Array, size: int, seed: int) -> Sce
     return out
 
 
-# ---------------------------------------------------------------------------------------------------------------- single objects
+# -------------------------------------------------------------------------------- single objects
 def _portrait(name: str, keys: Array, size: int) -> tuple[Array, Array, Array]:
     """-> images (n, S, S, 3) uint8, coverage by the visible object (n, P), key points (n, K, 2) in pixels."""
     chance = uniforms(scramble(keys ^ np.uint64(1)), 16)
@@ -153,8 +171,10 @@ def _paint(name: str, keys: Array, pose: Pose, light: Array, size: int) -> Layer
     relief = sketch.relief(light, size)
     relief *= chance[:, 0:1] * 0.3 + 0.3
     gloss = np.maximum(relief - 0.25, 0.0) * (chance[:, 1:2] * 1.2) * cover
-    relief += 1.0
-    relief += x * (pose.flip * light[:, :1] * 0.14) + y * (light[:, 1:] * 0.14)
+    lx, ly = 0.16 / pose.scale * light[:, :1], 0.16 / pose.scale * light[:, 1:]
+    relief += _affine(
+        lx, ly, 1.0 - lx * pose.x - ly * pose.y, size
+    )  # the side that faces the light is brighter as a whole
     colour *= relief[:, None]
     colour += gloss[:, None]
     shadow = _shadow(sketch.outline, light, chance[:, 2:3], size)
@@ -180,20 +200,21 @@ def _shadow(outline: Array, light: Array, strength: Array, size: int) -> Array:
 
 def _occluder(picture: Array, pose: Pose, chance: Array, size: int) -> Array:
     """Puts a bar or block in front of the edge of a quarter of the objects, in place -> its coverage (n, P)."""
-    u = [chance[:, i : i + 1] for i in range(10)]
-    x, y = _grid(size)
-    turn = 6.2832 * u[0]
-    c, s = np.cos(turn), np.sin(turn)
-    a, b = x - pose.x, y - pose.y
-    along = c * a + s * b - pose.scale * (0.55 + 0.4 * u[1])
-    d = box(along, c * b - s * a, 0.04 + 0.16 * u[2], 0.2 + 0.9 * u[3], 0.03) + 9.0 * (u[4] > 0.25)
-    veil = np.clip(0.5 - d * (size / 2.0), 0.0, 1.0)
-    colour = hsv(u[5], 0.7 * u[6], 0.2 + 0.7 * u[7])
-    picture += (colour[:, :, None] - picture) * veil[:, None]
+    veil = np.zeros((len(picture), size * size), np.float32)
+    chosen = np.flatnonzero(chance[:, 0] < 0.25)
+    u = [chance[chosen, i : i + 1] for i in range(1, 8)]
+    c, s = np.cos(6.2832 * u[0]), np.sin(6.2832 * u[0])
+    x, y, scale = pose.x[chosen], pose.y[chosen], pose.scale[chosen]
+    along = _affine(c, s, -c * x - s * y - scale * (0.55 + 0.4 * u[1]), size)
+    d = box(along, _affine(-s, c, s * x - c * y, size), 0.04 + 0.16 * u[2], 0.2 + 0.9 * u[3], 0.03)
+    part = np.clip(0.5 - d * (size / 2.0), 0.0, 1.0)
+    colour = hsv(u[4], 0.7 * u[5], 0.2 + 0.7 * u[6])
+    picture[chosen] += (colour[:, :, None] - picture[chosen]) * part[:, None]
+    veil[chosen] = part
     return veil
 
 
-# ---------------------------------------------------------------------------------------------------------------- several objects
+# -------------------------------------------------------------------------------- several objects
 def _cast(keys: Array, classes: int) -> Array:
     """Who plays: (n, O) int64 labels, -1 for an empty slot."""
     chance = uniforms(scramble(keys ^ np.uint64(8)), 1 + SCENE_SLOTS)
@@ -240,18 +261,25 @@ def _describe(out: Scenes, rows: Array, seen: Array, whole: Array) -> None:
     difficult = used & ((out.visible[rows] < HIDDEN) | (area < TINY * seen.shape[-1] ** 2))
     out.difficult[rows] = difficult
     slots = np.arange(SCENE_SLOTS)[None, :, None, None]
-    out.boxes[rows] = _boxes((out.owners[rows][:, None] == slots).reshape(-1, *seen.shape[2:])).reshape(len(rows), SCENE_SLOTS, 4)
+    out.boxes[rows] = _boxes((out.owners[rows][:, None] == slots).reshape(-1, *seen.shape[2:])).reshape(
+        len(rows), SCENE_SLOTS, 4
+    )
     for hard in (True, False):  # an easy object overrules a difficult one of its class
         image, slot = np.nonzero(used & (difficult == hard))
         out.labels[rows[image], out.object_labels[rows[image], slot]] = -1 if hard else 1
 
 
-# ---------------------------------------------------------------------------------------------------------------- surroundings
+# -------------------------------------------------------------------------------- surroundings
 def _background(keys: Array, light: Array, size: int) -> Array:
     """(n, 3, P): a gradient, two clouds of 1/f noise, a wave, and clutter of blocks, discs and lines in front of them."""
     keys = scramble(keys ^ np.uint64(3))
     x, y = _grid(size)
-    sketch = Sketch(np.broadcast_to(x, (len(keys), size * size)), y, np.full((len(keys), 1), 2.0 / size, np.float32), uniforms(keys, 112))
+    sketch = Sketch(
+        np.broadcast_to(x, (len(keys), size * size)),
+        y,
+        np.full((len(keys), 1), 2.0 / size, np.float32),
+        uniforms(keys, 112),
+    )
     s = sketch
     fields = np.empty((len(keys), 7, size * size), np.float32)
     fields[:, 0], fields[:, 1], fields[:, 2], fields[:, 3] = 1.0, x, y, x * x + y * y - 0.67
@@ -263,26 +291,38 @@ def _background(keys: Array, light: Array, size: int) -> Array:
     slope = (high - low) * 0.5
     angle, bend = s.u(0.0, 6.28), s.u(-0.6, 0.6)
     sway = s.coin(0.3)
-    parts = [(low + high) * 0.5, slope * np.cos(angle), slope * np.sin(angle), slope * bend, tints[0] * grey, tints[1], tints[2] * sway]
+    parts = [
+        (low + high) * 0.5,
+        slope * np.cos(angle),
+        slope * np.sin(angle),
+        slope * bend,
+        tints[0] * grey,
+        tints[1],
+        tints[2] * sway,
+    ]
     picture = np.stack(parts, axis=2) @ fields
-    _clutter(s, low, high)
+    _clutter(s, low, high, size)
     colour, _, cover = s.layer()
     picture *= (1.0 - cover)[:, None]
-    colour *= (1.0 + 0.5 * s.relief(light, size))[:, None]
-    colour *= (1.0 + 0.35 * fields[:, 4])[:, None]
+    shade = s.relief(light, size)
+    shade *= 0.5
+    shade += 0.3 * fields[:, 4]
+    shade += 1.0
+    colour *= shade[:, None]
     picture += colour
     return picture
 
 
-def _clutter(s: Sketch, low: Array, high: Array) -> None:
+def _clutter(s: Sketch, low: Array, high: Array, size: int) -> None:
     """Five rounded blocks of any proportions: walls, planks, stones, wires."""
     crowd = s.u(0.1, 0.9)
     for _ in range(5):
         angle = s.u(0.0, 3.1416)
         c, si = np.cos(angle), np.sin(angle)
-        x, y = s.x - s.u(-1.1, 1.1), s.y - s.u(-1.1, 1.1)
+        x, y = s.u(-1.1, 1.1), s.u(-1.1, 1.1)
         a, b = 0.04 + s.u() ** 2 * 0.9, 0.03 + s.u() ** 3 * 0.7
-        d = box(c * x + si * y, c * y - si * x, a, b, np.minimum(a, b) * s.u(0.05, 1.0))
+        along, across = _affine(c, si, -c * x - si * y, size), _affine(-si, c, si * x - c * y, size)
+        d = box(along, across, a, b, np.minimum(a, b) * s.u(0.05, 1.0))
         colour = mix(mix(low, high, s.u(-0.4, 1.4)), s.vivid(0.5), s.u(0.0, 0.6))
         s.fill(d, colour * s.u(0.7, 1.2), 0.1, when=(s.u() < crowd).astype(np.float32))
 
@@ -291,12 +331,14 @@ def _pattern(keys: Array, pose: Pose, size: int) -> tuple[Array, Array]:
     """What textured parts wear: stripes, spots, checks or clouds in [0, 1] (n, P), times how strongly; and its colour (n, 3)."""
     keys = scramble(keys ^ np.uint64(4))
     u = uniforms(keys, 12)
-    inverse = np.linalg.inv(pose.forward) / pose.scale[:, :, None]
+    inverse = pose.inverse()
     waves = []
-    for i, ratio in ((0, 1.0), (1, 1.0)):
+    for i in range(2):
         angle = 3.1416 * u[:, 0:1] + 1.5708 * i
-        way = np.concatenate([np.cos(angle), np.sin(angle)], axis=1)[:, None] @ inverse  # (n, 1, 2): along the object's axes
-        rate = 6.0 + 14.0 * u[:, 1:2] * ratio
+        way = (
+            np.concatenate([np.cos(angle), np.sin(angle)], axis=1)[:, None] @ inverse
+        )  # (n, 1, 2): along the object's axes
+        rate = 6.0 + 14.0 * u[:, 1:2]
         kx, ky = rate * way[:, 0, 0:1], rate * way[:, 0, 1:2]
         waves.append(_plane_wave(kx, ky, 6.28 * u[:, 2 + i : 3 + i], size))
     kind = (u[:, 4:5] * 4.0).astype(np.int32)
@@ -316,7 +358,7 @@ def _plane_wave(kx: Array, ky: Array, phase: Array, size: int) -> Array:
     t = _axis(size)
     a, b = kx * t + phase, ky * t
     wave = np.cos(b)[:, :, None] * np.sin(a)[:, None] + np.sin(b)[:, :, None] * np.cos(a)[:, None]
-    return wave.reshape(len(kx), -1)
+    return wave.reshape(len(kx), size * size)
 
 
 def _clouds(keys: Array, count: int, size: int) -> Array:
@@ -337,7 +379,7 @@ def _falloff() -> Array:
     radius = np.sqrt(k[:, None] ** 2 + k[None] ** 2)
     radius[0, 0] = np.inf
     tables = []
-    for power in (0.5, 0.9, 1.3, 1.8):
+    for power in (0.8, 1.1, 1.4, 1.9):
         amplitude = radius**-power
         energy = (amplitude**2 / 12.0 * np.where(k > 0, 0.5, 1.0)[:, None] * np.where(k > 0, 0.5, 1.0)).sum()
         tables.append(amplitude / np.sqrt(energy))
@@ -367,7 +409,7 @@ def _develop(picture: Array, keys: Array, size: int) -> Array:
     return picture.astype(np.uint8).transpose(0, 2, 1).reshape(-1, size, size, 3)
 
 
-# ---------------------------------------------------------------------------------------------------------------- geometry
+# -------------------------------------------------------------------------------- geometry
 def _pose(keys: Array, x: Array, y: Array, scale: Array) -> Pose:
     """Adds to a place and a scale: a mirror, stretch, slant and tilt of up to 17 degrees."""
     u = uniforms(scramble(keys ^ np.uint64(7)), 4)
@@ -381,10 +423,10 @@ def _pose(keys: Array, x: Array, y: Array, scale: Array) -> Pose:
 
 def _frame(pose: Pose, size: int) -> tuple[Array, Array]:
     """The object's coordinates at every pixel, two fields (n, P)."""
-    inverse = np.linalg.inv(pose.forward) / pose.scale[:, :, None]
-    x, y = _grid(size)
-    u, v = x - pose.x, y - pose.y
-    return u * inverse[:, 0, 0:1] + v * inverse[:, 0, 1:2], u * inverse[:, 1, 0:1] + v * inverse[:, 1, 1:2]
+    inverse = pose.inverse()
+    rows = [(inverse[:, i, 0:1], inverse[:, i, 1:2]) for i in range(2)]
+    x, y = (_affine(a, b, -a * pose.x - b * pose.y, size) for a, b in rows)
+    return x, y
 
 
 def _keypoints(sketch: Sketch, pose: Pose, size: int) -> Array:
@@ -414,15 +456,21 @@ def _seen(points: Array, visible: Array) -> Array:
 def _boxes(visible: Array) -> Array:
     """(n, S, S) bool -> (n, 4) int16 half-open boxes x0, y0, x1, y1; zeros where nothing is visible."""
     size = visible.shape[-1]
-    columns, rows = visible.any(axis=1), visible.any(axis=2)
+    columns, rows = visible.max(axis=1), visible.max(axis=2)
     corners = [columns.argmax(1), rows.argmax(1), size - columns[:, ::-1].argmax(1), size - rows[:, ::-1].argmax(1)]
-    return (np.stack(corners, axis=1) * columns.any(axis=1)[:, None]).astype(np.int16)
+    return (np.stack(corners, axis=1) * columns.max(axis=1)[:, None]).astype(np.int16)
 
 
 @lru_cache
 def _axis(size: int) -> Array:
     """(S,): pixel centres in [-1, 1]."""
     return ((np.arange(size) + 0.5) * (2.0 / size) - 1.0).astype(np.float32)
+
+
+def _affine(kx: Array, ky: Array, shift: Array, size: int) -> Array:
+    """kx x + ky y + shift at every pixel, (n, P), from its values along rows and columns."""
+    t = _axis(size)
+    return ((ky * t + shift)[:, :, None] + (kx * t)[:, None]).reshape(len(kx), size * size)
 
 
 @lru_cache
@@ -438,7 +486,7 @@ def _light(keys: Array) -> Array:
     return np.concatenate([np.sin(1.4 * angle), -np.cos(1.4 * angle)], axis=1)
 
 
-# ---------------------------------------------------------------------------------------------------------------- bookkeeping
+# -------------------------------------------------------------------------------- bookkeeping
 def _keys(seed: int, name: str, ids: Array) -> Array:
     """(n,) uint64: one key an image, from all that it may depend on."""
     stem = scramble(np.array([seed % 2**64], np.uint64)) + np.uint64(zlib.crc32(name.encode()))
@@ -459,9 +507,13 @@ def _checked(classes: Sequence[str], labels: Array, ids: Array, size: int) -> tu
     if not classes:
         raise ValueError("the embedded data set needs at least one class")
     if size < MIN_SIZE:
-        raise ValueError(f"images of {size} px are too small to draw: the embedded data set needs at least {MIN_SIZE} px")
+        raise ValueError(
+            f"images of {size} px are too small to draw: the embedded data set needs at least {MIN_SIZE} px"
+        )
     if labels.ndim != 1 or labels.shape != ids.shape:
         raise ValueError(f"labels {labels.shape} and ids {ids.shape} must be two lists of one length")
     if len(labels) and not (0 <= labels.min() and labels.max() < len(classes)):
-        raise ValueError(f"label {labels.max() if labels.max() >= len(classes) else labels.min()} is none of the {len(classes)} classes (0 to {len(classes) - 1})")
+        raise ValueError(
+            f"label {labels.max() if labels.max() >= len(classes) else labels.min()} is none of the {len(classes)} classes (0 to {len(classes) - 1})"
+        )
     return labels, ids

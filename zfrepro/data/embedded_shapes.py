@@ -26,11 +26,26 @@ from zfrepro.data.embedded_sketch import (
     turn,
 )
 
-MIRRORED = {"right_eye": "left_eye", "right_wing": "left_wing"}  # named by the subject's side: a mirrored subject swaps them
-KEYPOINTS = ("right_eye", "left_eye", "nose", "front_wheel", "rear_wheel", "handle", "center", "right_wing", "left_wing", "tail", "top")
+MIRRORED = {
+    "right_eye": "left_eye",
+    "right_wing": "left_wing",
+}  # named by the subject's side: a mirrored subject swaps them
+KEYPOINTS = (
+    "right_eye",
+    "left_eye",
+    "nose",
+    "front_wheel",
+    "rear_wheel",
+    "handle",
+    "center",
+    "right_wing",
+    "left_wing",
+    "tail",
+    "top",
+)
 
 
-# ---------------------------------------------------------------------------------------------------------------- shared parts
+# -------------------------------------------------------------------------------- shared parts
 def eyes(s: Sketch, across: Number, y: Number, r: Number, iris: Array | None = None, slit: float = 1.0) -> None:
     """Two eyes at (-across, y) and (across, y), turned with the face: white (if there is an iris), iris, pupil and a glint."""
     yaw, gaze = s.yaw, s.u(-0.2, 0.2) * r
@@ -41,7 +56,9 @@ def eyes(s: Sketch, across: Number, y: Number, r: Number, iris: Array | None = N
         s.fill(d, iris, bevel=0.0)
         d = ellipse(np.abs(s.x - yaw - gaze) - across, s.y - y, 0.38 * r * slit, 0.42 * r)
     s.fill(d, s.ink(), bevel=0.0)
-    s.fill(circle(np.abs(s.x - yaw + 0.25 * r) - across, s.y - y + 0.3 * r, 0.22 * r), np.ones_like(s.pale()), bevel=0.0)
+    s.fill(
+        circle(np.abs(s.x - yaw + 0.25 * r) - across, s.y - y + 0.3 * r, 0.22 * r), np.ones_like(s.pale()), bevel=0.0
+    )
     s.mark("right_eye", yaw - across, y)
     s.mark("left_eye", yaw + across, y)
 
@@ -67,11 +84,17 @@ def wheels(s: Sketch, rear: Number, front: Number, y: Number, r: Number, front_r
         s.mark(name, x, y)
 
 
-def ears(s: Sketch, across: Number, base: Number, tip_out: Number, tip_y: Number, half: Number, fur: Array, inner: Array) -> None:
+def ears(
+    s: Sketch, across: Number, base: Number, tip_out: Number, tip_y: Number, half: Number, fur: Array, inner: Array
+) -> None:
     """Two pointed ears standing on (+-across, base)."""
     x = np.abs(s.x)
     for grow, colour in ((1.0, fur), (0.55, inner)):
-        corners = ((across - half * grow, base), (across + tip_out * grow, base + (tip_y - base) * (0.15 + 0.85 * grow)), (across + half * grow, base))
+        corners = (
+            (across - half * grow, base),
+            (across + tip_out * grow, base + (tip_y - base) * (0.15 + 0.85 * grow)),
+            (across + half * grow, base),
+        )
         s.fill(polygon(x, s.y, *corners, r=0.03), colour, bevel=0.15, texture=0.4 * grow)
 
 
@@ -89,7 +112,9 @@ def whiskers(s: Sketch, y: Number, colour: Array) -> None:
 
 def windows(s: Sketch, step: Number, first: int, last: int, y: Number, a: Number, b: Number, x0: Number = 0.0) -> None:
     """A row of panes, centres at x0 + step * first ... x0 + step * last."""
-    s.fill(box(repeat(s.x - x0, step, first, last), s.y - y, a, b, 0.05), mix(s.pale(), s.ink(), s.u(0.0, 0.7)), bevel=0.0)
+    s.fill(
+        box(repeat(s.x - x0, step, first, last), s.y - y, a, b, 0.05), mix(s.pale(), s.ink(), s.u(0.0, 0.7)), bevel=0.0
+    )
 
 
 def handle(s: Sketch, x: Number, y: Number, a: Number, b: Number, width: Number, colour: Array) -> None:
@@ -97,7 +122,7 @@ def handle(s: Sketch, x: Number, y: Number, a: Number, b: Number, width: Number,
     s.mark("handle", x + a * np.sign(x), y)
 
 
-# ---------------------------------------------------------------------------------------------------------------- faces
+# -------------------------------------------------------------------------------- faces
 def dog(s: Sketch) -> None:
     fur, ear, w = s.fur(), s.fur(), s.u(0.6, 0.72)
     s.fill(ellipse(s.x, s.y, w, s.u(0.78, 0.9)), fur, 0.4, texture=0.6)
@@ -105,7 +130,11 @@ def dog(s: Sketch) -> None:
     s.fill(ellipse(x, y, s.u(0.2, 0.28), s.u(0.5, 0.68)), ear, 0.2, texture=0.5)
     s.fill(circle(s.x - s.yaw - 0.28, s.y + 0.2, 0.27), ear, 0.0, when=s.coin(0.4))
     s.fill(ellipse(s.x - s.yaw, s.y - 0.62, 0.13, 0.24), s.vivid(), 0.1, when=s.coin(0.4))
-    s.fill(ellipse(s.x - 1.2 * s.yaw, s.y - 0.38, s.u(0.32, 0.42), s.u(0.26, 0.33)), mix(fur, s.pale(), s.u(0.2, 0.9)), 0.25)
+    s.fill(
+        ellipse(s.x - 1.2 * s.yaw, s.y - 0.38, s.u(0.32, 0.42), s.u(0.26, 0.33)),
+        mix(fur, s.pale(), s.u(0.2, 0.9)),
+        0.25,
+    )
     eyes(s, s.u(0.26, 0.32), s.u(-0.25, -0.15), s.u(0.1, 0.14))
     nose(s, s.u(0.18, 0.26), s.u(0.15, 0.2), s.u(0.1, 0.14))
 
@@ -113,10 +142,14 @@ def dog(s: Sketch) -> None:
 def wolf(s: Sketch) -> None:
     fur, light = s.fur(), s.pale()
     ears(s, s.u(0.42, 0.5), -0.3, s.u(0.1, 0.22), s.u(-1.05, -0.9), 0.28, fur, s.ink())
-    cheek = polygon(np.abs(s.x), s.y, (-1.0, -0.55), (0.4, -0.55), (s.u(0.78, 0.9), 0.28), (0.0, 1.0), (-1.0, 0.9), r=0.02)
+    cheek = polygon(
+        np.abs(s.x), s.y, (-1.0, -0.55), (0.4, -0.55), (s.u(0.78, 0.9), 0.28), (0.0, 1.0), (-1.0, 0.9), r=0.02
+    )
     s.fill(cheek, fur, 0.4, texture=0.6)
     s.fill(ellipse(np.abs(s.x - s.yaw) - 0.36, s.y - 0.28, 0.26, 0.2), light, 0.0)
-    s.fill(ellipse(s.x - 1.2 * s.yaw, s.y - 0.42, s.u(0.22, 0.28), s.u(0.42, 0.5)), mix(fur, light, s.u(0.5, 1.0)), 0.25)
+    s.fill(
+        ellipse(s.x - 1.2 * s.yaw, s.y - 0.42, s.u(0.22, 0.28), s.u(0.42, 0.5)), mix(fur, light, s.u(0.5, 1.0)), 0.25
+    )
     eyes(s, s.u(0.28, 0.34), s.u(-0.14, -0.04), s.u(0.09, 0.12), s.vivid(0.4))
     nose(s, s.u(0.6, 0.68), s.u(0.11, 0.15), s.u(0.09, 0.12))
 
@@ -135,7 +168,9 @@ def bear(s: Sketch) -> None:
     fur, r = s.fur(), s.u(0.72, 0.82)
     round_ears(s, s.u(0.52, 0.62), s.u(-0.68, -0.58), s.u(0.25, 0.32), fur, s.fur())
     s.fill(ellipse(s.x, s.y, r + s.u(0.0, 0.08), r), fur, 0.45, texture=0.5)
-    s.fill(ellipse(s.x - 1.2 * s.yaw, s.y - 0.36, s.u(0.3, 0.4), s.u(0.24, 0.3)), mix(fur, s.pale(), s.u(0.3, 0.9)), 0.25)
+    s.fill(
+        ellipse(s.x - 1.2 * s.yaw, s.y - 0.36, s.u(0.3, 0.4), s.u(0.24, 0.3)), mix(fur, s.pale(), s.u(0.3, 0.9)), 0.25
+    )
     eyes(s, s.u(0.25, 0.34), s.u(-0.16, -0.06), s.u(0.07, 0.1))
     nose(s, s.u(0.22, 0.28), s.u(0.13, 0.18), s.u(0.08, 0.11))
     smile(s, s.u(0.5, 0.56), 0.16)
@@ -178,7 +213,12 @@ def clown(s: Sketch) -> None:
 def fox(s: Sketch) -> None:
     fur = s.fur()
     ears(s, s.u(0.5, 0.56), -0.25, s.u(0.15, 0.3), s.u(-1.05, -0.92), 0.32, fur, s.ink())
-    s.fill(polygon(np.abs(s.x), s.y, (-1.0, -0.5), (0.5, -0.5), (0.95, s.u(0.0, 0.15)), (0.0, 0.95), (-1.0, 0.9)), fur, 0.3, texture=0.4)
+    s.fill(
+        polygon(np.abs(s.x), s.y, (-1.0, -0.5), (0.5, -0.5), (0.95, s.u(0.0, 0.15)), (0.0, 0.95), (-1.0, 0.9)),
+        fur,
+        0.3,
+        texture=0.4,
+    )
     s.fill(polygon(np.abs(s.x - s.yaw), s.y, (0.12, 0.35), (0.45, 0.1), (0.9, 0.1), (0.1, 0.85)), s.pale(), 0.0)
     eyes(s, s.u(0.3, 0.36), s.u(-0.1, 0.0), s.u(0.08, 0.11))
     nose(s, s.u(0.82, 0.9), s.u(0.09, 0.12), s.u(0.08, 0.1))
@@ -253,13 +293,15 @@ def robot(s: Sketch) -> None:
     s.fill(box(repeat(s.x - s.yaw, 0.16, -2, 2), s.y - 0.48, 0.045, 0.09), s.pale(), 0.0)
 
 
-# ---------------------------------------------------------------------------------------------------------------- on wheels
+# -------------------------------------------------------------------------------- on wheels
 def car(s: Sketch) -> None:
     body, top = s.vivid(), s.u(-0.5, -0.38)
-    cabin = polygon(s.x + 0.05, s.y, (s.u(-0.65, -0.55), 0.05), (-0.38, top), (0.25, top), (s.u(0.5, 0.62), 0.05), r=0.05)
+    cabin = polygon(
+        s.x + 0.05, s.y, (s.u(-0.65, -0.55), 0.05), (-0.38, top), (0.25, top), (s.u(0.5, 0.62), 0.05), r=0.05
+    )
     s.fill(cabin, body, 0.2)
     s.fill(box(s.x, s.y - 0.17, s.u(0.9, 0.98), 0.24, 0.14), body, 0.2, texture=0.4)
-    glass = polygon(np.abs(s.x + 0.07) , s.y, (0.04, -0.05), (0.04, top + 0.08), (0.25, top + 0.08), (0.42, -0.05))
+    glass = polygon(np.abs(s.x + 0.07), s.y, (0.04, -0.05), (0.04, top + 0.08), (0.25, top + 0.08), (0.42, -0.05))
     s.fill(glass, mix(s.pale(), s.ink(), s.u(0.0, 0.6)), 0.0)
     s.fill(circle(s.x - 0.86, s.y - 0.12, 0.09), s.pale(), 0.0)
     r = s.u(0.22, 0.28)
@@ -269,8 +311,17 @@ def car(s: Sketch) -> None:
 def truck(s: Sketch) -> None:
     cab, load, r, split = s.vivid(), s.vivid(0.4), s.u(0.19, 0.24), s.u(0.3, 0.42)
     s.fill(box(s.x, s.y - 0.38, 0.95, 0.08), s.ink(), 0.0)
-    s.fill(box(s.x - (split - 0.97) / 2, s.y + 0.15 + s.u(-0.03, 0.05), (split + 0.92) / 2, 0.5, 0.03), load, 0.12, texture=0.9)
-    s.fill(polygon(s.x, s.y, (split + 0.06, 0.38), (split + 0.06, -0.3), (0.78, -0.3), (0.93, 0.0), (0.93, 0.38), r=0.04), cab, 0.15)
+    s.fill(
+        box(s.x - (split - 0.97) / 2, s.y + 0.15 + s.u(-0.03, 0.05), (split + 0.92) / 2, 0.5, 0.03),
+        load,
+        0.12,
+        texture=0.9,
+    )
+    s.fill(
+        polygon(s.x, s.y, (split + 0.06, 0.38), (split + 0.06, -0.3), (0.78, -0.3), (0.93, 0.0), (0.93, 0.38), r=0.04),
+        cab,
+        0.15,
+    )
     s.fill(polygon(s.x, s.y, (split + 0.18, 0.0), (split + 0.18, -0.2), (0.76, -0.2), (0.86, 0.0)), s.pale(), 0.0)
     wheels(s, s.u(-0.65, -0.5), s.u(0.58, 0.66), 0.46, r)
     s.fill(circle(s.x + 0.1, s.y - 0.46, r), s.ink(), 0.1, when=s.coin(0.5))
@@ -298,8 +349,13 @@ def bicycle(s: Sketch) -> None:
     w, seat, bars = s.u(0.035, 0.055), s.u(-0.28, -0.18), s.u(0.32, 0.4)
     crank, top = s.u(-0.08, 0.02), s.u(-0.3, -0.2)
     tubes = segment(s.x, s.y, rear, y, crank, 0.34, w)
-    for a, b in (((seat, top), (crank, 0.34)), ((seat, top), (bars, top)), ((crank, 0.34), (bars, top)), ((rear, y), (seat, top))):
-        tubes = np.minimum(tubes, segment(s.x, s.y, *a, *b, w))
+    for x0, y0, x1, y1 in (
+        (seat, top, crank, 0.34),
+        (seat, top, bars, top),
+        (crank, 0.34, bars, top),
+        (rear, y, seat, top),
+    ):
+        tubes = np.minimum(tubes, segment(s.x, s.y, x0, y0, x1, y1, w))
     s.fill(np.minimum(tubes, segment(s.x, s.y, bars - 0.05, top - 0.2, front, y, w)), frame, 0.06)
     s.fill(segment(s.x, s.y, bars - 0.12, top - 0.2, bars + 0.12, top - 0.24, w), s.ink(), 0.05)
     s.fill(segment(s.x, s.y, seat - 0.14, top - 0.1, seat + 0.14, top - 0.1, 0.06), s.ink(), 0.06)
@@ -323,7 +379,12 @@ def tractor(s: Sketch) -> None:
     s.fill(box(s.x + 0.3, s.y + 0.62, 0.42, 0.06, 0.04), body, 0.06)
     posts = np.minimum(segment(s.x, s.y, -0.6, -0.6, -0.6, 0.1, 0.05), segment(s.x, s.y, 0.05, -0.6, 0.12, 0.0, 0.05))
     s.fill(posts, body, 0.05)
-    s.fill(polygon(s.x, s.y, (-0.65, 0.4), (-0.65, -0.05), (0.85, s.u(-0.15, -0.05)), (0.9, 0.4), r=0.04), body, 0.2, texture=0.4)
+    s.fill(
+        polygon(s.x, s.y, (-0.65, 0.4), (-0.65, -0.05), (0.85, s.u(-0.15, -0.05)), (0.9, 0.4), r=0.04),
+        body,
+        0.2,
+        texture=0.4,
+    )
     wheels(s, s.u(-0.5, -0.42), s.u(0.62, 0.7), 0.4, r, s.u(0.22, 0.28))
 
 
@@ -338,14 +399,29 @@ def scooter(s: Sketch) -> None:
     wheels(s, s.u(-0.68, -0.58), 0.68, 0.6, s.u(0.2, 0.25))
 
 
-# ---------------------------------------------------------------------------------------------------------------- boats and planes
+# -------------------------------------------------------------------------------- boats and planes
 def sailboat(s: Sketch) -> None:
     mast, top = s.u(-0.12, 0.05), s.u(-1.0, -0.9)
     s.fill(segment(s.x, s.y, mast, 0.45, mast, top, 0.035), s.fur(), 0.05)
     main, low = s.pale(), s.u(0.22, 0.32)
-    s.fill(polygon(s.x, s.y, (mast + 0.06, low), (mast + 0.06, top + 0.06), (s.u(0.6, 0.8), low)), mix(main, s.vivid(), s.u(0.0, 1.0)), 0.2, texture=1.0)
-    s.fill(polygon(s.x, s.y, (s.u(-0.75, -0.6), low), (mast - 0.06, s.u(-0.8, -0.5)), (mast - 0.06, low)), s.vivid(), 0.15, texture=0.6)
-    s.fill(polygon(s.x, s.y, (-0.85, 0.42), (s.u(0.85, 0.98), 0.42), (0.6, s.u(0.72, 0.85)), (-0.62, 0.75), r=0.03), s.vivid(0.4), 0.2, texture=0.4)
+    s.fill(
+        polygon(s.x, s.y, (mast + 0.06, low), (mast + 0.06, top + 0.06), (s.u(0.6, 0.8), low)),
+        mix(main, s.vivid(), s.u(0.0, 1.0)),
+        0.2,
+        texture=1.0,
+    )
+    s.fill(
+        polygon(s.x, s.y, (s.u(-0.75, -0.6), low), (mast - 0.06, s.u(-0.8, -0.5)), (mast - 0.06, low)),
+        s.vivid(),
+        0.15,
+        texture=0.6,
+    )
+    s.fill(
+        polygon(s.x, s.y, (-0.85, 0.42), (s.u(0.85, 0.98), 0.42), (0.6, s.u(0.72, 0.85)), (-0.62, 0.75), r=0.03),
+        s.vivid(0.4),
+        0.2,
+        texture=0.4,
+    )
     s.mark("top", mast, top)
 
 
@@ -356,21 +432,32 @@ def steamboat(s: Sketch) -> None:
     s.fill(box(s.x + 0.05, s.y + 0.05, 0.5, 0.17, 0.04), white, 0.08)
     s.fill(box(s.x, s.y - 0.24, 0.72, 0.15, 0.04), white, 0.08)
     windows(s, 0.24, -2, 2, 0.24, 0.06, 0.06)
-    s.fill(polygon(s.x, s.y, (-0.95, 0.35), (0.98, 0.35), (0.72, s.u(0.74, 0.86)), (-0.78, 0.78), r=0.02), s.vivid(), 0.2, texture=0.4)
+    s.fill(
+        polygon(s.x, s.y, (-0.95, 0.35), (0.98, 0.35), (0.72, s.u(0.74, 0.86)), (-0.78, 0.78), r=0.02),
+        s.vivid(),
+        0.2,
+        texture=0.4,
+    )
     s.mark("top", -0.3 + 0.0, -0.85)
 
 
 def plane(s: Sketch) -> None:
     body, wing = mix(s.metal(), s.vivid(), s.coin(0.5)), s.vivid(0.4)
-    s.fill(polygon(s.x, s.y, (-0.95, s.u(-0.6, -0.5)), (-0.72, -0.55), (-0.5, -0.05), (-0.85, -0.05), r=0.02), wing, 0.1)
-    s.fill(polygon(s.x, s.y, (-0.3, s.u(-0.6, -0.4)), (-0.1, -0.5), (0.3, -0.1), (-0.05, -0.1), r=0.02), mix(wing, s.ink(), 0.3), 0.1)
+    s.fill(
+        polygon(s.x, s.y, (-0.95, s.u(-0.6, -0.5)), (-0.72, -0.55), (-0.5, -0.05), (-0.85, -0.05), r=0.02), wing, 0.1
+    )
+    s.fill(
+        polygon(s.x, s.y, (-0.3, s.u(-0.6, -0.4)), (-0.1, -0.5), (0.3, -0.1), (-0.05, -0.1), r=0.02),
+        mix(wing, s.ink(), 0.3),
+        0.1,
+    )
     s.fill(ellipse(s.x, s.y, 0.97, s.u(0.16, 0.22)), body, 0.2, texture=0.4)
     windows(s, 0.17, -2, 3, -0.04, 0.045, 0.045)
     s.fill(polygon(s.x, s.y, (-0.05, 0.03), (0.32, 0.03), (-0.25, s.u(0.6, 0.75)), (-0.48, 0.65), r=0.02), wing, 0.1)
     s.mark("tail", -0.8 + 0.0, -0.35)
 
 
-# ---------------------------------------------------------------------------------------------------------------- growing
+# -------------------------------------------------------------------------------- growing
 def flower(s: Sketch) -> None:
     y0, r, n = s.u(-0.4, -0.28), s.u(0.42, 0.52), np.rint(s.u(4.6, 9.4))
     s.fill(segment(s.x, s.y, 0.0, y0, s.u(-0.15, 0.15), 0.98, 0.055), s.leafy(), 0.06)
@@ -388,18 +475,21 @@ def flower(s: Sketch) -> None:
 def tree(s: Sketch) -> None:
     leaf, w = s.leafy(), s.u(0.08, 0.14)
     s.fill(polygon(s.x, s.y, (-w, 0.0), (w, 0.0), (w * 1.5, 0.98), (-w * 1.5, 0.98)), s.fur(), 0.12, texture=0.3)
-    crown = circle(s.x, s.y + s.u(0.4, 0.55), s.u(0.4, 0.48))
-    for side in (-1.0, 1.0):
-        crown = blend(crown, circle(s.x - side * s.u(0.3, 0.44), s.y + s.u(0.0, 0.3), s.u(0.3, 0.4)), 0.08)
-    s.fill(crown, leaf, 0.35, texture=0.9)
-    x = np.abs(s.x + 0.1) - s.u(0.1, 0.3)
-    s.fill(circle(x, s.y + s.u(0.1, 0.4), 0.08), s.vivid(), 0.08, when=s.coin(0.4))
+    twig = segment(s.x, s.y, 0.0, 0.5, s.u(-0.35, 0.35), 0.05, 0.05)
+    s.fill(twig, s.fur(), 0.06, when=s.coin(0.5))
+    crown = circle(s.x - s.u(-0.1, 0.1), s.y + s.u(0.5, 0.62), s.u(0.3, 0.36))
+    for low, high in ((-0.05, 0.15), (0.3, 0.5)):
+        x = np.abs(s.x - s.u(-0.12, 0.12)) - s.u(0.26, 0.5 - 0.4 * low)
+        crown = blend(crown, circle(x, s.y + s.u(low, high), s.u(0.26, 0.34)), 0.06)
+    s.fill(crown, leaf, 0.3, texture=0.9)
     s.mark("center", 0.0, -0.3)
 
 
 def mushroom(s: Sketch) -> None:
     cap, y = s.vivid(), s.u(0.0, 0.12)
-    s.fill(polygon(s.x, s.y, (-0.18, -0.1), (0.18, -0.1), (s.u(0.24, 0.34), 0.85), (-0.28, 0.85), r=0.06), s.pale(), 0.2)
+    s.fill(
+        polygon(s.x, s.y, (-0.18, -0.1), (0.18, -0.1), (s.u(0.24, 0.34), 0.85), (-0.28, 0.85), r=0.06), s.pale(), 0.2
+    )
     dome = np.maximum(ellipse(s.x, s.y - y, s.u(0.78, 0.92), s.u(0.75, 0.95)), s.y - y)
     s.fill(dome, cap, 0.35, texture=0.3)
     spots = circle(repeat(s.x, 0.4, -1, 1), s.y - y + 0.32 - 0.8 * s.x * s.x, s.u(0.09, 0.14))
@@ -420,7 +510,7 @@ def cactus(s: Sketch) -> None:
     s.mark("center", 0.0, 0.0)
 
 
-# ---------------------------------------------------------------------------------------------------------------- animals from the side and above
+# -------------------------------------------------------------------------------- animals from the side and above
 def butterfly(s: Sketch) -> None:
     wing, spot = s.vivid(), s.vivid(0.4)
     x, y = turn(np.abs(s.x), s.y, 0.46, s.u(-0.42, -0.3), s.u(0.5, 0.9))
@@ -450,7 +540,12 @@ def ladybird(s: Sketch) -> None:
 
 def fish(s: Sketch) -> None:
     body, fin, h = s.vivid(), s.vivid(0.4), s.u(0.36, 0.5)
-    s.fill(polygon(s.x, s.y, (-0.95, -s.u(0.35, 0.48)), (-0.35, 0.0), (-0.95, s.u(0.35, 0.48)), r=0.03), fin, 0.12, texture=0.5)
+    s.fill(
+        polygon(s.x, s.y, (-0.95, -s.u(0.35, 0.48)), (-0.35, 0.0), (-0.95, s.u(0.35, 0.48)), r=0.03),
+        fin,
+        0.12,
+        texture=0.5,
+    )
     s.fill(polygon(s.x, s.y, (-0.3, 0.0), (s.u(-0.3, -0.1), -h - 0.24), (0.4, 0.0)), fin, 0.1, texture=0.5)
     s.fill(ellipse(s.x - 0.18, s.y, 0.74, h), body, 0.35, texture=1.0)
     s.fill(polygon(s.x, s.y, (0.15, 0.05), (-0.2, s.u(0.3, 0.4)), (-0.18, 0.08)), fin, 0.08)
@@ -459,11 +554,11 @@ def fish(s: Sketch) -> None:
     s.mark("tail", -0.8 + 0.0, 0.0)
 
 
-# ---------------------------------------------------------------------------------------------------------------- in the house
+# -------------------------------------------------------------------------------- in the house
 def mug(s: Sketch) -> None:
     body, w, h = s.vivid(), s.u(0.45, 0.55), s.u(0.55, 0.7)
     handle(s, -w - s.u(0.02, 0.1), s.u(-0.05, 0.1), s.u(0.25, 0.32), s.u(0.3, 0.38), 0.07, body)
-    s.fill(box(s.x, s.y - 0.05, w, h, 0.1), body, 0.35, texture=1.0)
+    s.fill(box(s.x, s.y - 0.05, w, h, 0.1), body, 0.18, texture=1.0)
     s.fill(ellipse(s.x, s.y + h - 0.05, w - 0.04, 0.12), mix(body, s.pale(), 0.5), 0.05)
     s.fill(ellipse(s.x, s.y + h - 0.07, w - 0.12, 0.07), s.fur(), 0.0)
 
@@ -480,7 +575,11 @@ def teapot(s: Sketch) -> None:
 def jug(s: Sketch) -> None:
     body, neck = s.vivid(), s.u(0.2, 0.28)
     handle(s, s.u(-0.48, -0.42), s.u(-0.35, -0.2), 0.26, s.u(0.36, 0.45), 0.06, body)
-    s.fill(polygon(s.x, s.y, (-neck, -0.85), (neck + 0.25, s.u(-0.98, -0.85)), (neck, -0.4), (neck, 0.2), (-neck, 0.2)), body, 0.2)
+    s.fill(
+        polygon(s.x, s.y, (-neck, -0.85), (neck + 0.25, s.u(-0.98, -0.85)), (neck, -0.4), (neck, 0.2), (-neck, 0.2)),
+        body,
+        0.2,
+    )
     s.fill(ellipse(s.x, s.y - 0.35, s.u(0.48, 0.58), s.u(0.55, 0.62)), body, 0.4, texture=1.0)
 
 
@@ -503,7 +602,12 @@ def lamp(s: Sketch) -> None:
     top, low = s.u(0.2, 0.34), s.u(-0.1, 0.05)
     s.fill(segment(s.x, s.y, 0.0, 0.0, 0.0, 0.8, s.u(0.045, 0.09)), s.metal(), 0.06)
     s.fill(ellipse(s.x, s.y - 0.86, s.u(0.32, 0.46), 0.1), s.metal(), 0.1)
-    s.fill(polygon(s.x, s.y, (-top, -0.88), (top, -0.88), (s.u(0.58, 0.72), low), (-0.65, low), r=0.02), s.vivid(), 0.3, texture=0.8)
+    s.fill(
+        polygon(s.x, s.y, (-top, -0.88), (top, -0.88), (s.u(0.58, 0.72), low), (-0.65, low), r=0.02),
+        s.vivid(),
+        0.3,
+        texture=0.8,
+    )
     s.mark("top", 0.0, -0.86)
 
 
@@ -522,7 +626,12 @@ def house(s: Sketch) -> None:
     wall, w, eaves = s.pale(), s.u(0.6, 0.74), s.u(-0.2, -0.05)
     s.fill(box(s.x - s.u(0.3, 0.45), s.y + 0.6, 0.1, 0.28), s.fur(), 0.05, when=s.coin(0.7))
     s.fill(box(s.x, s.y - 0.38, w, 0.55), mix(wall, s.vivid(), s.u()), 0.12, texture=0.5)
-    s.fill(polygon(s.x, s.y, (-w - 0.18, eaves), (s.u(-0.2, 0.2), s.u(-0.95, -0.75)), (w + 0.18, eaves), r=0.02), s.vivid(), 0.15, texture=0.8)
+    s.fill(
+        polygon(s.x, s.y, (-w - 0.18, eaves), (s.u(-0.2, 0.2), s.u(-0.95, -0.75)), (w + 0.18, eaves), r=0.02),
+        s.vivid(),
+        0.15,
+        texture=0.8,
+    )
     door = s.u(-0.15, 0.15)
     s.fill(box(s.x - door, s.y - 0.65, 0.13, 0.28, 0.02), s.fur(), 0.05)
     s.fill(box(np.abs(s.x - door) - 0.38, s.y - s.u(0.2, 0.4), 0.12, 0.13, 0.01), mix(s.pale(), s.ink(), s.u()), 0.0)
@@ -554,9 +663,27 @@ def guitar(s: Sketch) -> None:
 
 
 Draughtsman = Callable[[Sketch], None]
-_FACES: tuple[tuple[Draughtsman, ...], ...] = ((dog, wolf, cat, bear, owl, monkey, clown), (fox, panda, rabbit, frog, lion, pig, robot))
+_FACES: tuple[tuple[Draughtsman, ...], ...] = (
+    (dog, wolf, cat, bear, owl, monkey, clown),
+    (fox, panda, rabbit, frog, lion, pig, robot),
+)
 _SOURCE = (*_FACES[0], car, truck, bus, bicycle, sailboat, flower, tree, butterfly, fish, mug, teapot, clock, house)
-_TARGET = (*_FACES[1], train, tractor, scooter, steamboat, plane, mushroom, cactus, ladybird, jug, lamp, umbrella, castle, guitar)
+_TARGET = (
+    *_FACES[1],
+    train,
+    tractor,
+    scooter,
+    steamboat,
+    plane,
+    mushroom,
+    cactus,
+    ladybird,
+    jug,
+    lamp,
+    umbrella,
+    castle,
+    guitar,
+)
 CLASSES: dict[str, Draughtsman] = {one.__name__: one for one in (*_SOURCE, *_TARGET)}
 SOURCE_CLASSES = tuple(one.__name__ for one in _SOURCE)
 TARGET_CLASSES = tuple(one.__name__ for one in _TARGET)

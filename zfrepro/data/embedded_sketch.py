@@ -16,7 +16,7 @@ MAX_PARTS = 32
 ROUGH = 1e-9  # keeps 0 / 0 away at the centre of an ellipse
 
 
-# ---------------------------------------------------------------------------------------------------------------- randomness
+# -------------------------------------------------------------------------------- randomness
 def scramble(keys: Array) -> Array:
     """splitmix64's finaliser: uint64 -> uint64 of the same shape, every input bit reaching every output bit."""
     z = keys + np.uint64(0x9E3779B97F4A7C15)
@@ -43,7 +43,7 @@ def mix(a: Array, b: Array, t: Number) -> Array:
     return a + (b - a) * t
 
 
-# ---------------------------------------------------------------------------------------------------------------- distances
+# -------------------------------------------------------------------------------- distances
 # Signed distance to the outline, negative inside, in the units of x and y (fields); y points down.
 def circle(x: Array, y: Array, r: Number) -> Array:
     return np.sqrt(x * x + y * y) - r
@@ -60,8 +60,17 @@ def ellipse(x: Array, y: Array, a: Number, b: Number) -> Array:
 def box(x: Array, y: Array, a: Number, b: Number, r: Number = 0.0) -> Array:
     """A box of half sides a, b whose corners are rounded by r."""
     u, v = np.abs(x) - (a - r), np.abs(y) - (b - r)
-    outside = np.sqrt(np.maximum(u, 0.0) ** 2 + np.maximum(v, 0.0) ** 2)
-    return outside + np.minimum(np.maximum(u, v), 0.0) - r
+    inside = np.maximum(u, v)
+    np.minimum(inside, 0.0, out=inside)
+    np.maximum(u, 0.0, out=u)
+    np.maximum(v, 0.0, out=v)
+    u *= u
+    v *= v
+    u += v
+    np.sqrt(u, out=u)
+    u += inside
+    u -= r
+    return u
 
 
 def segment(x: Array, y: Array, x0: Number, y0: Number, x1: Number, y1: Number, r: Number) -> Array:
@@ -77,7 +86,9 @@ def polygon(x: Array, y: Array, *corners: tuple[Number, Number], r: Number = 0.0
     far: Array | None = None
     for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
         nx, ny = y1 - y0, x0 - x1
-        scale = (nx * nx + ny * ny + ROUGH) ** -0.5  # (np.sqrt would turn a constant into float64, and the field with it)
+        scale = (
+            nx * nx + ny * ny + ROUGH
+        ) ** -0.5  # (np.sqrt would turn a constant into float64, and the field with it)
         edge = x * (nx * scale) + (y * (ny * scale) - (x0 * nx + y0 * ny) * scale)
         far = edge if far is None else np.maximum(far, edge, out=far)
     assert far is not None
@@ -107,7 +118,7 @@ def repeat(x: Array, step: Number, first: int, last: int) -> Array:
     return x - step * np.clip(np.rint(x * (1.0 / step)), first, last)
 
 
-# ---------------------------------------------------------------------------------------------------------------- the sketch
+# -------------------------------------------------------------------------------- the sketch
 class Sketch:
     """Collects the parts of one object, back to front, for a batch of images; `layer` paints them.
 
@@ -158,7 +169,9 @@ class Sketch:
         return mix(hsv(self.u(0.2, 0.42), self.u(0.4, 0.9), self.u(0.3, 0.8)), self.vivid(), self.coin(0.3))
 
     # -- parts
-    def fill(self, d: Array, colour: Array, bevel: float = 0.25, texture: Number = 0.0, when: Array | None = None) -> None:
+    def fill(
+        self, d: Array, colour: Array, bevel: float = 0.25, texture: Number = 0.0, when: Array | None = None
+    ) -> None:
         """Lays a part over the others. d: its distance field; colour: (B, 3); bevel: how far in from its outline it is rounded (0: flat);
         texture: how strongly the image's pattern shows on it, 0 to 1; when: a parameter, 0 leaves the part out of that image."""
         slot = self.cover[:, len(self.paint)]
@@ -168,9 +181,11 @@ class Sketch:
         np.multiply(d, -self.sharp, out=slot)
         slot += 0.5
         np.clip(slot, 0.0, 1.0, out=slot)
-        if bevel:
-            inner = np.clip(d * (-1.0 / bevel), 0.0, 1.0)
-            lift = (2.0 - inner) * inner
+        if bevel:  # the height rises as a quarter of a circle would, nearly
+            inner = d * (-1.0 / bevel)
+            np.clip(inner, 0.0, 1.0, out=inner)
+            lift = 2.0 - inner
+            lift *= inner
             lift *= bevel
             lift -= self.height
         else:
@@ -189,7 +204,9 @@ class Sketch:
         """-> RGB premultiplied by coverage (B, 3, P), texture strength (B, P), coverage (B, P); all in [0, 1]."""
         parts = len(self.paint)
         left = np.ones_like(self.x)
-        for i in range(parts - 1, -1, -1):  # front to back: what is left of the light times the part's coverage is its weight
+        for i in range(
+            parts - 1, -1, -1
+        ):  # front to back: what is left of the light times the part's coverage is its weight
             weight = self.cover[:, i]
             weight *= left
             left -= weight
@@ -204,4 +221,4 @@ class Sketch:
         scale = (0.5 * self.sharp)[:, :, None]
         slope[:, :, 1:-1] += (height[:, :, 2:] - height[:, :, :-2]) * (light[:, None, :1] * scale)
         slope[:, 1:-1] += (height[:, 2:] - height[:, :-2]) * (light[:, None, 1:] * scale)
-        return np.clip(slope, -1.2, 1.2, out=slope).reshape(self.x.shape)
+        return np.clip(slope, -1.0, 1.0, out=slope).reshape(self.x.shape)
