@@ -1,0 +1,224 @@
+"""The commands. `zfrepro <command> [overrides]`: each has one config, one dataclass and one function."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from zfrepro import __version__
+from zfrepro import config as configs
+from zfrepro.artifacts import explain_os_error, flatten
+from zfrepro.config import UserError, conf_folder, nearest, to_dataclass
+
+
+class Command(NamedTuple):
+    """A command: its dataclass, its line in the help, where its function is, and whether it trains networks on the way
+    (then the function takes the training function as its second argument)."""
+
+    config: type
+    line: str
+    target: str
+    trains: bool = False
+
+
+COMMANDS = {
+    "train": Command(configs.TrainConfig, "train a network (section 3)", "zfrepro.trainer:train"),
+    "evaluate": Command(configs.EvaluateConfig, "top-1 and top-5 errors (Table 2)", "zfrepro.evaluator.errors:evaluate"),
+    "prepare": Command(configs.TrainConfig, "decode and pack a data set, once", "zfrepro.tools:prepare"),
+    "summary": Command(configs.SummaryConfig, "print the layer table (Fig. 3)", "zfrepro.tools:summary"),
+    "doctor": Command(configs.DoctorConfig, "print versions, devices and data sets, and what is wrong", "zfrepro.tools:doctor"),
+}
+
+
+def main() -> NoReturn:
+    """The `zfrepro` program: status 0, 2 after a user's mistake (one line on stderr), 128 + n after signal n."""
+    args = sys.argv[1:]
+    debug = "debug=true" in [arg.lower() for arg in args]
+    try:
+        status = _run(args)
+    except (Exception, KeyboardInterrupt) as error:
+        status = _report(error, args[0] if args else "", debug)
+    sys.stdout.flush()
+    sys.exit(status)
+
+
+def _report(error: BaseException, command: str, debug: bool) -> int:
+    """Print a user's mistake in one line and return the exit status; raise again what is not one."""
+    line = _one_line(error, command)
+    if line is None or debug:
+        raise error
+    print(f"zfrepro: {line}", file=sys.stderr)
+    return int(getattr(error, "status", 130 if isinstance(error, KeyboardInterrupt) else 2))
+
+
+def _run(args: list[str]) -> int:
+    if args[:1] == ["--version"]:
+        print(f"zfrepro {__version__}")
+    elif not args or args[0] in ("--help", "-h", "help"):
+        print(_help())
+    elif args[0] in ("-sc", "--shell-completion"):
+        _complete(args)
+    elif args[0] not in COMMANDS:
+        raise UserError(f"{args[0]}: no such command{nearest(args[0], COMMANDS)}; `zfrepro --help` lists them")
+    elif {"--help", "-h"} & set(args):
+        print(_command_help(args[0], [arg for arg in args[1:] if not arg.startswith("-")]))
+    else:
+        _hydra(args[0], args[1:])
+    return 0
+
+
+def _hydra(command: str, args: list[str]) -> None:
+    """Hand over to Hydra, with its errors as exceptions."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    if command not in ("train", "prepare"):
+        # A preset is a recipe for training; everywhere else it names the run that was trained with it.
+        args = [re.sub(r"^preset=", "run=", arg) for arg in args]
+    sys.argv = ["zfrepro", "--config-name", command, *args]
+    _task()
+
+
+@hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="base")
+def _task(cfg: DictConfig) -> None:
+    name = HydraConfig.get().job.config_name
+    assert name is not None
+    sys.argv = ["zfrepro", name, *HydraConfig.get().overrides.task]  # what provenance records
+    command = COMMANDS[name]
+    try:
+        _function(command)(to_dataclass(cfg, command.config))
+    except Exception as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise  # the launcher collects it
+        sys.exit(_report(error, name, bool(cfg.debug)))  # past Hydra, which would print more than one line
+
+
+def _function(command: Command) -> Callable[[Any], None]:
+    """The command's function, imported now (torch and matplotlib are slow to load; --help is not to wait for them)."""
+    module, name = command.target.split(":")
+    function = getattr(importlib.import_module(module), name)
+    if not command.trains:
+        return function  # type: ignore[no-any-return]
+    from zfrepro.trainer import train
+
+    return lambda config: function(config, train)
+
+
+# ------------------------------------------------------------------------------------------------------------------ help
+
+
+def _help() -> str:
+    lines = [f"  {name:<11} {command.line}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "zfrepro: Visualizing and Understanding Convolutional Networks (Zeiler & Fergus, 2014), reproduced",
+            "",
+            "usage: zfrepro <command> [key=value ...] [Hydra's flags]",
+            "",
+            *lines,
+            "",
+            "Begin with `zfrepro train`: it draws its own data set, needs no download and takes minutes; the other commands",
+            "read the run that it leaves in outputs/. `zfrepro <command> --help` shows a command's options.",
+            "After the command, everything is Hydra's: --cfg job prints the config, -m sweeps. Completion for bash:",
+            '  eval "$(zfrepro -sc install=bash)"',
+        ]
+    )
+
+
+def _command_help(command: str, overrides: list[str]) -> str:
+    """The comment that opens the command's config, then its options with their defaults and what they mean."""
+    head = []
+    for line in (conf_folder() / f"{command}.yaml").read_text().splitlines():
+        if not line.startswith("#"):
+            break
+        head.append(line.lstrip("# "))
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        cfg = compose(command, overrides)
+    meanings = _meanings(COMMANDS[command].config)
+    lines = []
+    for key, value in flatten(OmegaConf.to_container(cfg, resolve=True)).items():
+        if key.startswith("model.") and key not in ("model.name", "model.input_size", "model.remove", "model.scale"):
+            continue
+        text = f"  {key}={'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"
+        lines.append(f"{text:<42}  {meanings.get(key, '')}".rstrip())
+    groups = [f"  {name}=<one of {', '.join(files)}>" for name, files in _groups(command).items()]
+    parts = ["\n".join(head), f"usage: zfrepro {command} [key=value ...]", "options and their defaults:\n" + "\n".join(lines)]
+    if groups:
+        parts.append("files to choose from:\n" + "\n".join(groups))
+    return "\n\n".join(parts)
+
+
+def _meanings(cls: type, prefix: str = "") -> dict[str, str]:
+    """What each option means: the comments behind the fields of its dataclass, base classes included."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if dataclasses.is_dataclass(base):
+            for name, meaning in re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(base), re.MULTILINE):
+                found[prefix + name] = meaning
+    for field in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(field.default_factory):
+            found |= _meanings(field.default_factory, f"{prefix}{field.name}.")  # type: ignore[arg-type]
+    return found
+
+
+def _groups(command: str) -> dict[str, list[str]]:
+    """The config groups that a command's config chooses from, with the names of their files."""
+    command = "train" if command == "prepare" else command  # prepare.yaml builds on train.yaml
+    text = (conf_folder() / f"{command}.yaml").read_text()
+    names = [name for name in re.findall(r"^  - (\w+): ", text, re.MULTILINE) if (conf_folder() / name).is_dir()]
+    return {name: sorted(path.stem for path in (conf_folder() / name).glob("*.yaml")) for name in names}
+
+
+def _complete(args: list[str]) -> None:
+    """Shell completion: Hydra's, after the command's own name is completed here."""
+    line = os.environ.get("COMP_LINE", "")
+    words = line.split()
+    if any(arg.startswith("query") for arg in args) and len(words) + line.endswith(" ") <= 2:
+        start = words[1] if len(words) > 1 else ""
+        print("\n".join(name for name in COMMANDS if name.startswith(start)))
+        return
+    command = words[1] if len(words) > 1 and words[1] in COMMANDS else "train"
+    if len(words) > 1 and words[1] in COMMANDS:
+        shorter = line.replace(f" {command}", "", 1)
+        os.environ["COMP_POINT"] = str(int(os.environ.get("COMP_POINT", len(line))) - len(line) + len(shorter))
+        os.environ["COMP_LINE"] = shorter
+    _hydra(command, args)
+
+
+# ---------------------------------------------------------------------------------------------------------------- errors
+
+
+def _one_line(error: BaseException, command: str) -> str | None:
+    """A user's mistake in one line; None for an error that is ours."""
+    text = re.sub(r"\s+", " ", str(error).strip())
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, UserError) or hasattr(error, "status"):
+        return text
+    if isinstance(error, MissingConfigException):
+        match = re.search(r"Could not (?:find|load) '([^']+)'", text)
+        group, _, name = (match.group(1) if match else "").rpartition("/")
+        files = _groups(command).get(group, [])
+        return f"{group}={name}: no such file in conf/{group}{nearest(name, files)}; there are {', '.join(files)}"
+    if isinstance(error, OverrideParseException):
+        return f"{text.split(' See https')[0]}; options are given as key=value"
+    if isinstance(error, ConfigCompositionException | HydraException | OmegaConfBaseException):
+        match = re.search(r"Could not override '([^']+)'", text)
+        if match:
+            return configs.unknown_key(match.group(1), OmegaConf.create(), COMMANDS[command].config)
+        return text
+    if isinstance(error, OSError) and error.errno is not None:
+        return explain_os_error(error)
+    return None

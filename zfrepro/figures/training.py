@@ -1,0 +1,41 @@
+"""Pictures of a training: its curves and its first-layer filters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from zfrepro.figures.style import new_figure, symmetric, tile
+
+
+def draw_curves(metrics: list[dict[str, Any]], title: str) -> Figure:
+    """Loss, errors and filters scaled back per epoch, from the lines of metrics.jsonl."""
+    figure = new_figure(11, 3.2)
+    loss, error, scaled = figure.subplots(1, 3)
+    epochs = [m["epoch"] for m in metrics]
+    marker = "o" if len(epochs) < 3 else None
+    loss.plot(epochs, [m["train_loss"] for m in metrics], marker=marker)
+    loss.set(title=f"{title}: training loss", xlabel="epoch", ylabel="cross-entropy (nats)")
+    for key, label in (("train_top1_error", "train top-1"), ("val_top1_error", "val top-1"), ("val_top5_error", "val top-5")):
+        error.plot(epochs, [m[key] for m in metrics], label=label, marker=marker)
+    error.set(title="error", xlabel="epoch", ylabel="%", ylim=(0, None))
+    error.legend()
+    for layer in metrics[0]["filters_renormalized"]:
+        scaled.plot(epochs, [m["filters_renormalized"][layer] for m in metrics], label=f"layer {layer}", marker=marker)
+    scaled.set(title="filters scaled back to the radius", xlabel="epoch", ylabel="times per epoch")
+    scaled.legend()
+    return figure
+
+
+def draw_filters(filters: np.ndarray, columns: int | None = None) -> Figure:
+    """First-layer filters (N, 3, k, k), symmetric about mid-grey with one scale for all (paper, Fig. 6)."""
+    count = len(filters)
+    columns = columns or (12 if count > 48 else 8)
+    mosaic = tile(symmetric(filters.transpose(0, 2, 3, 1)), columns)
+    figure = new_figure(0.5 * columns, 0.5 * -(-count // columns))
+    axes = figure.subplots()
+    axes.imshow(mosaic, interpolation="nearest")
+    axes.axis("off")
+    return figure

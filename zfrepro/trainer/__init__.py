@@ -1,0 +1,5 @@
+"""Training (paper, section 3)."""
+
+from zfrepro.trainer.train import train
+
+__all__ = ["train"]

@@ -1,0 +1,68 @@
+"""One process or many: `torchrun --nproc_per_node=N -m zfrepro train ...`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from zfrepro.config import UserError, resolve_device
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process among those that train together; alone: rank 0 of 1."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum over all processes, on each of them."""
+        if self.size > 1:
+            dist.all_reduce(value)
+        return value
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is true on any process."""
+        return bool(flag) if self.size == 1 else self.sum(torch.tensor(float(flag), device=self.device)).item() > 0
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def share(self, count: int) -> slice:
+        """This process's part of `count` rows."""
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+
+@contextlib.contextmanager
+def team(device: str) -> Iterator[Team]:
+    """Join the processes that torchrun started (gloo on the CPU, nccl on GPUs), or work alone."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 or "RANK" not in os.environ:
+        yield Team(0, 1, resolve_device(device))
+        return
+    rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+    place = resolve_device(device)
+    if place.type == "cuda":
+        if local >= torch.cuda.device_count():
+            raise UserError(f"device={device}: process {local} of this machine has no GPU; lower --nproc_per_node")
+        place = torch.device("cuda", local)
+        torch.cuda.set_device(place)
+    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    try:
+        yield Team(rank, size, place)
+    finally:
+        dist.destroy_process_group()

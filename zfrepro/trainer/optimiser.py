@@ -1,0 +1,67 @@
+"""Filter renormalisation and the learning rate (paper, section 3)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zfrepro.config import TrainConfig
+
+
+@torch.no_grad()
+def renormalise(filters: Tensor, radius: float) -> Tensor:
+    """Scale every filter whose root mean square exceeds `radius` back to it, in place; leave the others untouched.
+
+    filters: (out_maps, in_maps, k, k); the RMS is taken over in_maps x k x k. Returns how many were scaled, () int64, on
+    the filters' device (no synchronisation).
+    """
+    rms = filters.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    over = rms > radius
+    filters.mul_(torch.where(over, radius / rms, torch.ones_like(rms)))
+    return over.sum()
+
+
+@dataclass
+class LearningRate:
+    """The learning rate of every step, in [0, config.lr].
+
+    plateau: divided by 10 after `patience` epochs without a lower validation error (the paper: "when the validation error
+    plateaus"). cosine: falls to 0 over the run. Both rise linearly over the first `warmup_steps`.
+    """
+
+    config: TrainConfig
+    total_steps: int
+    factor: float = 1.0
+    best_error: float = math.inf
+    bad_epochs: int = 0
+
+    def at(self, step: int) -> float:
+        """The learning rate of update number `step`, counted from 0."""
+        c = self.config
+        warm = min(1.0, (step + 1) / c.warmup_steps) if c.warmup_steps else 1.0
+        if c.schedule == "plateau":
+            return c.lr * warm * self.factor
+        done = max(0, step - c.warmup_steps) / max(1, self.total_steps - c.warmup_steps)
+        return c.lr * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+    def epoch_ended(self, error: float) -> bool:
+        """Take an epoch's validation error; True if it is the best so far."""
+        if error < self.best_error:
+            self.best_error, self.bad_epochs = error, 0
+            return True
+        self.bad_epochs += 1
+        if self.bad_epochs >= self.config.patience:
+            self.factor, self.bad_epochs = self.factor / 10, 0
+        return False
+
+    def state(self) -> dict[str, float]:
+        """What a resume needs."""
+        return {"factor": self.factor, "best_error": self.best_error, "bad_epochs": self.bad_epochs}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Take up `state()` again."""
+        self.factor, self.best_error = state["factor"], state["best_error"]
+        self.bad_epochs = int(state["bad_epochs"])
