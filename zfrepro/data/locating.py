@@ -1,0 +1,110 @@
+"""Where a data set's files are: `data.root`, an archive, or what torchvision fetched; else one line on how to get them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from zfrepro.config import DataConfig, UserError
+from zfrepro.data.archive import check_members
+
+CALTECH = "https://data.caltech.edu/records/"
+GET = {  # what to fetch by hand, and what of it data.root may be
+    "tiny_imagenet": "http://cs231n.stanford.edu/tiny-imagenet-200.zip (237 MB; the zip itself, or extracted)",
+    "cifar10": "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz (170 MB), extracted: cifar-10-batches-py/",
+    "imagenette": "https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-320.tgz (326 MB), extracted: imagenette2-320/",
+    "caltech101": f"{CALTECH}mzrjq-6wc02/files/caltech-101.zip (137 MB), and extract its 101_ObjectCategories.tar.gz",
+    "caltech256": f"{CALTECH}nyy15-4j048/files/256_ObjectCategories.tar (1.2 GB), extracted: 256_ObjectCategories/",
+    "voc2012": "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar (2 GB), extracted: VOCdevkit/",
+    "imagenet": "ILSVRC2012 from https://image-net.org (registration, 145 GB), arranged as train/<wnid>/ and val/<wnid>/",
+    "folder": "pictures of your own as <class>/<picture>, or train/<class>/<picture> and val/<class>/<picture>",
+}
+PLACES = {  # where the data set's own folder may be below data.root, nearest first; the folder, and what tells it
+    "tiny_imagenet": (("", "*"), ("wnids.txt", "train", "val/val_annotations.txt")),
+    "cifar10": (("", "cifar-10-batches-py"), ("batches.meta", "data_batch_1", "test_batch")),
+    "imagenette": (("", "imagenette2*", "*"), ("train/n0*", "val/n0*")),
+    "caltech101": (("", "101_ObjectCategories", "*/101_ObjectCategories"), ("*/image_0001.jpg",)),
+    "caltech256": (("", "256_ObjectCategories", "*/256_ObjectCategories"), ("[0-9][0-9][0-9].*/*.jpg",)),
+    "voc2012": (
+        ("", "VOC2012", "VOCdevkit/VOC2012", "*/VOC2012", "*/VOCdevkit/VOC2012"),
+        ("JPEGImages", "Annotations", "ImageSets/Main/train.txt", "ImageSets/Main/val.txt"),
+    ),
+    "imagenet": (("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "*"), ("train/n*", "val/*")),
+    "folder": (("",), ("*/*",)),
+}
+FETCHABLE = ("cifar10", "imagenette", "caltech101", "caltech256", "voc2012")
+
+
+def cache_folder(config: DataConfig) -> Path:
+    """The data cache, absolute."""
+    return Path(config.cache).expanduser().resolve()
+
+
+def how_to_get(config: DataConfig) -> str:
+    """What a user does to have the data set here."""
+    fetch = "; or give data.download=true" if config.name in FETCHABLE else ""
+    return f"fetch {GET[config.name]}, and give data.root=<where it is>{fetch}"
+
+
+def locate(config: DataConfig, fetch: bool = True) -> Path | None:
+    """The data set's own folder or its zip archive; None for the embedded one, which has no files.
+
+    Fetches where `fetch` and `data.download` say so. Raises UserError that tells what to fetch by hand and where to put it.
+    """
+    if config.name == "embedded":
+        return None
+    root = Path(config.root).expanduser().resolve() if config.root else _download_folder(config)
+    if root.is_file():
+        check_members(root)
+        return root
+    base = find_base(config, root)
+    if base is None and config.download and fetch:
+        _download(config, root)
+        base = find_base(config, root)
+    if base is not None:
+        return base
+    if config.root is None:
+        raise UserError(f"data.root is not given, and {config.name} has to come from somewhere: {how_to_get(config)}")
+    missing = "is not laid out as" if root.exists() else "does not exist; it should hold"
+    raise UserError(f"data.root={config.root}: {missing} {config.name}: {how_to_get(config)}")
+
+
+def find_base(config: DataConfig, root: Path) -> Path | None:
+    """The folder that looks like the data set, at `root` or below it; None if there is none."""
+    places, marks = PLACES[config.name]
+    for place in places:
+        folders = [root] if not place else sorted(path for path in root.glob(place) if path.is_dir())
+        found = [folder for folder in folders if all(any(folder.glob(mark)) for mark in marks)]
+        if len(found) > 1:
+            raise UserError(f"data.root={root}: holds several: give one, such as data.root={found[0]}")
+        if found:
+            return found[0]
+    return None
+
+
+def _download_folder(config: DataConfig) -> Path:
+    return cache_folder(config) / "downloads" / config.name
+
+
+def _download(config: DataConfig, root: Path) -> None:
+    """Have torchvision fetch the data set into `root`."""
+    if config.name not in FETCHABLE:
+        raise UserError(f"data.download=true: {config.name} cannot be fetched for you: {how_to_get(config)}")
+    from zfrepro.vision import torchvision
+
+    sets = torchvision.datasets
+    width = next((name for name, side in (("160px", 160), ("320px", 320)) if config.size <= side), "full")
+    calls: dict[str, Callable[[], object]] = {
+        "cifar10": lambda: sets.CIFAR10(str(root), download=True),
+        "imagenette": lambda: sets.Imagenette(str(root), size=width, download=True),
+        "caltech101": lambda: sets.Caltech101(str(root), download=True),
+        "caltech256": lambda: sets.Caltech256(str(root), download=True),
+        "voc2012": lambda: sets.VOCDetection(str(root), year="2012", download=True),
+    }
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        calls[config.name]()
+    except Exception as error:  # hosts, proxies, checksums, archives, disks: all end in the same advice
+        why = " ".join(str(error).split()) or type(error).__name__
+        advice = f"fetch {GET[config.name]}, put it into {root} and give data.root={root}"
+        raise UserError(f"{config.name} could not be fetched ({why}): {advice}") from error
