@@ -1,8 +1,8 @@
 """The official layouts of the photographic data sets: where their files are, and what they say.
 
-`data.root` may be the data set's folder, its parent, or a zip archive of it. torchvision's own data sets fetch what can be fetched
-(and read CIFAR-10, whose pickles it verifies first). Photographs are listed here from the tree itself: torchvision's Caltech classes
-presume consecutive file names, and its Caltech256 keeps the clutter folder as a class.
+torchvision's own data sets fetch what can be fetched (`locating.py`) and read CIFAR-10, whose pickles they verify first.
+Photographs are listed from the tree itself: torchvision's Caltech classes presume consecutive file names, and its
+Caltech256 keeps the clutter folder as a class.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def tiny_imagenet(config: DataConfig, base: Path) -> Source:
 
 
 def cifar10(config: DataConfig, base: Path) -> Source:
-    """cifar-10-batches-py/: pickles, opened by torchvision after it has checked their MD5. The test set serves for validation."""
+    """cifar-10-batches-py/: pickles that torchvision opens once it has checked their MD5; the test set is for validation."""
     from zfrepro.vision import torchvision
 
     try:
@@ -166,7 +166,7 @@ def voc_objects(annotation: Path) -> np.ndarray:
 
 
 def imagenet(config: DataConfig, base: Path) -> Source:
-    """train/<wnid>/, and val/<wnid>/ or a flat val/ beside the devkit, Kaggle's LOC_val_solution.csv or torchvision's meta.bin."""
+    """train/<wnid>/, and val/<wnid>/ or a flat val/ with the truth of the devkit, Kaggle or torchvision (meta.bin)."""
     ids = subfolders(base / "train")
     words = imagenet_words(base)
     names = [words.get(wnid, wnid) for wnid in ids]
@@ -183,7 +183,7 @@ def imagenet(config: DataConfig, base: Path) -> Source:
 
 
 def beside(base: Path, name: str) -> Path | None:
-    """A file of the devkit or of Kaggle's archive, in the data set's folder, its devkit, or up to three folders above."""
+    """A file of the devkit or of Kaggle's archive, in the folder, its devkit, or up to three folders above."""
     for folder in (base, *list(base.parents)[:3]):
         for place in (folder, folder / "ILSVRC2012_devkit_t12" / "data", folder / "data"):
             if (place / name).is_file():
@@ -213,7 +213,7 @@ def imagenet_words(base: Path) -> dict[str, str]:
 
 
 def torchvision_meta(path: Path) -> tuple[dict[str, tuple[str, ...]], list[str]]:
-    """What torchvision.datasets.ImageNet leaves behind: wnid -> synonyms, and the wnids of the validation images in order."""
+    """What torchvision's ImageNet leaves behind: wnid -> synonyms, and the validation images' wnids in order."""
     import torch
 
     meta: tuple[dict[str, tuple[str, ...]], list[str]] = torch.load(path, weights_only=True)
@@ -238,7 +238,7 @@ def imagenet_truth(base: Path, flat: list[str]) -> dict[str, str]:
         )
     if len(wnids) != len(flat):
         raise UserError(f"{base / 'val'}: {len(flat)} pictures, but the ground truth is of {len(wnids)}")
-    return {Path(file).stem: wnid for file, wnid in zip(sorted(flat), wnids)}
+    return {Path(file).stem: wnid for file, wnid in zip(sorted(flat), wnids, strict=True)}
 
 
 def folder(config: DataConfig, base: Path) -> Source:

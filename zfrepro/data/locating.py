@@ -1,4 +1,4 @@
-"""Where a data set's files are: `data.root`, an archive, or what torchvision fetched; else one line on how to get them."""
+"""Where a data set's files are: `data.root`, an archive, or what torchvision fetched; else how to get them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from zfrepro.config import DataConfig, UserError
 from zfrepro.data.archive import check_members
 
 CALTECH = "https://data.caltech.edu/records/"
+FAST_AI = "https://s3.amazonaws.com/fast-ai-imageclas/"
+PASCAL = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/"
 GET = {  # what to fetch by hand, and what of it data.root may be
     "tiny_imagenet": "http://cs231n.stanford.edu/tiny-imagenet-200.zip (237 MB; the zip itself, or extracted)",
     "cifar10": "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz (170 MB), extracted: cifar-10-batches-py/",
-    "imagenette": "https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-320.tgz (326 MB), extracted: imagenette2-320/",
+    "imagenette": f"{FAST_AI}imagenette2-320.tgz (326 MB), extracted: imagenette2-320/",
     "caltech101": f"{CALTECH}mzrjq-6wc02/files/caltech-101.zip (137 MB), and extract its 101_ObjectCategories.tar.gz",
     "caltech256": f"{CALTECH}nyy15-4j048/files/256_ObjectCategories.tar (1.2 GB), extracted: 256_ObjectCategories/",
-    "voc2012": "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar (2 GB), extracted: VOCdevkit/",
-    "imagenet": "ILSVRC2012 from https://image-net.org (registration, 145 GB), arranged as train/<wnid>/ and val/<wnid>/",
+    "voc2012": f"{PASCAL}VOCtrainval_11-May-2012.tar (2 GB), extracted: VOCdevkit/",
+    "imagenet": "ILSVRC2012 from https://image-net.org (register; 145 GB), arranged as train/<wnid>/ and val/<wnid>/",
     "folder": "pictures of your own as <class>/<picture>, or train/<class>/<picture> and val/<class>/<picture>",
 }
 PLACES = {  # where the data set's own folder may be below data.root, nearest first; the folder, and what tells it
@@ -49,7 +51,7 @@ def how_to_get(config: DataConfig) -> str:
 def locate(config: DataConfig, fetch: bool = True) -> Path | None:
     """The data set's own folder or its zip archive; None for the embedded one, which has no files.
 
-    Fetches where `fetch` and `data.download` say so. Raises UserError that tells what to fetch by hand and where to put it.
+    Fetches where `fetch` and `data.download` say so. Raises UserError with what to fetch by hand and where to put it.
     """
     if config.name == "embedded":
         return None

@@ -69,7 +69,7 @@ class Split:
         if n is None:
             return np.arange(len(self))
         order = np.argsort(self.labels, kind="stable")
-        classes, starts, counts = np.unique(self.labels[order], return_index=True, return_counts=True)
+        _, starts, counts = np.unique(self.labels[order], return_index=True, return_counts=True)
         rank = np.arange(len(order)) - np.repeat(starts, counts)  # of each image within its class
         return np.sort(order[rank < n])
 

@@ -1,7 +1,7 @@
-"""Packing: every image decoded once, resized and cropped, into memory-mapped arrays (paper, section 3: 256 x 256 centre crops).
+"""Packing: every image decoded once, resized and cropped (paper, section 3), into arrays to be memory-mapped.
 
-A folder of packed data is named by a hash of what determines its content. It is built in a folder beside it and renamed when it is
-complete and on the disk, under a lock: whatever is killed, and whoever else packs the same, a folder of that name is whole.
+A folder of packed data is named by a hash of what determines its content. It is built under a lock, in a folder beside it
+that is renamed once complete and on the disk: whatever is killed, whoever packs the same, a folder of that name is whole.
 Workers write their rows straight into the files, so the memory in use does not grow with the data set.
 """
 
@@ -66,7 +66,7 @@ def packed_folder(config: DataConfig) -> Path:
 
 
 def _name(config: DataConfig, base: Path | None) -> tuple[Path, str]:
-    """Folder and key: a hash of everything that determines the content (and not of `workers`, `per_class` or `cache`)."""
+    """Folder and key, a hash of all that determines the content (so not of `workers`, `per_class`, `cache`)."""
     identity = sources.identify(config, base) | {"pack_version": PACK_VERSION}
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return cache_folder(config) / f"{config.name}-{config.size}px-{key[:12]}", key
@@ -116,7 +116,7 @@ def writable(cache: Path) -> Iterator[None]:
 @contextmanager
 def lock(folder: Path, progress: bool) -> Iterator[None]:
     """Only one process builds `folder`; others wait here. A lock of a dead process is no lock."""
-    # POSIX record locks, unlike flock's, are not inherited by the worker processes, which may outlive a killed build for a moment.
+    # A POSIX record lock, unlike flock's, is not inherited by worker processes, which outlive a killed build by a moment.
     with folder.with_name(f"{folder.name}.lock").open("a") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -202,7 +202,7 @@ def _row_bytes(listing: Listing) -> int:
 
 
 def _write_splits(config: DataConfig, source: Source, folder: Path, progress: bool) -> list[dict[str, str]]:
-    """All arrays of both splits but the mean; returns what was skipped. Raises UserError for unreadable images unless told to skip."""
+    """All arrays but the mean; returns what was skipped. Raises UserError for unreadable images unless told to skip."""
     splits = {"train": source.train, "val": source.val}
     total = sum(len(listing.files) for listing in splits.values())
     failures: dict[str, dict[int, str]] = {}
@@ -276,7 +276,7 @@ def _header(dtype: str, shape: tuple[int, ...]) -> bytes:
 def _write_rows(
     folder: Path, split: str, listing: Listing, workers: int, advance: Callable[[int], object]
 ) -> dict[int, str]:
-    """Images (and drawn truth) of a split, then closed up over the unreadable rows. Returns those: row -> why, in order."""
+    """Images (and drawn truth) of a split, closed up over the unreadable rows. Returns those: row -> why, in order."""
     count = len(listing.files)
     for name, (dtype, shape) in listing.fields.items():
         with _path(folder, split, name).open("wb") as file:
@@ -308,7 +308,7 @@ def run_tasks(tasks: Iterator[Task], workers: int) -> Iterator[tuple[int, dict[i
     if workers == 1:
         yield from (task() for task in tasks)
         return
-    # Forked workers start at once and import nothing; they run NumPy and PIL only. Elsewhere than on Linux, forking is not safe.
+    # Forked workers start at once and import nothing; they run NumPy and PIL only. Off Linux, forking is not safe.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(os.getpid(),)) as pool:
         waiting: set[Future[tuple[int, dict[int, str]]]] = set()
@@ -343,7 +343,7 @@ def _close_up(path: Path, dtype: str, shape: tuple[int, ...], dropped: list[int]
     """Move rows down over the dropped ones and shorten the file, in place."""
     rows = np.memmap(path, dtype, "r+", HEADER, shape)
     to = dropped[0]
-    for gap, end in zip(dropped, [*dropped[1:], shape[0]]):
+    for gap, end in zip(dropped, [*dropped[1:], shape[0]], strict=True):
         for start in range(gap + 1, end, 256):
             block = np.array(rows[start : min(start + 256, end)])
             rows[to : to + len(block)] = block
@@ -368,7 +368,7 @@ def _write_labels(folder: Path, split: str, listing: Listing, dropped: dict[int,
     if "multi" in listing.fields:  # drawn with the images
         labels = sources.first_present(np.load(_path(folder, split, "multi")))
     np.save(_path(folder, split, "labels"), labels.astype(np.int64))
-    names = [name.encode("utf-8", "surrogateescape") for name, keep in zip(listing.files, kept) if keep]
+    names = [name.encode("utf-8", "surrogateescape") for name, keep in zip(listing.files, kept, strict=True) if keep]
     np.save(_path(folder, split, "files"), np.array(names, dtype=np.bytes_))
 
 

@@ -93,7 +93,8 @@ def embedded(config: DataConfig) -> Source:
     classes = drawn.TARGET_CLASSES if config.part == "target" else drawn.SOURCE_CLASSES
     listing = _scenes if config.part == "scenes" else _objects
     counts = (config.train_per_class, config.val_per_class)
-    train, val = (listing(config, classes, first, count * len(classes)) for first, count in zip((0, VAL_IDS), counts, strict=True))
+    splits = zip((0, VAL_IDS), counts, strict=True)
+    train, val = (listing(config, classes, first, count * len(classes)) for first, count in splits)
     keypoints = () if config.part == "scenes" else drawn.KEYPOINTS
     names = [name.replace("_", " ") for name in classes]
     return Source(names, classes, train, val, keypoints, {"part": config.part, "drawing_version": drawn.VERSION})

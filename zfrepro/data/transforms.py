@@ -4,7 +4,7 @@ Shapes: B images of S x S pixels, crops of c x c. Images come as packed, (B, S, 
 (B, 3, c, c) float32 in channels_last memory, which is the packed layout itself: nothing is transposed.
 
 The per-pixel mean belongs to places of the *image*, so it is subtracted before cropping and flipping: a flipped crop is
-the flip of the mean-subtracted crop. Values are (pixel - mean) * scale, with pixels in 0..255: +-128 at the paper's scale of 1.
+the flip of the mean-subtracted crop. Values are (pixel - mean) * scale, pixels in 0..255: +-128 at the paper's scale 1.
 `scale` may also be a tensor that broadcasts against (B, c, c, 3), such as one factor per colour.
 """
 
@@ -32,8 +32,8 @@ def draw_crops(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, x, flip, each (batch,) int64 on the CPU, from a CPU generator.
 
-    'ten_crop' draws one of the paper's ten crops for every image, 'random_crop' any place, flipped or not. A process of a
-    distributed run draws for the global batch and takes its rows: the crops do not depend on the number of processes.
+    'ten_crop' draws one of the paper's ten crops for every image, 'random_crop' any place, flipped or not. A process
+    of a distributed run draws for the global batch and takes its rows: the crops do not depend on the number of processes.
     """
     require_choice("augmentation", mode, MODES)
     if mode == "ten_crop":
