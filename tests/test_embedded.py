@@ -12,13 +12,13 @@ RIGHT, LEFT, NOSE = (KEYPOINTS.index(name) for name in ("right_eye", "left_eye",
 
 @pytest.fixture(scope="module")
 def every() -> Drawing:
-    """Four images of each of the forty classes, 64 px."""
-    return draw(ALL, np.arange(4 * len(ALL)) % len(ALL), np.arange(4 * len(ALL)), 64, seed=3)
+    """Three images of each of the forty classes, 64 px."""
+    return draw(ALL, np.arange(3 * len(ALL)) % len(ALL), np.arange(3 * len(ALL)), 64, seed=3)
 
 
 @pytest.fixture(scope="module")
 def faces() -> Drawing:
-    return draw(FACE_CLASSES, np.arange(280) % len(FACE_CLASSES), np.arange(280), 64, seed=5)
+    return draw(FACE_CLASSES, np.arange(196) % len(FACE_CLASSES), np.arange(196), 64, seed=5)
 
 
 def test_source_and_target_are_two_large_disjoint_sets_with_faces_in_both() -> None:
@@ -31,7 +31,7 @@ def test_source_and_target_are_two_large_disjoint_sets_with_faces_in_both() -> N
 
 
 def test_shapes_and_types(every: Drawing) -> None:
-    count = 4 * len(ALL)
+    count = 3 * len(ALL)
     assert every.images.shape == (count, 64, 64, 3) and every.images.dtype == np.uint8
     assert every.masks.shape == (count, 64, 64) and every.masks.dtype == np.uint8
     assert every.boxes.shape == (count, 4) and every.boxes.dtype == np.int16
@@ -67,7 +67,7 @@ def test_boxes_are_those_of_the_masks(every: Drawing) -> None:
 
 def test_objects_fill_a_fair_part_of_the_image(every: Drawing) -> None:
     side = (every.boxes[:, 2:] - every.boxes[:, :2]).max(axis=1) / 64
-    assert 0.35 < np.quantile(side, 0.05) and np.quantile(side, 0.95) <= 1.0
+    assert np.quantile(side, 0.05) > 0.35 and np.quantile(side, 0.95) <= 1.0
     assert 0.5 < side.mean() < 0.75
 
 
@@ -104,9 +104,9 @@ def test_the_right_eye_is_the_subjects_own(faces: Drawing) -> None:
     assert (nose[seen, 1] > (right[seen, 1] + left[seen, 1]) / 2).mean() > 0.95
 
 
-def test_eyes_are_darker_or_brighter_spots_where_the_truth_says() -> None:
+def test_the_key_point_of_an_eye_is_on_its_dark_pupil() -> None:
     """The key points are where the pixels are: an owl's pupil is darker than the disc around its eye."""
-    owls = draw(["owl"], np.zeros(60, int), np.arange(60), 128, seed=1)
+    owls = draw(["owl"], np.zeros(40, int), np.arange(40), 96, seed=1)
     points = owls.keypoints[:, RIGHT]
     seen = np.isfinite(points[:, 0])
     grey = owls.images.mean(axis=3)

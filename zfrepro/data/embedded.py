@@ -1,8 +1,9 @@
-"""The embedded data set: objects made of parts on textured backgrounds, drawn from signed distances with the truth known.
+"""The embedded data set: objects made of parts on textured backgrounds, drawn from signed distances, the truth known.
 
-Nothing is downloaded and nothing is stored: an image is a function of (seed, class, id, size), so any subset can be drawn again anywhere, at any
-size, and the class, mask, box and named parts are exact. `embedded_shapes` says what the classes look like, `embedded_sketch` how parts
-become pixels; this module places them on backgrounds, alone (`draw`) or several at once (`draw_scenes`).
+Nothing is downloaded and nothing is stored: an image is a function of (seed, class, id, size), so any subset can be
+drawn again anywhere, at any size, and the class, mask, box and named parts are exact. `embedded_shapes` says what the
+classes look like, `embedded_sketch` how parts become pixels; this module places them on backgrounds, alone (`draw`)
+or several at once (`draw_scenes`).
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ __all__ = [
     "draw_scenes",
 ]
 
-VERSION = 1  # of the pixels: part of the key under which packed data is kept
+VERSION = 2  # of the pixels: part of the key under which packed data is kept
 MIN_SIZE = 16
 SCENE_SLOTS = 4  # objects in a scene, at most
 HIDDEN, TINY = 0.3, 0.008  # visible share of an object, and share of the image, below which it is 'difficult'
-PIXELS = 1 << 16  # drawn at once: keeps a field in the processor's cache, and all of a chunk below 100 MB
+PIXELS = 1 << 15  # drawn at once: keeps a field in the processor's cache, and all of a chunk below 100 MB
+GRAIN = 1 << 16  # how many stretches of noise there are to choose from
 WAVES = 24  # cosines a side in the 1/f noise
 
 
@@ -224,7 +226,7 @@ def _cast(keys: Array, classes: int) -> Array:
 
 
 def _group_portrait(classes: Sequence[str], labels: Array, keys: Array, size: int) -> tuple[Array, Array, Array]:
-    """-> images (n, S, S, 3) uint8, visible coverage by slot (n, O, P), whole area in the image by slot (n, O) in pixels."""
+    """-> images (n, S, S, 3) uint8, visible coverage by slot (n, O, P), whole area by slot (n, O) in pixels."""
     light = _light(keys)
     picture = _background(keys, light, size)
     slot_keys = scramble(keys[:, None] + np.arange(1, SCENE_SLOTS + 1, dtype=np.uint64))
@@ -271,7 +273,7 @@ def _describe(out: Scenes, rows: Array, seen: Array, whole: Array) -> None:
 
 # -------------------------------------------------------------------------------- surroundings
 def _background(keys: Array, light: Array, size: int) -> Array:
-    """(n, 3, P): a gradient, two clouds of 1/f noise, a wave, and clutter of blocks, discs and lines in front of them."""
+    """(n, 3, P): a gradient, two clouds of 1/f noise, a wave, and before them a clutter of blocks, discs and lines."""
     keys = scramble(keys ^ np.uint64(3))
     x, y = _grid(size)
     sketch = Sketch(
@@ -328,7 +330,7 @@ def _clutter(s: Sketch, low: Array, high: Array, size: int) -> None:
 
 
 def _pattern(keys: Array, pose: Pose, size: int) -> tuple[Array, Array]:
-    """What textured parts wear: stripes, spots, checks or clouds in [0, 1] (n, P), times how strongly; and its colour (n, 3)."""
+    """What textured parts wear: stripes, spots or clouds, 0 to how strongly they show (n, P); their colour (n, 3)."""
     keys = scramble(keys ^ np.uint64(4))
     u = uniforms(keys, 12)
     inverse = pose.inverse()
@@ -362,7 +364,7 @@ def _plane_wave(kx: Array, ky: Array, phase: Array, size: int) -> Array:
 
 
 def _clouds(keys: Array, count: int, size: int) -> Array:
-    """(n, count, P) float32 of unit variance: random cosine series whose amplitudes fall off as a power of frequency, as in photographs."""
+    """(n, count, P) of unit variance: random cosines whose amplitudes fall with frequency as they do in photographs."""
     n = len(keys)
     table = _falloff()
     coefficients = uniforms(scramble(keys ^ np.uint64(5)), count * (WAVES * WAVES + 1))
@@ -374,7 +376,7 @@ def _clouds(keys: Array, count: int, size: int) -> Array:
 
 @lru_cache
 def _falloff() -> Array:
-    """(4, WAVES, WAVES): amplitudes for uniform coefficients in [-0.5, 0.5), from rough to smooth, giving unit variance."""
+    """(4, WAVES, WAVES): amplitudes from rough to smooth that give unit variance to coefficients in [-0.5, 0.5)."""
     k = np.arange(WAVES)
     radius = np.sqrt(k[:, None] ** 2 + k[None] ** 2)
     radius[0, 0] = np.inf
@@ -394,7 +396,7 @@ def _cosines(size: int) -> Array:
 @lru_cache
 def _grain(size: int) -> Array:
     """Normal numbers of which an image takes a stretch."""
-    return np.random.default_rng(size).standard_normal(3 * size * size + PIXELS, dtype=np.float32)
+    return np.random.default_rng(size).standard_normal(3 * size * size + GRAIN, dtype=np.float32)
 
 
 def _develop(picture: Array, keys: Array, size: int) -> Array:
@@ -402,7 +404,7 @@ def _develop(picture: Array, keys: Array, size: int) -> Array:
     u = uniforms(scramble(keys ^ np.uint64(6)), 6)
     picture *= ((0.8 + 0.3 * u[:, 0:1]) * (0.94 + 0.12 * u[:, 1:4]) * 255.0)[:, :, None]
     grain, length = _grain(size), 3 * size * size
-    for one, start, amount in zip(picture, (u[:, 4] * PIXELS).astype(int), 1.0 + 7.0 * u[:, 5] ** 2, strict=True):
+    for one, start, amount in zip(picture, (u[:, 4] * GRAIN).astype(int), 1.0 + 7.0 * u[:, 5] ** 2, strict=True):
         one += grain[start : start + length].reshape(3, -1) * amount
     picture += 0.5
     np.clip(picture, 0.0, 255.0, out=picture)
@@ -430,7 +432,7 @@ def _frame(pose: Pose, size: int) -> tuple[Array, Array]:
 
 
 def _keypoints(sketch: Sketch, pose: Pose, size: int) -> Array:
-    """The sketch's marks in pixels (n, K, 2); a mirrored subject's right and left change places, so that they stay its own."""
+    """The sketch's marks in pixels (n, K, 2); a mirror image's right and left change places: they stay its own."""
     points = np.full((len(pose.x), len(KEYPOINTS), 2), np.nan, np.float32)
     for name, mark in sketch.marks.items():
         at = np.concatenate([np.broadcast_to(np.asarray(m, np.float32), pose.x.shape) for m in mark], axis=1)
@@ -512,8 +514,7 @@ def _checked(classes: Sequence[str], labels: Array, ids: Array, size: int) -> tu
         )
     if labels.ndim != 1 or labels.shape != ids.shape:
         raise ValueError(f"labels {labels.shape} and ids {ids.shape} must be two lists of one length")
-    if len(labels) and not (0 <= labels.min() and labels.max() < len(classes)):
-        raise ValueError(
-            f"label {labels.max() if labels.max() >= len(classes) else labels.min()} is none of the {len(classes)} classes (0 to {len(classes) - 1})"
-        )
+    stray = labels[(labels < 0) | (labels >= len(classes))]
+    if len(stray):
+        raise ValueError(f"label {stray[0]} is none of the {len(classes)} classes (0 to {len(classes) - 1})")
     return labels, ids

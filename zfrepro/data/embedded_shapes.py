@@ -1,7 +1,8 @@
 """What the embedded data set draws: one short function a class, parts listed back to front.
 
-A class is its parts and how they sit; colours come from wide palettes that the classes share. x points right, y down, the object fills about
-[-1, 1]. The subject's own right is at the image's left (x < 0) in a face; vehicles and animals seen from the side look to the right.
+A class is its parts and how they sit; colours come from wide palettes that the classes share. x points right, y down,
+and the object fills about [-1, 1]. The subject's own right is at the image's left (x < 0) in a face; vehicles and
+animals seen from the side look to the right.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ KEYPOINTS = (
 
 # -------------------------------------------------------------------------------- shared parts
 def eyes(s: Sketch, across: Number, y: Number, r: Number, iris: Array | None = None, slit: float = 1.0) -> None:
-    """Two eyes at (-across, y) and (across, y), turned with the face: white (if there is an iris), iris, pupil and a glint."""
+    """Eyes at (-across, y) and (across, y), turned with the face: white and iris (if there is one), pupil and glint."""
     yaw, gaze = s.yaw, s.u(-0.2, 0.2) * r
     d = circle(np.abs(s.x - yaw) - across, s.y - y, r)
     if iris is not None:
@@ -64,7 +65,7 @@ def eyes(s: Sketch, across: Number, y: Number, r: Number, iris: Array | None = N
 
 
 def nose(s: Sketch, y: Number, a: Number, b: Number, colour: Array | None = None) -> None:
-    s.fill(ellipse(s.x - 1.3 * s.yaw, s.y - y, a, b), s.ink() if colour is None else colour, bevel=0.1)
+    s.fill(ellipse(s.x - 1.3 * s.yaw, s.y - y, a, b), s.ink() if colour is None else colour, bevel=0.1, raised=True)
     s.mark("nose", 1.3 * s.yaw + 0.0, y)
 
 
@@ -80,7 +81,7 @@ def wheels(s: Sketch, rear: Number, front: Number, y: Number, r: Number, front_r
     for name, x, radius in (("rear_wheel", rear, r), ("front_wheel", front, r if front_r is None else front_r)):
         d = circle(s.x - x, s.y - y, 0.0)
         s.fill(d - radius, tyre, bevel=0.1)
-        s.fill(d - 0.55 * radius, hub, bevel=0.12)
+        s.fill(d - 0.55 * radius, hub, bevel=0.12, raised=True)
         s.mark(name, x, y)
 
 
@@ -101,7 +102,7 @@ def ears(
 def round_ears(s: Sketch, across: Number, y: Number, r: Number, fur: Array, inner: Array) -> None:
     d = circle(np.abs(s.x) - across, s.y - y, 0.0)
     s.fill(d - r, fur, texture=0.4)
-    s.fill(d - 0.6 * r, inner, bevel=0.1)
+    s.fill(d - 0.6 * r, inner, bevel=0.0)
 
 
 def whiskers(s: Sketch, y: Number, colour: Array) -> None:
@@ -129,12 +130,9 @@ def dog(s: Sketch) -> None:
     x, y = turn(np.abs(s.x), s.y, w + 0.08, s.u(-0.3, -0.1), s.u(-0.35, 0.05))
     s.fill(ellipse(x, y, s.u(0.2, 0.28), s.u(0.5, 0.68)), ear, 0.2, texture=0.5)
     s.fill(circle(s.x - s.yaw - 0.28, s.y + 0.2, 0.27), ear, 0.0, when=s.coin(0.4))
-    s.fill(ellipse(s.x - s.yaw, s.y - 0.62, 0.13, 0.24), s.vivid(), 0.1, when=s.coin(0.4))
-    s.fill(
-        ellipse(s.x - 1.2 * s.yaw, s.y - 0.38, s.u(0.32, 0.42), s.u(0.26, 0.33)),
-        mix(fur, s.pale(), s.u(0.2, 0.9)),
-        0.25,
-    )
+    s.fill(ellipse(s.x - s.yaw, s.y - 0.62, 0.13, 0.24), s.vivid(), 0.1, when=s.coin(0.4), raised=True)
+    muzzle = ellipse(s.x - 1.2 * s.yaw, s.y - 0.38, s.u(0.32, 0.42), s.u(0.26, 0.33))
+    s.fill(muzzle, mix(fur, s.pale(), s.u(0.2, 0.9)), 0.25, raised=True)
     eyes(s, s.u(0.26, 0.32), s.u(-0.25, -0.15), s.u(0.1, 0.14))
     nose(s, s.u(0.18, 0.26), s.u(0.15, 0.2), s.u(0.1, 0.14))
 
@@ -147,9 +145,8 @@ def wolf(s: Sketch) -> None:
     )
     s.fill(cheek, fur, 0.4, texture=0.6)
     s.fill(ellipse(np.abs(s.x - s.yaw) - 0.36, s.y - 0.28, 0.26, 0.2), light, 0.0)
-    s.fill(
-        ellipse(s.x - 1.2 * s.yaw, s.y - 0.42, s.u(0.22, 0.28), s.u(0.42, 0.5)), mix(fur, light, s.u(0.5, 1.0)), 0.25
-    )
+    muzzle = ellipse(s.x - 1.2 * s.yaw, s.y - 0.42, s.u(0.22, 0.28), s.u(0.42, 0.5))
+    s.fill(muzzle, mix(fur, light, s.u(0.5, 1.0)), 0.25, raised=True)
     eyes(s, s.u(0.28, 0.34), s.u(-0.14, -0.04), s.u(0.09, 0.12), s.vivid(0.4))
     nose(s, s.u(0.6, 0.68), s.u(0.11, 0.15), s.u(0.09, 0.12))
 
@@ -158,7 +155,7 @@ def cat(s: Sketch) -> None:
     fur, r = s.fur(), s.u(0.66, 0.76)
     ears(s, s.u(0.42, 0.48), -0.3, s.u(0.08, 0.16), s.u(-1.0, -0.88), 0.3, fur, s.vivid())
     s.fill(ellipse(s.x, s.y - 0.08, r + 0.1, r), fur, 0.4, texture=0.9)
-    s.fill(circle(np.abs(s.x - s.yaw) - 0.15, s.y - 0.4, 0.2), mix(fur, s.pale(), s.u(0.3, 1.0)), 0.12)
+    s.fill(circle(np.abs(s.x - s.yaw) - 0.15, s.y - 0.4, 0.2), mix(fur, s.pale(), s.u(0.3, 1.0)), 0.12, raised=True)
     eyes(s, s.u(0.3, 0.36), s.u(-0.1, 0.0), s.u(0.17, 0.22), s.vivid(0.3), slit=0.5)
     nose(s, s.u(0.24, 0.3), s.u(0.07, 0.1), s.u(0.05, 0.07), s.vivid())
     whiskers(s, 0.4, mix(s.pale(), s.ink(), s.coin(0.5)))
@@ -168,9 +165,8 @@ def bear(s: Sketch) -> None:
     fur, r = s.fur(), s.u(0.72, 0.82)
     round_ears(s, s.u(0.52, 0.62), s.u(-0.68, -0.58), s.u(0.25, 0.32), fur, s.fur())
     s.fill(ellipse(s.x, s.y, r + s.u(0.0, 0.08), r), fur, 0.45, texture=0.5)
-    s.fill(
-        ellipse(s.x - 1.2 * s.yaw, s.y - 0.36, s.u(0.3, 0.4), s.u(0.24, 0.3)), mix(fur, s.pale(), s.u(0.3, 0.9)), 0.25
-    )
+    muzzle = ellipse(s.x - 1.2 * s.yaw, s.y - 0.36, s.u(0.3, 0.4), s.u(0.24, 0.3))
+    s.fill(muzzle, mix(fur, s.pale(), s.u(0.3, 0.9)), 0.25, raised=True)
     eyes(s, s.u(0.25, 0.34), s.u(-0.16, -0.06), s.u(0.07, 0.1))
     nose(s, s.u(0.22, 0.28), s.u(0.13, 0.18), s.u(0.08, 0.11))
     smile(s, s.u(0.5, 0.56), 0.16)
@@ -180,10 +176,10 @@ def owl(s: Sketch) -> None:
     fur, disc = s.fur(), s.u(0.32, 0.38)
     ears(s, s.u(0.42, 0.5), -0.4, s.u(0.15, 0.25), s.u(-0.98, -0.85), 0.26, fur, fur)
     s.fill(ellipse(s.x, s.y - 0.05, s.u(0.72, 0.8), s.u(0.78, 0.9)), fur, 0.4, texture=1.0)
-    s.fill(circle(np.abs(s.x - s.yaw) - 0.31, s.y + 0.15, disc), mix(fur, s.pale(), s.u(0.4, 1.0)), 0.15)
+    s.fill(circle(np.abs(s.x - s.yaw) - 0.31, s.y + 0.15, disc), mix(fur, s.pale(), s.u(0.4, 1.0)), 0.15, raised=True)
     eyes(s, 0.31 + 0.0, -0.15 + 0.0, disc * s.u(0.55, 0.75), s.vivid(0.4))
     beak = polygon(s.x - 1.3 * s.yaw, s.y, (-0.14, 0.05), (0.14, 0.05), (0.0, s.u(0.36, 0.46)))
-    s.fill(beak, s.vivid(0.2), 0.12)
+    s.fill(beak, s.vivid(0.2), 0.12, raised=True)
     s.mark("nose", 1.3 * s.yaw, 0.18)
 
 
@@ -192,7 +188,7 @@ def monkey(s: Sketch) -> None:
     round_ears(s, s.u(0.72, 0.8), s.u(-0.15, 0.05), s.u(0.26, 0.34), fur, skin)
     s.fill(ellipse(s.x, s.y + 0.05, 0.68, s.u(0.76, 0.86)), fur, 0.35, texture=0.5)
     brows = circle(np.abs(s.x - s.yaw) - 0.24, s.y + 0.12, 0.32)
-    s.fill(blend(brows, ellipse(s.x - s.yaw, s.y - 0.42, s.u(0.5, 0.6), s.u(0.34, 0.4)), 0.1), skin, 0.2)
+    s.fill(blend(brows, ellipse(s.x - s.yaw, s.y - 0.42, s.u(0.5, 0.6), s.u(0.34, 0.4)), 0.1), skin, 0.2, raised=True)
     eyes(s, s.u(0.2, 0.26), s.u(-0.16, -0.06), s.u(0.09, 0.13))
     nose(s, s.u(0.22, 0.28), s.u(0.08, 0.12), 0.05)
     smile(s, s.u(0.58, 0.64), s.u(0.3, 0.4))
@@ -213,12 +209,8 @@ def clown(s: Sketch) -> None:
 def fox(s: Sketch) -> None:
     fur = s.fur()
     ears(s, s.u(0.5, 0.56), -0.25, s.u(0.15, 0.3), s.u(-1.05, -0.92), 0.32, fur, s.ink())
-    s.fill(
-        polygon(np.abs(s.x), s.y, (-1.0, -0.5), (0.5, -0.5), (0.95, s.u(0.0, 0.15)), (0.0, 0.95), (-1.0, 0.9)),
-        fur,
-        0.3,
-        texture=0.4,
-    )
+    shape = polygon(np.abs(s.x), s.y, (-1.0, -0.5), (0.5, -0.5), (0.95, s.u(0.0, 0.15)), (0.0, 0.95), (-1.0, 0.9))
+    s.fill(shape, fur, 0.3, texture=0.4)
     s.fill(polygon(np.abs(s.x - s.yaw), s.y, (0.12, 0.35), (0.45, 0.1), (0.9, 0.1), (0.1, 0.85)), s.pale(), 0.0)
     eyes(s, s.u(0.3, 0.36), s.u(-0.1, 0.0), s.u(0.08, 0.11))
     nose(s, s.u(0.82, 0.9), s.u(0.09, 0.12), s.u(0.08, 0.1))
@@ -239,9 +231,9 @@ def rabbit(s: Sketch) -> None:
     fur, spread = s.fur(), s.u(0.05, 0.3)
     x, y = turn(np.abs(s.x), s.y, 0.26 + 0.3 * spread, -0.5, spread)
     s.fill(ellipse(x, y, s.u(0.16, 0.2), 0.55), fur, 0.2, texture=0.3)
-    s.fill(ellipse(x, y, 0.09, 0.4), s.vivid(), 0.08)
+    s.fill(ellipse(x, y, 0.09, 0.4), s.vivid(), 0.08, raised=True)
     s.fill(ellipse(s.x, s.y - 0.35, s.u(0.52, 0.6), s.u(0.5, 0.58)), fur, 0.4, texture=0.5)
-    s.fill(circle(np.abs(s.x - s.yaw) - 0.12, s.y - 0.6, 0.17), s.pale(), 0.12)
+    s.fill(circle(np.abs(s.x - s.yaw) - 0.12, s.y - 0.6, 0.17), s.pale(), 0.12, raised=True)
     s.fill(box(s.x - s.yaw, s.y - 0.78, 0.08, 0.1, 0.02), np.ones_like(fur), 0.0)
     eyes(s, s.u(0.24, 0.3), s.u(0.18, 0.26), s.u(0.09, 0.13))
     nose(s, s.u(0.46, 0.5), 0.08, 0.06, s.vivid())
@@ -263,7 +255,7 @@ def lion(s: Sketch) -> None:
     s.fill(r - 0.9 - s.u(0.04, 0.09) * np.cos(np.rint(s.u(10.0, 18.0)) * angle), mane, 0.35, texture=1.0)
     round_ears(s, s.u(0.44, 0.5), s.u(-0.52, -0.44), 0.17, fur, mane)
     s.fill(ellipse(s.x, s.y - 0.05, s.u(0.52, 0.58), s.u(0.56, 0.64)), fur, 0.35)
-    s.fill(circle(np.abs(s.x - s.yaw) - 0.14, s.y - 0.32, 0.18), s.pale(), 0.12)
+    s.fill(circle(np.abs(s.x - s.yaw) - 0.14, s.y - 0.32, 0.18), s.pale(), 0.12, raised=True)
     eyes(s, s.u(0.2, 0.26), s.u(-0.16, -0.08), s.u(0.08, 0.11))
     nose(s, s.u(0.14, 0.2), s.u(0.12, 0.16), s.u(0.08, 0.1))
 
@@ -274,7 +266,12 @@ def pig(s: Sketch) -> None:
     x, v = turn(np.abs(s.x), s.y, 0.52, -0.62, s.u(-0.9, -0.4))
     s.fill(polygon(x, v, (-0.24, -0.2), (0.24, -0.2), (0.1, 0.3), r=0.03), mix(skin, s.ink(), 0.25), 0.15)
     eyes(s, s.u(0.34, 0.42), s.u(-0.2, -0.1), s.u(0.07, 0.1))
-    s.fill(ellipse(s.x - 1.3 * s.yaw, s.y - y, s.u(0.32, 0.38), s.u(0.22, 0.28)), mix(skin, s.vivid(), 0.5), 0.15)
+    s.fill(
+        ellipse(s.x - 1.3 * s.yaw, s.y - y, s.u(0.32, 0.38), s.u(0.22, 0.28)),
+        mix(skin, s.vivid(), 0.5),
+        0.15,
+        raised=True,
+    )
     s.fill(ellipse(np.abs(s.x - 1.3 * s.yaw) - 0.13, s.y - y, 0.06, 0.1), s.ink(), 0.0)
     s.mark("nose", 1.3 * s.yaw, y)
     smile(s, s.u(0.6, 0.66), 0.26)
@@ -296,11 +293,11 @@ def robot(s: Sketch) -> None:
 # -------------------------------------------------------------------------------- on wheels
 def car(s: Sketch) -> None:
     body, top = s.vivid(), s.u(-0.5, -0.38)
+    s.fill(box(s.x, s.y - 0.17, s.u(0.9, 0.98), 0.24, 0.14), body, 0.2, texture=0.4)
     cabin = polygon(
         s.x + 0.05, s.y, (s.u(-0.65, -0.55), 0.05), (-0.38, top), (0.25, top), (s.u(0.5, 0.62), 0.05), r=0.05
     )
-    s.fill(cabin, body, 0.2)
-    s.fill(box(s.x, s.y - 0.17, s.u(0.9, 0.98), 0.24, 0.14), body, 0.2, texture=0.4)
+    s.fill(cabin, body, 0.2, raised=True)
     glass = polygon(np.abs(s.x + 0.07), s.y, (0.04, -0.05), (0.04, top + 0.08), (0.25, top + 0.08), (0.42, -0.05))
     s.fill(glass, mix(s.pale(), s.ink(), s.u(0.0, 0.6)), 0.0)
     s.fill(circle(s.x - 0.86, s.y - 0.12, 0.09), s.pale(), 0.0)
@@ -311,17 +308,12 @@ def car(s: Sketch) -> None:
 def truck(s: Sketch) -> None:
     cab, load, r, split = s.vivid(), s.vivid(0.4), s.u(0.19, 0.24), s.u(0.3, 0.42)
     s.fill(box(s.x, s.y - 0.38, 0.95, 0.08), s.ink(), 0.0)
-    s.fill(
-        box(s.x - (split - 0.97) / 2, s.y + 0.15 + s.u(-0.03, 0.05), (split + 0.92) / 2, 0.5, 0.03),
-        load,
-        0.12,
-        texture=0.9,
+    shape = box(s.x - (split - 0.97) / 2, s.y + 0.15 + s.u(-0.03, 0.05), (split + 0.92) / 2, 0.5, 0.03)
+    s.fill(shape, load, 0.12, texture=0.9)
+    shape = polygon(
+        s.x, s.y, (split + 0.06, 0.38), (split + 0.06, -0.3), (0.78, -0.3), (0.93, 0.0), (0.93, 0.38), r=0.04
     )
-    s.fill(
-        polygon(s.x, s.y, (split + 0.06, 0.38), (split + 0.06, -0.3), (0.78, -0.3), (0.93, 0.0), (0.93, 0.38), r=0.04),
-        cab,
-        0.15,
-    )
+    s.fill(shape, cab, 0.15)
     s.fill(polygon(s.x, s.y, (split + 0.18, 0.0), (split + 0.18, -0.2), (0.76, -0.2), (0.86, 0.0)), s.pale(), 0.0)
     wheels(s, s.u(-0.65, -0.5), s.u(0.58, 0.66), 0.46, r)
     s.fill(circle(s.x + 0.1, s.y - 0.46, r), s.ink(), 0.1, when=s.coin(0.5))
@@ -379,12 +371,8 @@ def tractor(s: Sketch) -> None:
     s.fill(box(s.x + 0.3, s.y + 0.62, 0.42, 0.06, 0.04), body, 0.06)
     posts = np.minimum(segment(s.x, s.y, -0.6, -0.6, -0.6, 0.1, 0.05), segment(s.x, s.y, 0.05, -0.6, 0.12, 0.0, 0.05))
     s.fill(posts, body, 0.05)
-    s.fill(
-        polygon(s.x, s.y, (-0.65, 0.4), (-0.65, -0.05), (0.85, s.u(-0.15, -0.05)), (0.9, 0.4), r=0.04),
-        body,
-        0.2,
-        texture=0.4,
-    )
+    shape = polygon(s.x, s.y, (-0.65, 0.4), (-0.65, -0.05), (0.85, s.u(-0.15, -0.05)), (0.9, 0.4), r=0.04)
+    s.fill(shape, body, 0.2, texture=0.4)
     wheels(s, s.u(-0.5, -0.42), s.u(0.62, 0.7), 0.4, r, s.u(0.22, 0.28))
 
 
@@ -404,24 +392,12 @@ def sailboat(s: Sketch) -> None:
     mast, top = s.u(-0.12, 0.05), s.u(-1.0, -0.9)
     s.fill(segment(s.x, s.y, mast, 0.45, mast, top, 0.035), s.fur(), 0.05)
     main, low = s.pale(), s.u(0.22, 0.32)
-    s.fill(
-        polygon(s.x, s.y, (mast + 0.06, low), (mast + 0.06, top + 0.06), (s.u(0.6, 0.8), low)),
-        mix(main, s.vivid(), s.u(0.0, 1.0)),
-        0.2,
-        texture=1.0,
-    )
-    s.fill(
-        polygon(s.x, s.y, (s.u(-0.75, -0.6), low), (mast - 0.06, s.u(-0.8, -0.5)), (mast - 0.06, low)),
-        s.vivid(),
-        0.15,
-        texture=0.6,
-    )
-    s.fill(
-        polygon(s.x, s.y, (-0.85, 0.42), (s.u(0.85, 0.98), 0.42), (0.6, s.u(0.72, 0.85)), (-0.62, 0.75), r=0.03),
-        s.vivid(0.4),
-        0.2,
-        texture=0.4,
-    )
+    shape = polygon(s.x, s.y, (mast + 0.06, low), (mast + 0.06, top + 0.06), (s.u(0.6, 0.8), low))
+    s.fill(shape, mix(main, s.vivid(), s.u(0.0, 1.0)), 0.2, texture=1.0)
+    shape = polygon(s.x, s.y, (s.u(-0.75, -0.6), low), (mast - 0.06, s.u(-0.8, -0.5)), (mast - 0.06, low))
+    s.fill(shape, s.vivid(), 0.15, texture=0.6)
+    shape = polygon(s.x, s.y, (-0.85, 0.42), (s.u(0.85, 0.98), 0.42), (0.6, s.u(0.72, 0.85)), (-0.62, 0.75), r=0.03)
+    s.fill(shape, s.vivid(0.4), 0.2, texture=0.4)
     s.mark("top", mast, top)
 
 
@@ -432,12 +408,8 @@ def steamboat(s: Sketch) -> None:
     s.fill(box(s.x + 0.05, s.y + 0.05, 0.5, 0.17, 0.04), white, 0.08)
     s.fill(box(s.x, s.y - 0.24, 0.72, 0.15, 0.04), white, 0.08)
     windows(s, 0.24, -2, 2, 0.24, 0.06, 0.06)
-    s.fill(
-        polygon(s.x, s.y, (-0.95, 0.35), (0.98, 0.35), (0.72, s.u(0.74, 0.86)), (-0.78, 0.78), r=0.02),
-        s.vivid(),
-        0.2,
-        texture=0.4,
-    )
+    shape = polygon(s.x, s.y, (-0.95, 0.35), (0.98, 0.35), (0.72, s.u(0.74, 0.86)), (-0.78, 0.78), r=0.02)
+    s.fill(shape, s.vivid(), 0.2, texture=0.4)
     s.mark("top", -0.3 + 0.0, -0.85)
 
 
@@ -446,11 +418,8 @@ def plane(s: Sketch) -> None:
     s.fill(
         polygon(s.x, s.y, (-0.95, s.u(-0.6, -0.5)), (-0.72, -0.55), (-0.5, -0.05), (-0.85, -0.05), r=0.02), wing, 0.1
     )
-    s.fill(
-        polygon(s.x, s.y, (-0.3, s.u(-0.6, -0.4)), (-0.1, -0.5), (0.3, -0.1), (-0.05, -0.1), r=0.02),
-        mix(wing, s.ink(), 0.3),
-        0.1,
-    )
+    shape = polygon(s.x, s.y, (-0.3, s.u(-0.6, -0.4)), (-0.1, -0.5), (0.3, -0.1), (-0.05, -0.1), r=0.02)
+    s.fill(shape, mix(wing, s.ink(), 0.3), 0.1)
     s.fill(ellipse(s.x, s.y, 0.97, s.u(0.16, 0.22)), body, 0.2, texture=0.4)
     windows(s, 0.17, -2, 3, -0.04, 0.045, 0.045)
     s.fill(polygon(s.x, s.y, (-0.05, 0.03), (0.32, 0.03), (-0.25, s.u(0.6, 0.75)), (-0.48, 0.65), r=0.02), wing, 0.1)
@@ -540,12 +509,8 @@ def ladybird(s: Sketch) -> None:
 
 def fish(s: Sketch) -> None:
     body, fin, h = s.vivid(), s.vivid(0.4), s.u(0.36, 0.5)
-    s.fill(
-        polygon(s.x, s.y, (-0.95, -s.u(0.35, 0.48)), (-0.35, 0.0), (-0.95, s.u(0.35, 0.48)), r=0.03),
-        fin,
-        0.12,
-        texture=0.5,
-    )
+    shape = polygon(s.x, s.y, (-0.95, -s.u(0.35, 0.48)), (-0.35, 0.0), (-0.95, s.u(0.35, 0.48)), r=0.03)
+    s.fill(shape, fin, 0.12, texture=0.5)
     s.fill(polygon(s.x, s.y, (-0.3, 0.0), (s.u(-0.3, -0.1), -h - 0.24), (0.4, 0.0)), fin, 0.1, texture=0.5)
     s.fill(ellipse(s.x - 0.18, s.y, 0.74, h), body, 0.35, texture=1.0)
     s.fill(polygon(s.x, s.y, (0.15, 0.05), (-0.2, s.u(0.3, 0.4)), (-0.18, 0.08)), fin, 0.08)
@@ -575,11 +540,8 @@ def teapot(s: Sketch) -> None:
 def jug(s: Sketch) -> None:
     body, neck = s.vivid(), s.u(0.2, 0.28)
     handle(s, s.u(-0.48, -0.42), s.u(-0.35, -0.2), 0.26, s.u(0.36, 0.45), 0.06, body)
-    s.fill(
-        polygon(s.x, s.y, (-neck, -0.85), (neck + 0.25, s.u(-0.98, -0.85)), (neck, -0.4), (neck, 0.2), (-neck, 0.2)),
-        body,
-        0.2,
-    )
+    shape = polygon(s.x, s.y, (-neck, -0.85), (neck + 0.25, s.u(-0.98, -0.85)), (neck, -0.4), (neck, 0.2), (-neck, 0.2))
+    s.fill(shape, body, 0.2)
     s.fill(ellipse(s.x, s.y - 0.35, s.u(0.48, 0.58), s.u(0.55, 0.62)), body, 0.4, texture=1.0)
 
 
@@ -602,12 +564,8 @@ def lamp(s: Sketch) -> None:
     top, low = s.u(0.2, 0.34), s.u(-0.1, 0.05)
     s.fill(segment(s.x, s.y, 0.0, 0.0, 0.0, 0.8, s.u(0.045, 0.09)), s.metal(), 0.06)
     s.fill(ellipse(s.x, s.y - 0.86, s.u(0.32, 0.46), 0.1), s.metal(), 0.1)
-    s.fill(
-        polygon(s.x, s.y, (-top, -0.88), (top, -0.88), (s.u(0.58, 0.72), low), (-0.65, low), r=0.02),
-        s.vivid(),
-        0.3,
-        texture=0.8,
-    )
+    shape = polygon(s.x, s.y, (-top, -0.88), (top, -0.88), (s.u(0.58, 0.72), low), (-0.65, low), r=0.02)
+    s.fill(shape, s.vivid(), 0.3, texture=0.8)
     s.mark("top", 0.0, -0.86)
 
 
@@ -626,12 +584,8 @@ def house(s: Sketch) -> None:
     wall, w, eaves = s.pale(), s.u(0.6, 0.74), s.u(-0.2, -0.05)
     s.fill(box(s.x - s.u(0.3, 0.45), s.y + 0.6, 0.1, 0.28), s.fur(), 0.05, when=s.coin(0.7))
     s.fill(box(s.x, s.y - 0.38, w, 0.55), mix(wall, s.vivid(), s.u()), 0.12, texture=0.5)
-    s.fill(
-        polygon(s.x, s.y, (-w - 0.18, eaves), (s.u(-0.2, 0.2), s.u(-0.95, -0.75)), (w + 0.18, eaves), r=0.02),
-        s.vivid(),
-        0.15,
-        texture=0.8,
-    )
+    shape = polygon(s.x, s.y, (-w - 0.18, eaves), (s.u(-0.2, 0.2), s.u(-0.95, -0.75)), (w + 0.18, eaves), r=0.02)
+    s.fill(shape, s.vivid(), 0.15, texture=0.8)
     door = s.u(-0.15, 0.15)
     s.fill(box(s.x - door, s.y - 0.65, 0.13, 0.28, 0.02), s.fur(), 0.05)
     s.fill(box(np.abs(s.x - door) - 0.38, s.y - s.u(0.2, 0.4), 0.12, 0.13, 0.01), mix(s.pale(), s.ink(), s.u()), 0.0)

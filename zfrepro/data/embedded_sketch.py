@@ -1,8 +1,9 @@
 """The pencil of the embedded data set: hashed uniforms, signed distances, and parts that become a shaded layer.
 
-Shapes of arrays: B images, P = S * S pixels (row-major). A *parameter* is (B, 1) float32, one number an image; a *field* is (B, P) float32,
-one number a pixel. NumPy broadcasts the one over the other, so that a part is written as if for one image and drawn for all of them.
-Every operation is elementwise or a matrix product per image, hence an image's pixels do not depend on its neighbours in the batch.
+Shapes of arrays: B images, P = S * S pixels (row-major). A *parameter* is (B, 1) float32, one number an image; a
+*field* is (B, P) float32, one number a pixel. NumPy broadcasts the one over the other, so that a part is written as if
+for one image and drawn for all of them. Every operation is elementwise or a matrix product per image, hence an image's
+pixels do not depend on its neighbours in the batch.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def scramble(keys: Array) -> Array:
 
 
 def uniforms(keys: Array, count: int) -> Array:
-    """(B,) uint64 keys -> (B, count) float32 in [0, 1): number j of an image is a hash of its key and j, with no state to carry."""
+    """(B,) uint64 keys -> (B, count) float32 in [0, 1): number j of an image is a hash of its key and j."""
     counters = np.arange(count, dtype=np.uint64) * np.uint64(0xD1342543DE82EF95)
     bits = scramble(keys[:, None] ^ scramble(counters)[None])
     return (bits >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
@@ -131,7 +132,7 @@ class Sketch:
         self.chance, self.used = chance, 0
         self.marks: dict[str, tuple[Number, Number]] = {}
         self.sharp = 1.0 / pixel
-        self.cover = np.empty((len(x), MAX_PARTS, x.shape[1]), np.float32)
+        self.cover = np.empty((MAX_PARTS, *x.shape), np.float32)
         self.paint: list[Array] = []
         self.height = np.zeros_like(x)
         self.outline = np.full_like(x, 9.0)
@@ -170,11 +171,21 @@ class Sketch:
 
     # -- parts
     def fill(
-        self, d: Array, colour: Array, bevel: float = 0.25, texture: Number = 0.0, when: Array | None = None
+        self,
+        d: Array,
+        colour: Array,
+        bevel: float = 0.25,
+        texture: Number = 0.0,
+        when: Array | None = None,
+        raised: bool = False,
     ) -> None:
-        """Lays a part over the others. d: its distance field; colour: (B, 3); bevel: how far in from its outline it is rounded (0: flat);
-        texture: how strongly the image's pattern shows on it, 0 to 1; when: a parameter, 0 leaves the part out of that image."""
-        slot = self.cover[:, len(self.paint)]
+        """Lays a part over the others.
+
+        d: its distance field; colour: (B, 3); bevel: how far in from its outline it is rounded (0: it is flat, and
+        follows what lies below); texture: how strongly the image's pattern shows on it, 0 to 1; when: a parameter, 0
+        leaves the part out of that image; raised: it swells out of what lies below, as a muzzle does.
+        """
+        slot = self.cover[len(self.paint)]
         if when is not None:
             d = d + (1.0 - when) * 9.0
         np.minimum(self.outline, d, out=self.outline)
@@ -187,11 +198,10 @@ class Sketch:
             lift = 2.0 - inner
             lift *= inner
             lift *= bevel
-            lift -= self.height
-        else:
-            lift = 0.02 - self.height
-        lift *= slot
-        self.height += lift
+            if not raised:
+                lift -= self.height
+            lift *= slot
+            self.height += lift
         strength = np.broadcast_to(np.asarray(texture, np.float32), (len(d), 1))
         self.paint.append(np.concatenate([colour, strength], axis=1))
 
@@ -207,11 +217,11 @@ class Sketch:
         for i in range(
             parts - 1, -1, -1
         ):  # front to back: what is left of the light times the part's coverage is its weight
-            weight = self.cover[:, i]
+            weight = self.cover[i]
             weight *= left
             left -= weight
         colours = np.ascontiguousarray(np.stack(self.paint, axis=2))
-        flat = colours @ self.cover[:, :parts]
+        flat = colours @ self.cover[:parts].transpose(1, 0, 2)
         return flat[:, :3], flat[:, 3], 1.0 - left
 
     def relief(self, light: Array, size: int) -> Array:
