@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import os
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -107,7 +108,7 @@ class DataConfig:
     name: str = MISSING  # one of DATA_SETS
     size: int = MISSING  # side of the packed images in pixels
     root: Optional[str] = None  # folder (or archive) that holds the data set
-    cache: str = "~/.cache/zfrepro"  # where packed data sets are kept
+    cache: str = field(default_factory=lambda: os.environ.get("ZFREPRO_CACHE") or "~/.cache/zfrepro")  # packed data
     download: bool = False
     on_error: str = "raise"  # raise | skip: images that cannot be read
     per_class: Optional[int] = None  # use only the first n training images of every class
@@ -187,6 +188,54 @@ class EvaluateConfig(Experiment):
 
 
 @dataclass
+class PicturesConfig(Experiment):
+    """What Figures 5 and 7 share: their pictures, and over how many images the claims behind them are measured."""
+
+    images: list[str] = field(default_factory=list)  # your own pictures; empty: validation images, drawn by seed
+    labels: list[str] = field(default_factory=list)  # their classes by name; empty: what the network takes them for
+    num_images: int = 5  # pictures in the figure
+    claims_images: int = 200  # validation images over which the claims are measured; 0: not measured
+
+
+@dataclass
+class OccludeConfig(PicturesConfig):
+    """`zfrepro occlude` (Fig. 7)."""
+
+    layer: Optional[int] = None  # its strongest map is watched; null: the last convolutional layer (5)
+    square: Optional[int] = None  # side of the square in pixels of the network's input; null: 50 of 224
+    stride: Optional[int] = None  # pixels between its positions; null: 8 of 224
+    fill: str = "grey"  # what it shows: grey (128) | mean (the mean image) | black | noise
+    others: int = 3  # projections of the same map for other images
+
+
+@dataclass
+class InvarianceConfig(PicturesConfig):
+    """`zfrepro invariance` (Fig. 5)."""
+
+    layers: list[int] = field(default_factory=list)  # empty: the first and the last below the softmax (1 and 7)
+    translation: Optional[float] = None  # largest shift up and down, pixels of the network's input; null: 60 of 224
+    scale: float = 1.8  # largest magnification
+    rotation: float = 360.0  # largest angle in degrees
+    steps: int = 25  # steps of each transformation; odd, so that one of them is no shift at all
+    fill: str = "mean"  # border that is uncovered: mean (the mean image) | grey | black | edge | reflect
+    batch_size: int = 256
+
+
+@dataclass
+class CorrespondConfig(Experiment):
+    """`zfrepro correspond` (Fig. 8, Table 1)."""
+
+    class_name: Optional[str] = None  # null: dog, or the first class whose images have the parts
+    parts: Optional[str] = None  # a .csv of your own boxes: image,part,left,top,right,bottom
+    layers: list[int] = field(default_factory=list)  # empty: the last convolutional and the last below the softmax (5, 7)
+    num_images: int = 5  # images in a draw, compared pair by pair
+    mask: float = 0.18  # side of the mask around a key point, as a share of the image's side
+    fill: str = "grey"  # what the mask shows: grey (128) | mean (the mean image) | black | noise
+    draws: int = 1000  # random draws of images behind the confidence intervals
+    batch_size: int = 256
+
+
+@dataclass
 class SummaryConfig(Common):
     """`zfrepro summary` (Fig. 3)."""
 
@@ -245,6 +294,12 @@ def check(config: object) -> None:
         _check_common(config)
     if isinstance(config, TrainConfig):
         _check_training(config)
+    if isinstance(config, PicturesConfig):
+        _check_pictures(config)
+    if isinstance(config, CorrespondConfig):
+        require("mask", config.mask, 0 < config.mask < 1, "between 0 and 1, both excluded (a share of the image's side)")
+        require("draws", config.draws, config.draws >= 1, "1 or more")
+        require("num_images", config.num_images, config.num_images >= 2, "2 or more (images are compared in pairs)")
     for value in vars(config).values():
         if isinstance(value, ModelConfig):
             _check_model(value)
@@ -261,6 +316,22 @@ def _check_common(c: Common) -> None:
     for key in ("num_maps", "num_images", "epochs", "batch_size"):
         if (value := getattr(c, key, None)) is not None:
             require(key, value, value >= 1, "1 or more")
+
+
+def _check_pictures(c: PicturesConfig) -> None:
+    require("claims_images", c.claims_images, c.claims_images >= 0, "0 (not measured) or more")
+    if c.labels and len(c.labels) != len(c.images):
+        raise UserError(f"labels={list(c.labels)}: {len(c.labels)} labels for {len(c.images)} images; give one each, or none")
+    if isinstance(c, OccludeConfig):
+        require("square", c.square, c.square is None or c.square >= 1, "1 or more, or null for 50 of 224 pixels")
+        require("stride", c.stride, c.stride is None or c.stride >= 1, "1 or more, or null for 8 of 224 pixels")
+        require("others", c.others, c.others >= 0, "0 or more")
+    if isinstance(c, InvarianceConfig):
+        require("steps", c.steps, c.steps >= 3 and c.steps % 2 == 1, "odd, and 3 or more")
+        require("scale", c.scale, 1 < c.scale < math.inf, "above 1")
+        require("rotation", c.rotation, 0 < c.rotation <= 360, "above 0 and at most 360 degrees")
+        shift = c.translation
+        require("translation", shift, shift is None or 0 < shift < math.inf, "a positive number, or null for 60 of 224 pixels")
 
 
 def _check_training(c: TrainConfig) -> None:
