@@ -34,7 +34,7 @@ VERSION = 2  # of the pixels: part of the key under which packed data is kept
 MIN_SIZE = 16
 SCENE_SLOTS = 4  # objects in a scene, at most
 HIDDEN, TINY = 0.3, 0.008  # visible share of an object, and share of the image, below which it is 'difficult'
-PIXELS = 1 << 15  # drawn at once: keeps a field in the processor's cache, and all of a chunk below 100 MB
+PIXELS = 1 << 16  # drawn at once: keeps a field in the processor's cache, and all of a chunk below 100 MB
 GRAIN = 1 << 16  # how many stretches of noise there are to choose from
 WAVES = 24  # cosines a side in the 1/f noise
 
@@ -113,9 +113,9 @@ def draw(classes: Sequence[str], labels: Array, ids: Array, size: int, seed: int
         for rows in _chunks(np.flatnonzero(labels == label), PIXELS // size**2):
             keys = _keys(seed, name, ids[rows])
             out.images[rows], cover, points = _portrait(name, keys, size)
-            out.masks[rows] = np.rint(cover * 255.0).reshape(-1, size, size)
-            out.keypoints[rows] = _seen(points, out.masks[rows] > 127)
-    out.boxes[:] = _boxes(out.masks > 127)
+            out.masks[rows] = (cover * 255.0 + 0.5).astype(np.uint8).reshape(-1, size, size)
+            visible = (cover > 0.5).reshape(-1, size, size)
+            out.boxes[rows], out.keypoints[rows] = _boxes(visible), _seen(points, visible)
     return out
 
 
@@ -136,7 +136,7 @@ def draw_scenes(classes: Sequence[str], ids: Array, size: int, seed: int) -> Sce
         visible=np.empty((count, SCENE_SLOTS), np.float32),
         difficult=np.empty((count, SCENE_SLOTS), bool),
     )
-    for rows in _chunks(np.arange(count), 4 * PIXELS // size**2):
+    for rows in _chunks(np.arange(count), 2 * PIXELS // size**2):
         keys = _keys(seed, "a scene", ids[rows])
         labels = _cast(keys, len(classes))
         out.images[rows], seen, whole = _group_portrait(classes, labels, keys, size)

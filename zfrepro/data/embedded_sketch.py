@@ -188,11 +188,11 @@ class Sketch:
         slot = self.cover[len(self.paint)]
         if when is not None:
             d = d + (1.0 - when) * 9.0
-        np.minimum(self.outline, d, out=self.outline)
         np.multiply(d, -self.sharp, out=slot)
         slot += 0.5
         np.clip(slot, 0.0, 1.0, out=slot)
-        if bevel:  # the height rises as a quarter of a circle would, nearly
+        if bevel:  # the height rises as a quarter of a circle would, nearly; what has height throws a shadow
+            np.minimum(self.outline, d, out=self.outline)
             inner = d * (-1.0 / bevel)
             np.clip(inner, 0.0, 1.0, out=inner)
             lift = 2.0 - inner
