@@ -1,0 +1,66 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from zfrepro.config import LayerConfig, ModelConfig
+
+# A demo in seconds: four of the embedded data set's images a class and a handful of steps.
+TINY = ["data.train_per_class=8", "data.val_per_class=4", "epochs=2", "batch_size=40", "warmup_steps=2", "precision=fp32"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The data cache of the whole test session: a folder of its own, never the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["ZFREPRO_CACHE"] = str(folder)
+    os.environ["OMP_NUM_THREADS"] = "2"
+    torch.set_num_threads(2)
+    yield folder
+
+
+Zfrepro = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def zfrepro() -> Zfrepro:
+    """Run the program as a user would: zfrepro('train', 'epochs=1', cwd=folder); its status is checked unless check=False."""
+
+    def run(*args: str, cwd: Path | None = None, check: bool = True, **kwargs: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "zfrepro", *args]
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, **kwargs)  # type: ignore[call-overload]
+        if check and done.returncode:
+            raise AssertionError(f"{' '.join(args)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+        return done  # type: ignore[no-any-return]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, zfrepro: Zfrepro, cache: Path) -> Path:
+    """An outputs folder with one run, `tiny`: a demo network of two short epochs. Use outputs=<it> run=tiny."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    zfrepro("train", f"outputs={outputs}", "run=tiny", "snapshot_epochs=[1,2]", *TINY)
+    return outputs
+
+
+def small_table(size: int = 31, **last: int) -> ModelConfig:
+    """An awkward little table: odd sizes, overlapping pools, both orders of normalisation."""
+    return ModelConfig(
+        name="small",
+        input_size=size,
+        layers=[
+            LayerConfig(maps=5, kernel=5, stride=2, padding=1, pool=3, pool_stride=2, pool_padding=1, norm="after_pool"),
+            LayerConfig(maps=6, kernel=3, stride=1, padding=2, pool=3, pool_stride=2, norm="before_pool"),
+            LayerConfig(maps=4, kernel=3, stride=1, padding=1, pool=2, pool_stride=1),
+            LayerConfig(kind="fc", units=7, dropout=0.5),
+        ],
+    )

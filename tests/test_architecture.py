@@ -1,0 +1,63 @@
+"""The house: imports point down only, and only figures/ draws."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import zfrepro
+
+PACKAGE = Path(zfrepro.__file__).parent
+TIERS = (
+    ("__main__",),
+    ("cli",),
+    ("report", "tools"),
+    ("trainer", "visualizer", "evaluator"),
+    ("search", "features"),
+    ("run",),
+    ("data", "models", "figures", "artifacts"),
+    ("vision",),
+    ("config", "paper"),
+)
+RANK = {name: rank for rank, tier in enumerate(TIERS) for name in tier}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    """The room of the house that a file belongs to: the first part of its place in the package."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """The rooms that a file imports from, at any depth of nesting."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "zfrepro":
+            parts = (node.module or "").split(".")
+            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("zfrepro.")}
+    return found - {"__version__"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    here = room(path)
+    if here == "__init__":
+        assert not imports(path)
+        return
+    for other in imports(path) - {here}:
+        assert other in RANK, f"{path}: imports {other}, which has no place in the house"
+        assert RANK[other] > RANK[here], f"{path}: {here} imports {other}, which stands beside or above it"
+
+
+def test_only_figures_draw() -> None:
+    drawing = {room(path) for path in FILES if "matplotlib" in path.read_text().split("def ")[0]}
+    assert drawing <= {"figures"}
+
+
+def test_every_room_is_known() -> None:
+    rooms = {room(path) for path in FILES} - {"__init__"}
+    assert rooms <= set(RANK), f"without a place in the house: {rooms - set(RANK)}"

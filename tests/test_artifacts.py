@@ -1,0 +1,130 @@
+"""Atomic writes, hostile checkpoints, locks, and an experiment's output."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from zfrepro import artifacts
+from zfrepro.config import EvaluateConfig, UserError
+
+
+def test_atomic_write_keeps_the_old_file_when_it_fails(tmp_path: Path) -> None:
+    path = tmp_path / "value.txt"
+    artifacts.write_text(path, "old")
+    with pytest.raises(RuntimeError), artifacts.atomic_write(path, "w") as file:
+        file.write("half of the n")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["value.txt"]  # noqa: PTH208
+
+
+def test_full_disk_is_one_line() -> None:
+    line = artifacts.explain_os_error(OSError(errno.ENOSPC, "No space left on device", "outputs/x"))
+    assert line.startswith("outputs/x: no space left") and "\n" not in line
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch /tmp/zfrepro-was-here",)
+
+
+@pytest.mark.parametrize("kind", ["truncated", "noise", "empty", "pickle", "other"])
+def test_damaged_and_hostile_checkpoints(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "last.pt"
+    artifacts.save_checkpoint(path, {"model": {"w": torch.zeros(1000)}})
+    whole = path.read_bytes()
+    evil = pickle.dumps({"model": Evil()})
+    other = tmp_path / "other.pt"
+    torch.save([1, 2], other)
+    contents = {"truncated": whole[:700], "noise": b"no checkpoint" * 50, "empty": b"", "pickle": evil}
+    path.write_bytes(contents.get(kind, other.read_bytes()))
+    with pytest.raises(UserError, match=r"last\.pt: not a"):
+        artifacts.load_checkpoint(path)
+    assert not Path("/tmp/zfrepro-was-here").exists()
+
+
+def test_checkpoint_round_trip(tmp_path: Path) -> None:
+    state = {"model": {"w": torch.randn(3, 2)}, "epoch": 3, "names": ["a"]}
+    artifacts.save_checkpoint(tmp_path / "c.pt", state)
+    loaded = artifacts.load_checkpoint(tmp_path / "c.pt")
+    assert torch.equal(loaded["model"]["w"], state["model"]["w"]) and loaded["names"] == ["a"]
+
+
+def test_lock_is_for_one_process(tmp_path: Path) -> None:
+    code = f"from zfrepro import artifacts; from pathlib import Path\nwith artifacts.lock(Path({str(tmp_path)!r})): print('got it')"
+    with artifacts.lock(tmp_path):
+        second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert "another process" in second.stderr and str(os.getpid()) in second.stderr
+    third = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert third.stdout == "got it\n"
+
+
+def config(tmp_path: Path, **options: object) -> EvaluateConfig:
+    return EvaluateConfig(run="r", outputs=str(tmp_path), **options)  # type: ignore[arg-type]
+
+
+def write(tmp_path: Path, value: float, **options: object) -> bool:
+    out = artifacts.open_output(tmp_path / "table", config(tmp_path, **options), "abc")
+    if out is None:
+        return False
+    out.arrays("arrays.npz", value=np.array(value))
+    out.table(["model", "error"], [["ours", value], ["paper", None]], "Measured on nothing.")
+    out.done({"value": np.float32(value), "bad": float("nan")})
+    return True
+
+
+def test_output_is_whole_and_up_to_date(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert write(tmp_path, 1.5)
+    folder = tmp_path / "table"
+    assert sorted(path.name for path in folder.iterdir()) == ["arrays.npz", "metrics.json", "table.csv", "table.md"]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["value"] == 1.5 and metrics["bad"] is None
+    wanted = {"command", "config_hash", "checkpoint_hash", "git_commit", "versions", "device", "seed", "seconds"}
+    assert wanted | {"peak_memory_bytes"} <= set(metrics["provenance"])
+    assert (folder / "table.csv").read_text().splitlines() == ["model,error", "ours,1.5", "paper,"]
+    assert "Measured on nothing." in (folder / "table.md").read_text()
+    assert not write(tmp_path, 2.5)
+    assert "up to date" in capsys.readouterr().out
+    assert np.load(folder / "arrays.npz")["value"] == 1.5
+    assert write(tmp_path, 2.5, resume=False)
+    assert write(tmp_path, 3.5, batch_size=7)
+    assert np.load(folder / "arrays.npz")["value"] == 3.5
+
+
+def test_unfinished_output_leaves_the_last_one(tmp_path: Path) -> None:
+    write(tmp_path, 1.5)
+    out = artifacts.open_output(tmp_path / "table", config(tmp_path, batch_size=9), "abc")
+    assert out is not None
+    out.arrays("arrays.npz", value=np.array(9.0))  # and then the power goes
+    assert np.load(tmp_path / "table" / "arrays.npz")["value"] == 1.5
+    assert not write(tmp_path, 1.5)
+
+
+def test_parts_gather_in_one_file(tmp_path: Path) -> None:
+    for part in ("layer1", "layer2"):
+        out = artifacts.open_output(tmp_path / "fig", config(tmp_path), "abc", part=part)
+        assert out is not None
+        out.done({"maps": part})
+    metrics = artifacts.read_json(tmp_path / "fig" / "metrics.json")
+    assert (metrics["layer1"]["maps"], metrics["layer2"]["maps"]) == ("layer1", "layer2")
+    assert artifacts.open_output(tmp_path / "fig", config(tmp_path), "abc", part="layer1") is None
+    other = artifacts.open_output(tmp_path / "fig", config(tmp_path), "another checkpoint", part="layer1")
+    assert other is not None
+    other.done({"maps": "new"})
+    assert "layer2" not in artifacts.read_json(tmp_path / "fig" / "metrics.json")
+
+
+def test_hash_ignores_places_only(tmp_path: Path) -> None:
+    one = artifacts.config_hash(config(tmp_path))
+    assert one == artifacts.config_hash(config(tmp_path / "elsewhere", resume=False))
+    assert one != artifacts.config_hash(config(tmp_path, seed=1))

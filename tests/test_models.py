@@ -1,0 +1,209 @@
+"""The layer table and the network against the paper's table, hand-computed values and torch's own modules."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import small_table
+from omegaconf import OmegaConf
+
+from zfrepro import paper
+from zfrepro.config import ModelConfig, UserError, conf_folder, to_dataclass
+from zfrepro.models.network import Network, Noise, contrast_normalise, dropout, initialise, multiply_adds
+from zfrepro.models.table import Op, conv_ops, layers_of, op_sizes, receptive_box, receptive_field
+from zfrepro.tools import layer_table
+
+
+def model(name: str) -> ModelConfig:
+    """conf/model/<name>.yaml as Hydra would compose it."""
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return to_dataclass(compose("summary", [f"model={name}"]).model, ModelConfig)
+
+
+def on_meta(config: ModelConfig, classes: int) -> Network:
+    with torch.device("meta"):
+        return Network(config, classes)
+
+
+def parameters(network: Network) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def test_zfnet_is_the_papers_table() -> None:
+    network = on_meta(model("zfnet"), 5)
+    counts = {int(name): sum(p.numel() for p in m.parameters()) for name, m in network.weights.items()}
+    for row in paper.reported("zfnet_layers"):
+        number = int(row["layer"])
+        expected = 4097 * 5 if row["kind"] == "softmax" else row["parameters"]
+        assert counts[number] == expected
+        if row["kind"] == "conv":
+            side = op_sizes(conv_ops(network.layers, number), 224)[-1]
+            assert f"{network.layers[number - 1].outputs}x{side}x{side}" == row["output"]
+    assert parameters(network) == 58_281_093
+    assert network.sizes == [224, 110, 110, 55, 55, 26, 26, 13, 13, 13, 13, 13, 13, 13, 13, 6]
+
+
+def test_zfnet_multiply_adds_by_hand() -> None:
+    hand = {1: 96 * 3 * 49 * 110**2, 2: 256 * 96 * 25 * 26**2, 3: 384 * 256 * 9 * 169, 4: 384 * 384 * 9 * 169}
+    hand |= {5: 256 * 384 * 9 * 169, 6: 9216 * 4096, 7: 4096 * 4096, 8: 4096 * 5}
+    assert multiply_adds(on_meta(model("zfnet"), 5)) == hand
+    assert "1.16 G multiply-adds in the weights, 1.17 G" in layer_table(on_meta(model("zfnet"), 5))[-1]
+
+
+def test_alexnet_sizes() -> None:
+    network = on_meta(model("alexnet"), 1000)
+    assert [network.sizes[i] for i in (1, 4, 5, 8, 9, 11, 13, 15)] == [55, 27, 27, 13, 13, 13, 13, 6]
+    # conv weights and biases, dense; then the three fully connected layers
+    hand = 96 * 364 + 256 * (96 * 25 + 1) + 384 * (256 * 9 + 1) + 384 * (384 * 9 + 1) + 256 * (384 * 9 + 1)
+    hand += 4096 * 9217 + 4096 * 4097 + 1000 * 4097
+    assert parameters(network) == hand
+
+
+TABLE_3 = {
+    "alexnet": {}, "alexnet_no_3_4": {3: 0, 4: 0}, "alexnet_no_7": {7: 0}, "alexnet_no_6_7": {6: 0, 7: 0},
+    "alexnet_no_3_4_6_7": {3: 0, 4: 0, 6: 0, 7: 0}, "alexnet_fc_2048": {6: 2048, 7: 2048}, "alexnet_fc_8192": {6: 8192, 7: 8192},
+    "zfnet": {}, "zfnet_fc_2048": {6: 2048, 7: 2048}, "zfnet_fc_8192": {6: 8192, 7: 8192},
+    "zfnet_maps_512": {3: 512, 4: 1024, 5: 512}, "zfnet_maps_512_fc_8192": {3: 512, 4: 1024, 5: 512, 6: 8192, 7: 8192},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TABLE_3)
+def test_rows_of_table_3(name: str) -> None:
+    full = {1: 96, 2: 256, 3: 384, 4: 384, 5: 256, 6: 4096, 7: 4096}
+    expected = {layer: width for layer, width in (full | TABLE_3[name]).items() if width}
+    network = on_meta(model(name), 10)
+    assert {layer.number: layer.outputs for layer in network.layers} == expected
+    assert network.weights["8"].in_features == (256 * 36 if {6, 7}.isdisjoint(expected) else expected[max(expected)])
+
+
+def test_every_row_of_table_3_has_a_file() -> None:
+    assert len(TABLE_3) == len(paper.reported("table3_ablation")) == 12
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (conf_folder() / "model").glob("*.yaml")))
+def test_every_model_runs(name: str) -> None:
+    config = model(name)
+    if config.input_size <= 64:
+        network = Network(config, 3)
+        initialise(network, "he", 0)
+        assert network(torch.randn(2, 3, config.input_size, config.input_size)).shape == (2, 3)
+    else:
+        assert on_meta(config, 3).softmax == 8
+    assert config.sibling is None or (conf_folder() / "model" / f"{config.sibling}.yaml").exists()
+
+
+def test_model_files_are_all_there() -> None:
+    assert len(list((conf_folder() / "model").glob("*.yaml"))) == 16
+
+
+# Receptive fields / strides as listed for ZFNet.
+@pytest.mark.parametrize(("layer", "size", "stride"), [(1, 11, 4), (2, 43, 16), (3, 75, 16), (4, 107, 16), (5, 171, 32)])
+def test_receptive_fields(layer: int, size: int, stride: int) -> None:
+    field = receptive_field(conv_ops(layers_of(model("zfnet")), layer))
+    assert (field.size, field.stride) == (size, stride)
+
+
+@pytest.mark.parametrize("layer", [1, 2, 3])
+def test_receptive_box_by_perturbation(layer: int) -> None:
+    """In float64, exactly the pixels in the box move a unit (ReLU and max replaced by identity and mean, to see all)."""
+    torch.manual_seed(0)
+    ops = conv_ops(layers_of(small_table()), layer)
+    size = op_sizes(ops, 31)[-1]
+    image = torch.zeros(1, 1, 31, 31, dtype=torch.float64, requires_grad=True)
+    x = image
+    for op in ops:
+        if op.kind in ("conv", "pool"):
+            x = torch.nn.functional.conv2d(x, torch.ones(1, 1, op.kernel, op.kernel).double(), None, op.stride, op.padding)
+    for row, column in [(0, 0), (size - 1, 0), (size // 2, size - 1)]:
+        (gradient,) = torch.autograd.grad(x[0, 0, row, column], image, retain_graph=True)
+        ys, xs = torch.nonzero(gradient[0, 0], as_tuple=True)
+        seen = (int(ys.min()), int(xs.min()), int(ys.max()) + 1, int(xs.max()) + 1)
+        assert receptive_box(ops, row, column, 31) == seen
+
+
+def test_input_too_small_is_refused() -> None:
+    with pytest.raises(UserError, match=r"model.input_size=4: too small, the pool of layer 2"):
+        op_sizes([Op("conv", 1, 3), Op("pool", 2, 3, 2)], 4)
+
+
+def test_contrast_normalisation_by_hand() -> None:
+    a = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1, 1)
+    b = contrast_normalise(a, size=3, k=2.0, alpha=0.5, beta=0.75).flatten()
+    sums = [1 + 4, 1 + 4 + 9, 4 + 9 + 16, 9 + 16]
+    hand = [value / (2 + 0.5 * total) ** 0.75 for value, total in zip([1, 2, 3, 4], sums)]
+    assert b.tolist() == pytest.approx(hand, rel=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 8])
+def test_contrast_normalisation_against_torch(channels: int) -> None:
+    x = torch.randn(2, channels, 3, 5, dtype=torch.float64) * 50
+    theirs = torch.nn.LocalResponseNorm(5, alpha=1e-4 * 5, beta=0.75, k=2.0)(x)  # torch divides alpha by the size
+    assert torch.allclose(contrast_normalise(x, 5, 2.0, 1e-4, 0.75), theirs, rtol=1e-12)
+
+
+def test_contrast_normalisation_keeps_bfloat16_exact_enough() -> None:
+    x = torch.randn(2, 8, 4, 4) * 100
+    exact = contrast_normalise(x.bfloat16().float(), 5, 2.0, 1e-4, 0.75)
+    assert torch.equal(contrast_normalise(x.bfloat16(), 5, 2.0, 1e-4, 0.75), exact.bfloat16())
+
+
+def test_forward_against_torch_modules() -> None:
+    torch.manual_seed(1)
+    network = Network(small_table(), 3)
+    initialise(network, "he", 1)
+    w, nn = network.weights, torch.nn
+    norm = nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
+    reference = nn.Sequential(
+        w["1"], nn.ReLU(), nn.MaxPool2d(3, 2, 1), norm, w["2"], nn.ReLU(), norm, nn.MaxPool2d(3, 2),
+        w["3"], nn.ReLU(), nn.MaxPool2d(2, 1), nn.Flatten(), w["4"], nn.ReLU(), w["5"],
+    )  # fmt: skip
+    x = torch.randn(3, 3, 31, 31)
+    assert torch.allclose(network(x), reference(x), rtol=1e-5, atol=1e-6)
+    features = network.features(x, [1, 3, 4])
+    assert sorted(features) == [1, 3, 4]
+    assert torch.allclose(features[3], reference[:11](x), rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_is_a_function_of_step_and_rows() -> None:
+    x, noise = torch.ones(6, 2000), Noise(seed=3, step=5, first=0, total=6)
+    whole = dropout(x, 0.3, 0, 6, noise.generator(x.device))
+    part = dropout(x[2:5], 0.3, 2, 6, noise.generator(x.device))
+    assert torch.equal(whole[2:5], part)
+    assert not torch.equal(whole, dropout(x, 0.3, 0, 6, Noise(3, 6, 0, 6).generator(x.device)))
+    assert set(whole.unique().tolist()) == {0.0, whole.max().item()} and whole.max().item() == pytest.approx(1 / 0.7)
+    assert (whole == 0).float().mean().item() == pytest.approx(0.3, abs=0.02)
+
+
+def test_no_dropout_without_noise() -> None:
+    network = Network(small_table(), 3)
+    x = torch.randn(2, 3, 31, 31)
+    assert torch.equal(network(x), network(x))
+    assert not torch.equal(network(x, Noise(0, 0, 0, 2)), network(x, Noise(0, 1, 0, 2)))
+
+
+@pytest.mark.parametrize(("init", "middle"), [("paper", 0.01), ("he", math.sqrt(2 / (96 * 25)))])
+def test_initialisation(init: str, middle: float) -> None:
+    network = Network(model("zfnet_demo"), 100)
+    initialise(network, init, seed=1)
+    deviations = {name: module.weight.std().item() for name, module in network.weights.items()}
+    assert deviations["1"] == pytest.approx(0.01, rel=0.05) and deviations["8"] == pytest.approx(0.01, rel=0.05)
+    expected = middle if init == "paper" else math.sqrt(2 / (32 * 25))
+    assert deviations["2"] == pytest.approx(expected, rel=0.05)
+    assert all(not module.bias.any() for module in network.weights.values())
+
+
+def test_removing_every_layer_is_refused() -> None:
+    config = small_table()
+    config.remove = [1, 2, 3, 4]
+    with pytest.raises(UserError, match="no layer is left"):
+        layers_of(config)
+
+
+def test_conf_is_found(tmp_path: Path) -> None:
+    assert (conf_folder() / "train.yaml").exists()
+    assert OmegaConf.load(conf_folder() / "model" / "zfnet.yaml").name == "zfnet"

@@ -1,0 +1,191 @@
+"""Training as a user runs it: files, resume after SIGKILL, two processes, refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, Zfrepro
+from omegaconf import OmegaConf
+
+from zfrepro.artifacts import load_checkpoint
+
+LINE = {
+    "epoch", "lr", "train_loss", "train_top1_error", "val_top1_error", "val_top5_error", "images_per_second",
+    "filters_renormalized", "seconds",
+}  # fmt: skip
+
+
+def weights(outputs: Path, run: str, name: str = "last") -> dict[str, torch.Tensor]:
+    return load_checkpoint(outputs / run / "train" / "checkpoints" / f"{name}.pt")["model"]  # type: ignore[no-any-return]
+
+
+def lines(outputs: Path, run: str) -> list[dict[str, object]]:
+    """metrics.jsonl without what depends on the clock."""
+    text = (outputs / run / "train" / "metrics.jsonl").read_text()
+    return [{k: v for k, v in json.loads(x).items() if k not in ("seconds", "images_per_second")} for x in text.splitlines()]
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+
+
+def test_files_of_a_run(tiny_run: Path) -> None:
+    folder = tiny_run / "tiny" / "train"
+    for name in ("config.yaml", "metrics.jsonl", "curves.png", "filters.png", "checkpoints/last.pt", "checkpoints/best.pt"):
+        assert (folder / name).stat().st_size > 0
+    assert sorted(path.name for path in (folder / "checkpoints").glob("epoch_*")) == ["epoch_1.pt", "epoch_2.pt"]
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2] and all(set(row) == LINE for row in rows)
+    assert set(rows[0]["filters_renormalized"]) == {"1", "2", "3", "4", "5"}
+    assert 0 <= rows[1]["val_top5_error"] <= rows[1]["val_top1_error"] <= 100
+    assert OmegaConf.load(folder / "config.yaml").batch_size == 40
+    best = min(rows, key=lambda row: row["val_top1_error"])
+    assert load_checkpoint(folder / "checkpoints" / "best.pt")["epoch"] == best["epoch"]
+
+
+def test_finished_run_does_nothing(tiny_run: Path, zfrepro: Zfrepro) -> None:
+    last = tiny_run / "tiny" / "train" / "checkpoints" / "last.pt"
+    before = last.read_bytes()
+    text = zfrepro("train", f"outputs={tiny_run}", "run=tiny", "snapshot_epochs=[1,2]", *TINY).stdout
+    assert "finished, 2 epochs; nothing to do" in text and last.read_bytes() == before
+
+
+def test_other_config_is_refused(tiny_run: Path, zfrepro: Zfrepro) -> None:
+    args = ["train", f"outputs={tiny_run}", "run=tiny", "snapshot_epochs=[1,2]", *TINY]
+    done = zfrepro(*args, "lr=0.5", "model.layers.0.maps=9", check=False)
+    assert done.returncode == 2 and "lr=0.5 (was 0.02)" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_damaged_checkpoint_is_refused_and_kept(tiny_run: Path, zfrepro: Zfrepro) -> None:
+    last = tiny_run / "tiny" / "train" / "checkpoints" / "last.pt"
+    whole = last.read_bytes()
+    try:
+        last.write_bytes(whole[: len(whole) // 2])
+        done = zfrepro("train", f"outputs={tiny_run}", "run=tiny", "snapshot_epochs=[1,2]", *TINY, check=False)
+        assert done.returncode == 2 and "last.pt: not a readable checkpoint" in done.stderr
+        assert len(last.read_bytes()) == len(whole) // 2
+    finally:
+        last.write_bytes(whole)
+
+
+def test_same_seed_same_weights_other_seed_others(tiny_run: Path, zfrepro: Zfrepro, tmp_path: Path) -> None:
+    args = ["train", f"outputs={tmp_path}", "snapshot_epochs=[1,2]", *TINY]
+    zfrepro(*args, "run=again")
+    zfrepro(*args, "run=other", "seed=1")
+    assert_same(weights(tiny_run, "tiny"), weights(tmp_path, "again"))
+    assert not torch.equal(weights(tmp_path, "again")["weights.1.weight"], weights(tmp_path, "other")["weights.1.weight"])
+
+
+def start(outputs: Path, run: str, *args: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "zfrepro", "train", f"outputs={outputs}", f"run={run}", *TINY, *args]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_step(outputs: Path, run: str, epoch: int, step: int) -> None:
+    """Until the run's last checkpoint is at or past this place."""
+    last, until = outputs / run / "train" / "checkpoints" / "last.pt", time.monotonic() + 120
+    while time.monotonic() < until:
+        if last.exists():
+            place = load_checkpoint(last)["trainer"]
+            if (place["epoch"], place["step"]) >= (epoch, step):
+                return
+        time.sleep(0.02)
+    raise AssertionError("no checkpoint in time")
+
+
+def test_killed_at_several_moments_ends_bit_identical(tiny_run: Path, zfrepro: Zfrepro, tmp_path: Path) -> None:
+    """SIGKILL early, in the middle of an epoch and after one; the end is the uninterrupted run's, to the bit."""
+    options = ["snapshot_epochs=[1,2]", "checkpoint_every=1"]
+    early = start(tmp_path, "killed", *options)
+    time.sleep(1.0)
+    early.kill()
+    early.communicate()
+    for place in [(0, 2), (1, 1)]:
+        process = start(tmp_path, "killed", *options)
+        wait_for_step(tmp_path, "killed", *place)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    zfrepro("train", f"outputs={tmp_path}", "run=killed", *TINY, *options)
+    assert_same(weights(tiny_run, "tiny"), weights(tmp_path, "killed"))
+    assert_same(weights(tiny_run, "tiny", "epoch_1"), weights(tmp_path, "killed", "epoch_1"))
+    assert lines(tiny_run, "tiny") == lines(tmp_path, "killed")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_save_and_say_so(number: int, status: int, zfrepro: Zfrepro, tiny_run: Path, tmp_path: Path) -> None:
+    options = ["epochs=50", "checkpoint_every=1"]
+    process = start(tmp_path, "stopped", *options)
+    wait_for_step(tmp_path, "stopped", 0, 2)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert errors.strip().splitlines()[-1].startswith("zfrepro: stopped by SIG") and "Traceback" not in errors
+
+
+def test_two_processes_at_one_run(tmp_path: Path, zfrepro: Zfrepro) -> None:
+    process = start(tmp_path, "one", "epochs=50", "checkpoint_every=1")
+    wait_for_step(tmp_path, "one", 0, 1)
+    done = zfrepro("train", f"outputs={tmp_path}", "run=one", *TINY, "epochs=50", "checkpoint_every=1", check=False)
+    process.kill()
+    process.communicate()
+    assert done.returncode == 2 and "another process" in done.stderr
+
+
+def test_two_processes_train_as_one(tiny_run: Path, tmp_path: Path) -> None:
+    """torchrun with two CPU processes: the same global batches, crops and dropout; equal up to rounding."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0"]
+    command += ["-m", "zfrepro", "train", f"outputs={tmp_path}", "run=team", "snapshot_epochs=[1,2]", *TINY]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    one, team = weights(tiny_run, "tiny"), weights(tmp_path, "team")
+    for key in one:
+        assert torch.allclose(one[key], team[key], rtol=1e-3, atol=1e-5), key
+    for a, b in zip(lines(tiny_run, "tiny"), lines(tmp_path, "team")):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-4)
+
+
+def test_no_finite_loss_stops(zfrepro: Zfrepro, tmp_path: Path) -> None:
+    done = zfrepro("train", f"outputs={tmp_path}", "run=wild", *TINY, "lr=1e9", "renorm_radius=null", check=False)
+    assert done.returncode == 2 and "the loss is not finite in epoch 1" in done.stderr and "try a lower lr" in done.stderr
+
+
+def test_renormalisation_holds_the_radius(zfrepro: Zfrepro, tmp_path: Path) -> None:
+    zfrepro("train", f"outputs={tmp_path}", "run=small", *TINY, "renorm_radius=0.005", "epochs=1")
+    for layer in range(1, 6):
+        rms = weights(tmp_path, "small")[f"weights.{layer}.weight"].square().mean((1, 2, 3)).sqrt()
+        assert rms.max() <= 0.005 * (1 + 1e-5)
+    assert lines(tmp_path, "small")[0]["filters_renormalized"]["1"] > 0  # type: ignore[index]
+
+
+def test_resume_false_starts_over(zfrepro: Zfrepro, tmp_path: Path) -> None:
+    args = ["train", f"outputs={tmp_path}", "run=r", *TINY, "epochs=1"]
+    zfrepro(*args)
+    first = weights(tmp_path, "r")
+    zfrepro(*args, "seed=5", "resume=false")
+    assert not torch.equal(first["weights.1.weight"], weights(tmp_path, "r")["weights.1.weight"])
+
+
+def test_sweep(zfrepro: Zfrepro, tmp_path: Path) -> None:
+    zfrepro("train", "-m", "seed=0,1", "run=s${seed}", *TINY, "epochs=1", cwd=tmp_path)
+    assert {path.name for path in (tmp_path / "outputs").iterdir() if path.is_dir()} == {"s0", "s1"}
+
+
+def test_evaluate_and_average(zfrepro: Zfrepro, tiny_run: Path, tmp_path: Path) -> None:
+    zfrepro("evaluate", f"outputs={tiny_run}", "run=tiny", "runs=[tiny,tiny]")
+    folder = tiny_run / "tiny" / "table2_imagenet"
+    metrics = json.loads((folder / "metrics.json").read_text())["runs"]
+    assert metrics["average of 2"] == metrics["tiny"]
+    table = (folder / "table.csv").read_text()
+    assert "zfnet (5 convnets) (a),36.7,15.3,15.3" in table and "ours: average of 2" in table
+    rows = [json.loads(x) for x in (tiny_run / "tiny" / "train" / "metrics.jsonl").read_text().splitlines()]
+    assert metrics["tiny"]["val_top1_error_centre"] == pytest.approx(min(row["val_top1_error"] for row in rows), abs=0.01)
