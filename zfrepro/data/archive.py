@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import shutil
@@ -60,8 +61,9 @@ def extract(path: Path, target: Path) -> Path:
         raise UserError(
             f"{target.parent}: unpacking {path.name} needs {total / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
         )
+    for leftover in target.parent.glob(f"{glob.escape(target.name)}.tmp-*"):
+        shutil.rmtree(leftover, ignore_errors=True)  # of a process that was killed: the lock is ours
     fresh = target.with_name(f"{target.name}.tmp-{os.getpid()}")
-    shutil.rmtree(fresh, ignore_errors=True)
     try:
         with zipfile.ZipFile(path) as archive:
             for member in members:  # zipfile reads no more than the declared size and checks the CRC

@@ -77,7 +77,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode as RGB: 16 bits divided by 256, the transparent on white (what is below is arbitrary), else as PIL does."""
+    """Any mode as RGB: 16 bits divided by 256, transparency over white (what is below is arbitrary), else PIL's way."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode == "F":

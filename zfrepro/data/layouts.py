@@ -1,6 +1,6 @@
 """The official layouts of the photographic data sets: where their files are, and what they say.
 
-torchvision's own data sets fetch what can be fetched (`locating.py`) and read CIFAR-10, whose pickles they verify first.
+torchvision's own data sets fetch what can be fetched (`locating.py`) and read CIFAR-10, whose pickles they verify.
 Photographs are listed from the tree itself: torchvision's Caltech classes presume consecutive file names, and its
 Caltech256 keeps the clutter folder as a class.
 """
@@ -102,7 +102,7 @@ def tiny_imagenet(config: DataConfig, base: Path) -> Source:
 
 
 def cifar10(config: DataConfig, base: Path) -> Source:
-    """cifar-10-batches-py/: pickles that torchvision opens once it has checked their MD5; the test set is for validation."""
+    """cifar-10-batches-py/: pickles that torchvision opens once it has checked their MD5. Validation: the test set."""
     from zfrepro.vision import torchvision
 
     try:

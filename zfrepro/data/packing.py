@@ -1,8 +1,8 @@
 """Packing: every image decoded once, resized and cropped (paper, section 3), into arrays to be memory-mapped.
 
-A folder of packed data is named by a hash of what determines its content. It is built under a lock, in a folder beside it
-that is renamed once complete and on the disk: whatever is killed, whoever packs the same, a folder of that name is whole.
-Workers write their rows straight into the files, so the memory in use does not grow with the data set.
+A folder of packed data is named by a hash of what determines its content. It is built under a lock, in a folder beside
+it that is renamed once complete and on the disk: whatever is killed, whoever packs the same, a folder of that name is
+whole. Workers write their rows straight into the files, so the memory in use does not grow with the data set.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def writable(cache: Path) -> Iterator[None]:
 @contextmanager
 def lock(folder: Path, progress: bool) -> Iterator[None]:
     """Only one process builds `folder`; others wait here. A lock of a dead process is no lock."""
-    # A POSIX record lock, unlike flock's, is not inherited by worker processes, which outlive a killed build by a moment.
+    # A POSIX record lock, unlike flock's, is not inherited by workers, which outlive a killed build by a moment.
     with folder.with_name(f"{folder.name}.lock").open("a") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -182,14 +182,14 @@ def fingerprint(base: Path) -> str:
         if (real := folder.resolve()) in seen:
             continue  # links may lead in circles
         seen.add(real)
+        digest.update(f"{os.path.relpath(folder, base)}/\n".encode("utf-8", "surrogateescape"))
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 if entry.is_dir():
                     waiting.append(folder / entry.name)
                 else:
                     size = entry.stat(follow_symlinks=entry.is_file()).st_size  # a dangling link's own size
-                    name = os.path.relpath(entry.path, base)
-                    digest.update(f"{name} {size}\n".encode("utf-8", "surrogateescape"))
+                    digest.update(f"{entry.name} {size}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

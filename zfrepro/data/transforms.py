@@ -32,8 +32,8 @@ def draw_crops(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, x, flip, each (batch,) int64 on the CPU, from a CPU generator.
 
-    'ten_crop' draws one of the paper's ten crops for every image, 'random_crop' any place, flipped or not. A process
-    of a distributed run draws for the global batch and takes its rows: the crops do not depend on the number of processes.
+    'ten_crop' draws one of the paper's ten crops for every image, 'random_crop' any place, flipped or not. Processes of
+    a distributed run draw for the global batch and take their rows: crops do not depend on how many they are.
     """
     require_choice("augmentation", mode, MODES)
     if mode == "ten_crop":

@@ -1,0 +1,380 @@
+"""Packing: what is packed is what is decoded, whole or not at all, once, and kept under a key that says what it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zfrepro.config import DataConfig, UserError
+from zfrepro.data import Packed, find_problems, open_data, packed_folder, packing, read_image
+from zfrepro.data.decode import read_picture
+from zfrepro.data.packed import changed_files
+
+SIZE = 16
+
+
+def picture(seed: int, width: int = 24, height: int = 20) -> Image.Image:
+    """A smooth random RGB picture."""
+    colours = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return Image.fromarray(colours).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def make_tree(root: Path, classes: int = 3, per_class: int = 6, side: int = 0) -> Path:
+    """<root>/<class>/<n>.png; of side x side pixels, or of various sizes."""
+    for label in range(classes):
+        (root / f"class_{label}").mkdir(parents=True)
+        for n in range(per_class):
+            shape = (side, side) if side else (20 + 3 * n, 30 - 2 * label)
+            picture(100 * label + n, *shape).save(root / f"class_{label}" / f"{n}.png")
+    return root
+
+
+def config_of(tmp_path: Path, **changes: object) -> DataConfig:
+    settings: dict[str, object] = {"name": "folder", "size": SIZE, "root": str(tmp_path / "tree"), "workers": 1}
+    settings |= {"cache": str(tmp_path / "cache")} | changes
+    return DataConfig(**settings)  # type: ignore[arg-type]
+
+
+def entries(cache: Path) -> list[str]:
+    """What is in the cache besides lock files."""
+    return sorted(path.name for path in cache.iterdir() if path.suffix != ".lock")
+
+
+# ------------------------------------------------------------------------------------------------------------- content
+
+
+def test_packed_equals_direct_decoding(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree")
+    data = open_data(config_of(tmp_path), progress=False)
+    assert (len(data.train), len(data.val), data.num_classes, data.size) == (15, 3, 3, SIZE)
+    assert data.class_names == ("class 0", "class 1", "class 2") and data.class_ids[0] == "class_0"
+    for split in (data.train, data.val):
+        for row in range(len(split)):
+            assert np.array_equal(split.images[row], read_picture(tree / split.files[row], SIZE))
+            assert split.files[row].startswith(f"class_{split.labels[row]}/")
+    assert data.train.images.dtype == np.uint8 and isinstance(data.train.images, np.memmap)
+    assert np.allclose(data.mean, data.train.images.astype(np.float64).mean(0), atol=1e-4)
+    assert not set(data.train.files) & set(data.val.files)
+    assert data.manifest["counts"] == {"train": 15, "val": 3} and changed_files(data) == []
+
+
+def test_pictures_of_the_right_size_are_untouched(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree", side=SIZE)
+    data = open_data(config_of(tmp_path), progress=False)
+    assert np.array_equal(data.train.images[4], np.asarray(Image.open(tree / data.train.files[4])))
+
+
+def test_geometry_is_resizing_the_smaller_side_and_cropping_the_centre(tmp_path: Path) -> None:
+    wide = np.zeros((8, 24, 3), np.uint8)
+    wide[:, 8:16] = 200  # the central square
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    assert (read_image(tmp_path / "wide.png", 8) == 200).all()
+    photo = picture(1, 60, 41)
+    photo.save(tmp_path / "photo.png")
+    resized = photo.resize((int(16 * 60 / 41), 16), Image.Resampling.BILINEAR)
+    left = round((resized.width - 16) / 2)
+    assert np.array_equal(read_image(tmp_path / "photo.png", 16), np.asarray(resized)[:, left : left + 16])
+    strip = np.tile(np.arange(0, 250, 10, dtype=np.uint8)[:, None, None], (1, 40_000, 3))
+    Image.fromarray(strip[:1]).save(tmp_path / "strip.png")  # 40,000 x 1: would be 2.5 GB at this size
+    assert read_image(tmp_path / "strip.png", 256).shape == (256, 256, 3)
+
+
+def test_parallel_packing_equals_serial(tmp_path: Path) -> None:
+    make_tree(tmp_path / "tree", per_class=50)
+    serial = open_data(config_of(tmp_path), progress=False)
+    parallel = open_data(config_of(tmp_path, workers=3, cache=str(tmp_path / "other")), progress=False)
+    assert serial.key == parallel.key
+    assert serial.manifest["arrays"] == parallel.manifest["arrays"]
+
+
+@pytest.mark.parametrize("part", ["source", "target", "scenes"])
+def test_embedded_is_packed_as_it_is_drawn(tmp_path: Path, part: str) -> None:
+    from zfrepro.data import embedded
+
+    config = config_of(
+        tmp_path, name="embedded", root=None, size=24, part=part, train_per_class=3, val_per_class=1, split_seed=5
+    )
+    data = open_data(config, progress=False)
+    classes = embedded.TARGET_CLASSES if part == "target" else embedded.SOURCE_CLASSES
+    assert data.class_ids == tuple(classes) and len(data.train) == 3 * len(classes) and len(data.val) == len(classes)
+    ids = np.arange(len(data.train))
+    if part == "scenes":
+        scenes = embedded.draw_scenes(classes, ids, 24, 5)
+        assert np.array_equal(data.train.images, scenes.images)
+        assert data.train.multi is not None and np.array_equal(data.train.multi, scenes.labels)
+        has_one = (scenes.labels == 1).any(1)
+        assert np.array_equal(data.train.labels[has_one], (scenes.labels == 1).argmax(1)[has_one])
+        return
+    drawing = embedded.draw(classes, ids % len(classes), ids, 24, 5)
+    assert np.array_equal(data.train.images, drawing.images)
+    assert np.array_equal(np.bincount(data.train.labels[: len(classes)]), np.ones(len(classes)))  # any beginning balanced
+    truth = data.train.truth
+    assert truth is not None and np.array_equal(truth.masks, drawing.masks) and np.array_equal(truth.boxes, drawing.boxes)
+    assert np.array_equal(truth.keypoints, drawing.keypoints, equal_nan=True)
+    assert data.keypoint_names == tuple(embedded.KEYPOINTS)
+    again = embedded.draw(classes, data.val.labels, 1_000_000 + np.arange(len(classes)), 24, 5)
+    assert np.array_equal(data.val.images, again.images)
+
+
+def test_per_class_takes_the_first_of_each(tmp_path: Path) -> None:
+    make_tree(tmp_path / "tree", classes=2, per_class=5)
+    train = open_data(config_of(tmp_path), progress=False).train
+    assert train.per_class(None).tolist() == list(range(8))
+    assert train.per_class(2).tolist() == [0, 1, 4, 5]
+    assert train.per_class(100).tolist() == list(range(8)) and train.per_class(1).dtype == np.int64
+
+
+# ------------------------------------------------------------------------------------------------------- odd pictures
+
+
+def test_every_mode_of_pictures_becomes_rgb(tmp_path: Path) -> None:
+    grey = np.tile(np.arange(0, 256, 16, dtype=np.uint8), (16, 1))
+    three = np.repeat(grey[:, :, None], 3, 2)
+
+    def read(image: Image.Image, name: str, **options: object) -> np.ndarray:
+        image.save(tmp_path / name, **options)
+        return read_image(tmp_path / name, 16)
+
+    assert np.array_equal(read(Image.fromarray(grey), "l.png"), three)
+    assert np.array_equal(read(Image.fromarray(grey.astype(np.uint16) * 256 + 255), "i16.png"), three)
+    assert np.array_equal(read(Image.fromarray(grey.astype(np.int32) * 256 + 255), "i32.tif"), three)
+    half = np.where(np.arange(16) < 8, 255, 0).astype(np.uint8) * np.ones((16, 1), np.uint8)
+    on_white = np.where(half[:, :, None] > 0, three, 255)
+    layers = Image.merge("RGBA", [Image.fromarray(grey)] * 3 + [Image.fromarray(half)])
+    assert np.array_equal(read(layers, "rgba.png"), on_white)
+    assert np.array_equal(read(Image.merge("LA", [Image.fromarray(grey), Image.fromarray(half)]), "la.png"), on_white)
+    palette = Image.fromarray(three).quantize(16)
+    assert np.array_equal(read(palette, "p.png"), np.asarray(palette.convert("RGB")))
+    see_through = read(palette, "tp.png", transparency=palette.getpixel((0, 0)))
+    assert (see_through[:, 0] == 255).all() and np.array_equal(see_through[:, 1:], np.asarray(palette.convert("RGB"))[:, 1:])
+    one_bit = Image.fromarray(half).convert("1")
+    assert np.array_equal(read(one_bit, "1.png"), np.repeat(half[:, :, None], 3, 2))
+    cmyk = read(Image.fromarray(three).convert("CMYK"), "cmyk.jpg", quality=100)
+    assert np.abs(cmyk.astype(int) - three).max() < 12
+    assert np.array_equal(read(Image.fromarray(three), "gif.gif"), three)
+    with pytest.raises(UserError, match="floating-point"):
+        read(Image.fromarray(grey.astype(np.float32)), "f.tif")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_turns_pictures_upright(tmp_path: Path, orientation: int) -> None:
+    upright = np.zeros((16, 16, 3), np.uint8)
+    upright[:8, :8], upright[:8, 8:], upright[8:, :8] = 250, 170, 90  # four quarters, all different
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the transposition with which a camera so held would store it
+    stored = Image.fromarray(upright)
+    stored = stored.transpose(Image.Transpose(undo[orientation])) if orientation in undo else stored
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "turned.png", exif=exif)
+    assert np.array_equal(read_image(tmp_path / "turned.png", 16), upright)
+
+
+def test_unreadable_pictures_are_counted_or_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = make_tree(tmp_path / "tree", per_class=100)
+    (tree / "class_0" / "1.png").write_bytes(b"")
+    (tree / "class_0" / "11.png").write_text("not a picture")
+    whole = (tree / "class_2" / "55.png").read_bytes()
+    (tree / "class_2" / "55.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"^3 of 300 images cannot be read, the first: class_\d/\d+\.png .*on_error=skip"):
+        open_data(config_of(tmp_path, workers=2), progress=False)
+    assert entries(tmp_path / "cache") == []
+    data = open_data(config_of(tmp_path, workers=2, on_error="skip"), progress=False)
+    assert "3 images cannot be read" in capsys.readouterr().err
+    assert data.manifest["skipped_count"] == 3 and len(data.train) + len(data.val) == 297
+    assert {entry["file"] for entry in data.manifest["skipped"]} == {
+        "class_0/1.png", "class_0/11.png", "class_2/55.png"
+    }  # fmt: skip
+    for split in (data.train, data.val):
+        assert len(split.images) == len(split.files) == len(split)
+        for row, name in enumerate(split.files):
+            assert name.startswith(f"class_{split.labels[row]}/")
+            assert np.array_equal(split.images[row], read_picture(tree / name, SIZE))
+
+
+def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.jpg").write_text("hello")
+    with pytest.raises(UserError, match=r"notes\.jpg: cannot be read as an image"):
+        read_image(tmp_path / "notes.jpg", 16)
+    with pytest.raises(UserError, match="no such file"):
+        read_image(tmp_path / "missing.jpg", 16)
+
+
+# ----------------------------------------------------------------------------------------------------------- the cache
+
+
+def test_the_key_changes_with_what_matters_only(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree")
+    first = packed_folder(config_of(tmp_path))
+    for same in ({"workers": 7}, {"per_class": 2}, {"train_per_class": 9}):
+        assert packed_folder(config_of(tmp_path, **same)) == first
+    others = [{"size": 20}, {"split_seed": 1}, {"val_fraction": 0.3}, {"on_error": "skip"}]
+    folders = [packed_folder(config_of(tmp_path, **other)) for other in others]
+    shutil.copy(tree / "class_0" / "0.png", tree / "class_0" / "new.png")
+    folders.append(packed_folder(config_of(tmp_path)))
+    assert len({first, *folders}) == 1 + len(folders)
+    drawn = [{}, {"part": "target"}, {"train_per_class": 9}, {"val_per_class": 9}, {"split_seed": 1}, {"size": 20}]
+    keys = {packed_folder(config_of(tmp_path, name="embedded", root=None, **change)).name for change in drawn}
+    assert len(keys) == len(drawn)
+
+
+def test_a_packed_data_set_is_opened_and_not_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_tree(tmp_path / "tree")
+    data = open_data(config_of(tmp_path), progress=False)
+    monkeypatch.setattr(packing, "build", lambda *_: pytest.fail("built twice"))
+    assert open_data(config_of(tmp_path), progress=False).key == data.key
+    assert entries(tmp_path / "cache") == [data.folder.name]
+
+
+def test_damage_is_noticed(tmp_path: Path) -> None:
+    make_tree(tmp_path / "tree")
+    data = open_data(config_of(tmp_path), progress=False)
+    with (data.folder / "train_images.npy").open("r+b") as file:
+        file.seek(500)
+        file.write(b"\0\1\2\3")
+    assert changed_files(open_data(config_of(tmp_path), progress=False)) == ["train_images.npy"]
+    with (data.folder / "train_images.npy").open("r+b") as file:
+        file.truncate(600)
+    with pytest.raises(UserError, match="is damaged"):
+        open_data(config_of(tmp_path), progress=False)
+
+
+BUILD = """
+import sys, time
+from pathlib import Path
+from zfrepro.config import DataConfig
+from zfrepro.data import open_data, decode
+cache, root, delay = sys.argv[1], sys.argv[2], float(sys.argv[3])
+slowly = decode.read_picture
+decode.read_picture = lambda path, size: (time.sleep(delay), slowly(path, size))[1]
+data = open_data(DataConfig(name="folder", size=16, root=root, cache=cache, workers=2), progress=False)
+print(data.key)
+"""
+
+
+def start_build(tmp_path: Path, delay: float) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", BUILD, str(tmp_path / "cache"), str(tmp_path / "tree"), str(delay)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_killed_build_leaves_nothing_that_is_taken_for_whole(tmp_path: Path) -> None:
+    make_tree(tmp_path / "tree", per_class=150)
+    process = start_build(tmp_path, delay=0.05)
+    deadline = time.time() + 60
+    while not list(tmp_path.glob("cache/*.tmp-*/train_images.npy")) and time.time() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert len(list(tmp_path.glob("cache/*.tmp-*"))) == 1 and not list(tmp_path.glob("cache/*px-*/manifest.json"))
+    data = open_data(config_of(tmp_path, workers=2), progress=False)
+    assert entries(tmp_path / "cache") == [data.folder.name] and changed_files(data) == []
+
+
+def test_two_builders_at_once_build_once(tmp_path: Path) -> None:
+    make_tree(tmp_path / "tree", per_class=20)
+    processes = [start_build(tmp_path, delay=0.01) for _ in range(2)]
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert outputs[0][0] == outputs[1][0]
+    assert len(entries(tmp_path / "cache")) == 1
+
+
+def test_leftovers_of_other_dead_builds_go_and_live_ones_stay(tmp_path: Path) -> None:
+    make_tree(tmp_path / "tree")
+    dead, live = (tmp_path / "cache" / f"folder-9px-{name}.tmp-1" for name in ("dead", "live"))
+    dead.mkdir(parents=True)
+    live.mkdir()
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(1, flush=True); input()"
+    lock = tmp_path / "cache" / "folder-9px-live.lock"
+    command = [sys.executable, "-c", hold, str(lock)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "1\n"
+        open_data(config_of(tmp_path), progress=False)
+        assert not dead.exists() and live.exists()
+        holder.communicate("\n")
+
+
+def test_a_full_disk_and_a_read_only_cache_are_said_plainly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_tree(tmp_path / "tree")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"data\.cache=.*cannot be written"):
+        open_data(config_of(tmp_path, cache=str(tmp_path / "file")), progress=False)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(packing.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(UserError, match=r"data\.cache=.*packing needs 0\.00 GB"):
+        open_data(config_of(tmp_path), progress=False)
+    monkeypatch.undo()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(packing, "_write_at", full)
+    with pytest.raises(UserError, match="the disk is full"):
+        open_data(config_of(tmp_path), progress=False)
+    assert entries(tmp_path / "cache") == []
+
+
+def test_a_killed_worker_is_an_error_and_no_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_tree(tmp_path / "tree", per_class=50)
+    parent = os.getpid()
+    monkeypatch.setattr("zfrepro.data.decode.read_picture", lambda *_: os.getpid() != parent and os._exit(9))
+    with pytest.raises(UserError, match="decoding process was killed"):
+        open_data(config_of(tmp_path, workers=2), progress=False)
+
+
+# ------------------------------------------------------------------------------------------------------------ archives
+
+
+def zip_with(path: Path, *members: tuple[zipfile.ZipInfo | str, str]) -> str:
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, text in members:
+            archive.writestr(member, text)
+    return str(path)
+
+
+def test_hostile_archives_are_refused(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("tree/link")
+    link.external_attr = (0o120777) << 16
+    hostile = {"'..'": "../evil.txt", "absolute": "/tmp/evil.txt", "is a link": link, "has an absolute": "C:\\evil.txt"}
+    for why, member in hostile.items():
+        root = zip_with(tmp_path / "evil.zip", ("tree/fine.txt", "x"), (member, "/etc/passwd"))
+        with pytest.raises(UserError, match=why):
+            open_data(config_of(tmp_path, root=root), progress=False)
+        assert find_problems(config_of(tmp_path, root=root))
+    assert not (tmp_path / "cache").exists() and not (tmp_path / "evil.txt").exists()
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", bytes(150 << 20))
+    with pytest.raises(UserError, match="would unpack to"):
+        open_data(config_of(tmp_path, root=str(tmp_path / "bomb.zip")), progress=False)
+    (tmp_path / "broken.zip").write_bytes(b"PK\3\4 and then nothing")
+    with pytest.raises(UserError, match="cannot be read as a zip"):
+        open_data(config_of(tmp_path, root=str(tmp_path / "broken.zip")), progress=False)
+
+
+def test_an_archive_equals_its_folder(tmp_path: Path) -> None:
+    make_tree(tmp_path / "tree")
+    archive = shutil.make_archive(str(tmp_path / "tree"), "zip", tmp_path / "tree")
+    folder, zipped = (
+        open_data(config_of(tmp_path, root=root), progress=False) for root in (str(tmp_path / "tree"), archive)
+    )
+    names = [name for name in folder.manifest["arrays"]]
+    assert [folder.manifest["arrays"][n]["sha256"] for n in names] == [zipped.manifest["arrays"][n]["sha256"] for n in names]
+
+
+def test_the_manifest_says_what_is_in_it(tmp_path: Path) -> None:
+    make_tree(tmp_path / "tree")
+    data: Packed = open_data(config_of(tmp_path), progress=False)
+    manifest = json.loads((data.folder / "manifest.json").read_text())
+    assert manifest["source"]["root"] == str(tmp_path / "tree") and manifest["source"]["split"].startswith("drawn: 0.1")
+    assert set(manifest["arrays"]) == {path.name for path in data.folder.glob("*.npy")}
+    assert data.folder.name == f"folder-16px-{data.key[:12]}"
