@@ -1,6 +1,6 @@
 """Timings behind the numbers in the README. Each sub-command compares ours with a plain baseline in one process.
 
-    python scripts/benchmark.py deconv       windowed projections against automatic differentiation, and top-nine search
+python scripts/benchmark.py deconv       windowed projections against automatic differentiation, and top-nine search
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def deconv(args: argparse.Namespace) -> None:
     size, count = network.input_size, args.maps * args.images
     images = torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0)) * 60
     images = images.to(memory_format=torch.channels_last)
-    print(f"{args.model} {size} px, {args.maps} maps x {args.images} images, {torch.get_num_threads()} threads, seconds")
+    print(
+        f"{args.model} {size} px, {args.maps} maps x {args.images} images, {torch.get_num_threads()} threads, seconds"
+    )
     print(f"{'layer':>5} {'ours':>8} {'oracle':>8} {'one by one':>11} {'ratio':>7} {'ratio':>7}  largest difference")
     totals = [0.0, 0.0, 0.0]
     for layer in network.conv_layers:

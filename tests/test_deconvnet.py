@@ -1,0 +1,192 @@
+"""The deconvnet against hand-set weights with the literal answer, and against automatic differentiation."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from zfrepro.config import LayerConfig, ModelConfig, UserError, conf_folder, to_dataclass
+from zfrepro.models.deconvnet import Rules, ascend, descend, project, unpool
+from zfrepro.models.network import Network, initialise
+from zfrepro.models.oracle import autograd_projections
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tensors this small are computed faster by one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def network_of(config: ModelConfig, seed: int = 0) -> Network:
+    """A float64 network with random weights and biases of both signs, so that zero padding differs from a bias."""
+    network = Network(config, 3).double().eval().requires_grad_(False)
+    initialise(network, "he", seed)
+    generator = torch.Generator().manual_seed(seed)
+    for number in network.conv_layers:
+        network.conv(number).bias.normal_(0.2, 0.3, generator=generator)
+    return network
+
+
+def narrow(name: str, input_size: int) -> ModelConfig:
+    """A network of conf/model with its geometry and few maps."""
+    raw = OmegaConf.load(conf_folder() / "model" / f"{name}.yaml")
+    config = to_dataclass(OmegaConf.create(raw), ModelConfig)
+    config.input_size = input_size
+    for layer in config.layers:
+        layer.maps, layer.units = max(1, layer.maps // 24), 4
+    return config
+
+
+def vgg11(input_size: int) -> ModelConfig:
+    """VGG-11's eight convolutions with few maps."""
+    pooled = [True, True, False, True, False, True, False, True]
+    rows = [LayerConfig(maps=4, kernel=3, padding=1, pool=2 * pool) for pool in pooled]
+    return ModelConfig("vgg11", input_size, rows + [LayerConfig("fc", units=4)])
+
+
+def random_table(seed: int) -> ModelConfig:
+    """2-4 layers with odd sizes, strides, paddings and overlapping pools."""
+    draw = random.Random(seed)
+    rows = []
+    for _ in range(draw.randint(2, 4)):
+        kernel, pool = draw.choice([1, 2, 3, 5]), draw.choice([0, 2, 3, 3])
+        rows.append(
+            LayerConfig(
+                maps=draw.randint(3, 6), kernel=kernel, stride=draw.choice([1, 1, 2, 3]), padding=draw.randint(0, kernel // 2),
+                pool=pool, pool_stride=draw.choice([1, 2, 3]), pool_padding=draw.randint(0, pool // 2),
+                norm=draw.choice(["none", "after_pool", "before_pool"]),
+            )
+        )  # fmt: skip
+    return ModelConfig(f"random{seed}", draw.randint(35, 51), rows)
+
+
+def samples(network: Network, layer: int, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Images, and of each one unit of the layer: corners and edges first, then places inside; active ones if possible."""
+    generator = torch.Generator().manual_seed(seed)
+    size = network.input_size
+    images = torch.randn(count, 3, size, size, generator=generator, dtype=torch.float64) * 5
+    output = network.features(images, [layer])[layer]
+    last = output.shape[-1] - 1
+    places = [(0, 0), (last, last), (0, last), (last // 2, 0), (last, last // 3), (last // 2, last // 2)] * count
+    units = [(int(output[i, :, y, x].argmax()), y, x) for i, (y, x) in enumerate(places[:count])]
+    return images, torch.tensor(units)
+
+
+def whole_image(network: Network, images: Tensor, layer: int, units: Tensor, rules: Rules) -> Tensor:
+    """Projections by the plain walk on whole maps."""
+    output, trace = ascend(network, images, layer, rules)
+    rows = torch.arange(len(units))
+    alone = torch.zeros_like(output)
+    alone[rows, *units.T] = output[rows, *units.T]
+    return descend(network, alone, trace, rules)
+
+
+def difference(found: Tensor, expected: Tensor) -> float:
+    """Largest difference of a projection, relative to its largest value."""
+    scale = expected.flatten(1).abs().amax(1).clamp_min(1e-30)
+    assert float((scale > 1e-12).double().mean()) >= 0.5, "too few active units to show anything"
+    return float(((found - expected).flatten(1).abs().amax(1) / scale).max())
+
+
+def test_overlapping_windows_add_where_they_share_a_switch() -> None:
+    x = torch.tensor([[0.0, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 7, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 1]])[
+        None, None
+    ]
+    pooled, switches = torch.nn.functional.max_pool2d(x, 3, 2, return_indices=True)
+    assert pooled.flatten().tolist() == [7, 7, 7, 7]  # the 7 is the maximum of all four windows
+    signal = torch.tensor([[1.0, 2], [3, -10]])[None, None]
+    added, kept = (unpool(signal, switches, 5, rule)[0, 0] for rule in ("sum", "max"))
+    assert added[2, 2] == -4 and added.abs().sum() == 4
+    assert kept[2, 2] == 3 and kept.abs().sum() == 3
+    lone = torch.tensor([[7.0, 0], [0, 0]])[None, None]  # max_unpool2d gives zeros here
+    assert unpool(lone, switches, 5, "sum")[0, 0, 2, 2] == 7
+
+
+def test_hand_set_weights_give_the_literal_projection() -> None:
+    """One 2x2 filter with stride 2, pooled 2x2: the unit's value times the filter, at the place of the maximum."""
+    network = Network(ModelConfig("hand", 8, [LayerConfig(maps=1, kernel=2, stride=2, pool=2)]), 2, channels=1)
+    with torch.no_grad():
+        network.conv(1).weight.copy_(torch.tensor([[[[1.0, -1], [2, 0]]]]))
+        network.conv(1).bias.fill_(0.5)
+    image = torch.zeros(1, 1, 8, 8)
+    image[0, 0, 2:4, 6:8] = torch.tensor([[3.0, 1], [1, 9]])  # 3 - 1 + 2 + 0.5 = 4.5, in the window of unit (0, 1)
+    expected = torch.zeros(8, 8)
+    expected[2:4, 6:8] = 4.5 * torch.tensor([[1.0, -1], [2, 0]])  # no ReLU at the pixels, no bias on the way down
+    assert torch.equal(project(network, image, 1, [(0, 0, 1)])[0, 0], expected)
+    assert torch.equal(project(network, image, 1, [(0, 1, 1)])[0, 0, 4:6, 4:6], 0.5 * torch.tensor([[1.0, -1], [2, 0]]))
+
+
+@pytest.mark.parametrize("norm", ["identity", "gradient"])
+@pytest.mark.parametrize(
+    "config", [narrow("zfnet", 107), narrow("alexnet", 111), vgg11(67)], ids=["zfnet", "alexnet", "vgg11"]
+)
+def test_projections_equal_autograd(config: ModelConfig, norm: str) -> None:
+    if norm == "gradient" and config.name == "vgg11":
+        pytest.skip("VGG has no contrast normalisation")
+    network, rules = network_of(config), Rules(norm=norm)
+    for layer in network.conv_layers:
+        images, units = samples(network, layer, 7, layer)
+        expected = autograd_projections(network, images, layer, units, norm)
+        assert difference(whole_image(network, images, layer, units, rules), expected) < 1e-9
+        assert difference(project(network, images, layer, units, rules=rules), expected) < 1e-9
+
+
+@pytest.mark.parametrize("seed", range(14))
+def test_projections_equal_autograd_on_random_tables(seed: int) -> None:
+    try:
+        network = network_of(random_table(seed), seed)
+    except UserError:
+        pytest.skip("this table does not fit its input")
+    for layer in network.conv_layers:
+        images, units = samples(network, layer, 6, seed)
+        for norm in ("identity", "gradient"):
+            expected = autograd_projections(network, images, layer, units, norm)
+            assert difference(whole_image(network, images, layer, units, Rules(norm=norm)), expected) < 1e-9
+            assert difference(project(network, images, layer, units, rules=Rules(norm=norm)), expected) < 1e-9
+
+
+def test_enough_random_tables_fit() -> None:
+    fitting = 0
+    for seed in range(14):
+        try:
+            network_of(random_table(seed), seed)
+        except UserError:
+            continue
+        fitting += 1
+    assert fitting >= 12
+
+
+def test_keeping_the_maximum_is_another_projection() -> None:
+    network = network_of(narrow("zfnet", 127))
+    images, units = samples(network, 3, 4, 0)
+    added, kept = (project(network, images, 3, units, rules=Rules(unpool=rule)) for rule in ("sum", "max"))
+    assert torch.allclose(kept, whole_image(network, images, 3, units, Rules(unpool="max")))
+    assert not torch.allclose(added, kept, rtol=1e-2)
+
+
+def test_what_does_not_exist_is_refused() -> None:
+    network = network_of(narrow("zfnet", 127))
+    images = torch.zeros(2, 3, 127, 127, dtype=torch.float64)
+    with pytest.raises(ValueError, match="layer 6"):
+        project(network, images, 6, [(0, 0, 0)])
+    with pytest.raises(ValueError, match="outside layer 5"):
+        project(network, images, 5, [(0, 3, 0)], [0])
+    with pytest.raises(ValueError, match="outside layer 5"):
+        project(network, images, 5, [(0, 0, -1)], [0])
+    with pytest.raises(ValueError, match="image number"):
+        project(network, images, 5, [(0, 0, 0)], [2])
+    with pytest.raises(ValueError, match="one image number per unit"):
+        project(network, images, 5, [(0, 0, 0)])
+    with pytest.raises(ValueError, match="the network takes"):
+        project(network, images[..., :100], 5, [(0, 0, 0)], [0])
+    with pytest.raises(ValueError, match="unpool"):
+        Rules(unpool="assign")
+    assert project(network, images, 5, [], []).shape == (0, 3, 127, 127)

@@ -1,0 +1,149 @@
+"""The deconvnet (paper, section 2.1): from one activation back down to the pixels that caused it.
+
+A unit is one activation of a convolutional layer's output (after pooling and contrast normalisation, as
+`Network.features` returns it). It is sent down alone, every other activation of its layer set to zero, through the layer
+table in reverse: contrast normalisation passed through, unpooling with the switches of the way up, ReLU on the signal,
+transposed filters without bias, until the pixels. No ReLU at the pixels: a projection has both signs.
+
+`ascend` and `descend` are that walk on whole maps, as plain as it gets; `project` is what to call: it gives the same
+projections at the cost of the units' receptive fields (see `window`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zfrepro.models.network import Network
+from zfrepro.models.table import Op, conv_ops
+
+UNPOOL = ("sum", "max")
+NORM = ("identity", "gradient")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Where the paper is silent: what two pooling windows that share a switch do, and what contrast normalisation does."""
+
+    unpool: str = "sum"  # sum: they add (the projection is then a back-propagation) | max: the stronger one wins
+    norm: str = "identity"  # identity: passed through | gradient: its transposed derivative at the recorded activations
+
+    def __post_init__(self) -> None:
+        if self.unpool not in UNPOOL or self.norm not in NORM:
+            raise ValueError(f"unpool must be one of {UNPOOL} and norm one of {NORM}, not {self.unpool}, {self.norm}")
+
+
+DEFAULT = Rules()
+
+
+def require_conv_layer(network: Network, layer: int) -> None:
+    """Raises ValueError for a layer that is no convolutional layer of the network."""
+    if layer not in network.conv_layers:
+        raise ValueError(f"layer {layer} has no projections: the convolutional layers are {network.conv_layers}")
+
+
+# ------------------------------------------------------------------------------------------------- one op up, one op down
+
+
+def pool_up(x: Tensor, op: Op, padding: int) -> tuple[Tensor, Tensor]:
+    """Max pooling and its switches: for each window the flat place (row * width + column) of its maximum in x."""
+    pooled, switches = F.max_pool2d(x, op.kernel, op.stride, padding, return_indices=True)
+    return pooled, switches
+
+
+def unpool(signal: Tensor, switches: Tensor, size: int, rule: str) -> Tensor:
+    """Put each value of `signal` (B, C, h, w) at its switch in maps of size x size, zero elsewhere; (B, C, size, size).
+
+    A scatter that adds, or keeps the maximum (with the zero that is there): `max_unpool2d` would overwrite one window's
+    value by another's.
+    """
+    batch, channels = signal.shape[:2]
+    # Maps last, as channels_last tensors lie in memory: the flattened views below are free then.
+    values = signal.permute(0, 2, 3, 1).reshape(batch, -1, channels)
+    places = switches.permute(0, 2, 3, 1).reshape(batch, -1, channels)
+    cells = values.new_zeros(batch, size * size, channels)
+    if rule == "sum":
+        cells.scatter_add_(1, places, values)
+    else:
+        cells.scatter_reduce_(1, places, values, "amax")
+    return cells.view(batch, size, size, channels).permute(0, 3, 1, 2)
+
+
+def norm_down(network: Network, op: Op, signal: Tensor, x: Tensor) -> Tensor:
+    """The signal through the transposed derivative of contrast normalisation at its input x, both (B, C, h, w)."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(network.step(op, x), x, signal)
+    return gradient
+
+
+# ------------------------------------------------------------------------------------------------------------ whole maps
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What the way up leaves behind for the way down: per op its input's side and, where needed, one tensor."""
+
+    ops: list[Op]
+    sizes: list[int]  # side of the input of each op
+    kept: list[Tensor | None]  # pool: switches (B, C, h, w); norm: its input, if its derivative is wanted
+
+
+@torch.no_grad()
+def ascend(network: Network, images: Tensor, layer: int, rules: Rules = DEFAULT) -> tuple[Tensor, Trace]:
+    """The layer's output (B, C, h, w) for images (B, channels, S, S), and the trace of the way up."""
+    require_conv_layer(network, layer)
+    x, trace = images, Trace(conv_ops(network.layers, layer), [], [])
+    for op in trace.ops:
+        trace.sizes.append(x.shape[-1])
+        keep = x if op.kind == "norm" and rules.norm == "gradient" else None
+        if op.kind == "pool":
+            x, keep = pool_up(x, op, op.padding)
+        else:
+            x = network.step(op, x)
+        trace.kept.append(keep)
+    return x, trace
+
+
+@torch.no_grad()
+def descend(network: Network, signal: Tensor, trace: Trace, rules: Rules = DEFAULT) -> Tensor:
+    """A signal at the layer's output (B, C, h, w) down to pixels (B, channels, S, S)."""
+    for op, size, kept in zip(reversed(trace.ops), reversed(trace.sizes), reversed(trace.kept)):
+        if op.kind == "relu":
+            signal = F.relu(signal)
+        elif op.kind == "pool":
+            assert kept is not None
+            signal = unpool(signal, kept, size, rules.unpool)
+        elif op.kind == "conv":
+            # A stride may leave rows at the lower edge unread; they come back as zeros.
+            reached = (signal.shape[-1] - 1) * op.stride - 2 * op.padding + op.kernel
+            filters = network.conv(op.layer).weight
+            signal = F.conv_transpose2d(signal, filters, None, op.stride, op.padding, size - reached)
+        elif kept is not None:
+            signal = norm_down(network, op, signal, kept)
+    return signal
+
+
+def project(
+    network: Network,
+    images: Tensor,
+    layer: int,
+    units: Sequence[tuple[int, int, int]] | Tensor,
+    which: Sequence[int] | Tensor | None = None,
+    rules: Rules = DEFAULT,
+) -> Tensor:
+    """Projections of units to pixels: (U, channels, S, S) in the units of the images, both signs.
+
+    images: (N, channels, S, S) as the network takes them, in its precision; layer: a convolutional layer's number;
+    units: U triples (map, row, column) of the layer's output; which: for each unit its image, 0..N-1; None: unit i is of
+    image i, or of the only image. Any mix of images and units, at the cost of their receptive fields.
+
+    Raises ValueError for a layer without projections and for a unit or an image that does not exist.
+    """
+    from zfrepro.models.window import project_windows  # window builds on this module
+
+    return project_windows(network, images, layer, units, which, rules).on_images()
