@@ -1,4 +1,4 @@
-"""Every data set in its official layout, built tiny: what is found, its classes, labels and splits; and what is said if it is not."""
+"""Every data set in its official layout, built tiny: classes, labels and splits; and what is said of a missing one."""
 
 from __future__ import annotations
 
@@ -51,8 +51,10 @@ def tiny_imagenet(root: Path) -> Path:
         (root / "train" / wnid / f"{wnid}_boxes.txt").write_text(f"{wnid}_0.JPEG\t0\t0\t9\t9\n")
         save(root / "val" / "images" / f"val_{label}.JPEG", 20 * label + 10)
     (root / "wnids.txt").write_text("\n".join(wnids))
-    (root / "words.txt").write_text("n00\tentity\nn01\tgoldfish, Carassius\nn02\tpay-phone, pay-station\nn03\thog, pig\n")
-    (root / "val" / "val_annotations.txt").write_text("".join(f"val_{i}.JPEG\t{wnids[i]}\t0\t0\t9\t9\n" for i in (2, 0, 1)))
+    words = "n00\tentity\nn01\tgoldfish, Carassius\nn02\tpay-phone, pay-station\nn03\thog, pig\n"
+    (root / "words.txt").write_text(words)
+    annotations = "".join(f"val_{i}.JPEG\t{wnids[i]}\t0\t0\t9\t9\n" for i in (2, 0, 1))
+    (root / "val" / "val_annotations.txt").write_text(annotations)
     save(root / "test" / "images" / "test_0.JPEG", 255)
     return root
 
@@ -88,8 +90,9 @@ def test_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = tmp_path / "cifar" / "cifar-10-batches-py"
     base.mkdir(parents=True)
     names = ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"]
-    batches = {name: {"labels": [i % 10, 3], "data": np.full((2, 3072), 10 * i, np.uint8)} for i, name in enumerate(names)}
-    batches["data_batch_1"]["data"] = np.stack([np.repeat([200, 100, 50], 1024), np.arange(3072) % 256]).astype(np.uint8)
+    data = {name: np.full((2, 3072), 10 * i, np.uint8) for i, name in enumerate(names)}
+    data["data_batch_1"][:] = np.repeat([200, 100, 50], 1024), np.arange(3072) % 256
+    batches = {name: {"labels": [i % 10, 3], "data": data[name]} for i, name in enumerate(names)}
     for name, content in {**batches, "batches.meta": {"label_names": list("abcdefghij")}}.items():
         (base / name).write_bytes(pickle.dumps(content))
     with pytest.raises(UserError, match="not the official one"):  # nothing is unpickled unless its MD5 is known
@@ -99,10 +102,10 @@ def test_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cifar, "train_list", [[name, md5[name]] for name in names[:5]])
     monkeypatch.setattr(cifar, "test_list", [["test_batch", md5["test_batch"]]])
     monkeypatch.setattr(cifar, "meta", cifar.meta | {"md5": md5["batches.meta"]})
-    data = opened(tmp_path, "cifar10", base.parent, size=32)
-    assert len(data.train) == 10 and len(data.val) == 2 and data.class_names == tuple("abcdefghij")
-    assert data.train.images[0, 5, 9].tolist() == [200, 100, 50] and data.train.labels[:4].tolist() == [0, 3, 1, 3]
-    assert data.train.images[1, 2, 4, 0] == 2 * 32 + 4  # row-major, channels apart
+    packed = opened(tmp_path, "cifar10", base.parent, size=32)
+    assert len(packed.train) == 10 and len(packed.val) == 2 and packed.class_names == tuple("abcdefghij")
+    assert packed.train.images[0, 5, 9].tolist() == [200, 100, 50] and packed.train.labels[:4].tolist() == [0, 3, 1, 3]
+    assert packed.train.images[1, 2, 4, 0] == 2 * 32 + 4  # row-major, channels apart
     assert opened(tmp_path, "cifar10", base, size=16).train.images.shape == (10, 16, 16, 3)
 
 
@@ -125,7 +128,8 @@ def test_caltech101_leaves_the_background_out(tmp_path: Path) -> None:
     Image.new("L", (30, 20), 7).save(base / "Faces" / "image_0011.jpg")
     (base / "Faces" / "Thumbs.db").write_text("no picture")
     data = opened(tmp_path, "caltech101", base.parent, val_fraction=0.3)
-    assert data.class_names == ("Faces", "Faces easy", "water lilly") and "BACKGROUND" in data.manifest["source"]["left_out"]
+    assert data.class_names == ("Faces", "Faces easy", "water lilly")
+    assert "BACKGROUND" in data.manifest["source"]["left_out"]
     assert np.bincount(data.val.labels).tolist() == [3, 3, 3] and len(data.train) == 22
     assert {opened(tmp_path, "caltech101", root, val_fraction=0.3).key for root in (base, tmp_path)} == {data.key}
     other = opened(tmp_path, "caltech101", base, val_fraction=0.3, split_seed=1)
@@ -266,7 +270,8 @@ def test_a_folder_of_one_class_or_of_no_pictures(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", locating.GET)
 def test_a_missing_data_set_is_told_how_to_get(tmp_path: Path, name: str) -> None:
-    for root, why in ((None, "data.root is not given"), (tmp_path / "nowhere", "does not exist"), (tmp_path, "not laid out")):
+    cases = ((None, "data.root is not given"), (tmp_path / "nowhere", "does not exist"), (tmp_path, "not laid out"))
+    for root, why in cases:
         (problem,) = find_problems(config_of(tmp_path, name, root))
         assert why in problem and locating.GET[name] in problem and "\n" not in problem
         with pytest.raises(UserError, match=r"give data\.root="):

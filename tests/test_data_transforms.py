@@ -17,8 +17,8 @@ ZERO = torch.zeros(SIZE, SIZE, 3)
 def numbered(batch: int = 1) -> Tensor:
     """(B, 6, 6, 3) uint8: 10 * y + x in red, the image's number in green, 7 in blue."""
     y, x = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
-    images = torch.stack([torch.stack([10 * y + x, torch.full_like(x, b), torch.full_like(x, 7)], 2) for b in range(batch)])
-    return images.to(torch.uint8)
+    images = [torch.stack([10 * y + x, torch.full_like(x, b), torch.full_like(x, 7)], 2) for b in range(batch)]
+    return torch.stack(images).to(torch.uint8)
 
 
 def test_ten_crops_are_the_corners_and_the_centre_and_their_mirror_images() -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from zfrepro.config import DataConfig, UserError
-from zfrepro.data.archive import check_members
 
 CALTECH = "https://data.caltech.edu/records/"
 FAST_AI = "https://s3.amazonaws.com/fast-ai-imageclas/"
@@ -57,8 +56,7 @@ def locate(config: DataConfig, fetch: bool = True) -> Path | None:
         return None
     root = Path(config.root).expanduser().resolve() if config.root else _download_folder(config)
     if root.is_file():
-        check_members(root)
-        return root
+        return root  # looked into when it is unpacked
     base = find_base(config, root)
     if base is None and config.download and fetch:
         _download(config, root)

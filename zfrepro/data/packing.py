@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from zfrepro.config import DataConfig, UserError, check_data
 from zfrepro.data import decode, sources
-from zfrepro.data.archive import extract
+from zfrepro.data.archive import check_members, extract
 from zfrepro.data.decode import Chunk
 from zfrepro.data.layouts import open_layout
 from zfrepro.data.locating import cache_folder, find_base, how_to_get, locate
@@ -79,7 +79,9 @@ def find_problems(config: DataConfig) -> list[str]:
         base = locate(config, fetch=False)
         if base is None:
             sources.check_embedded(config)
-        elif base.is_dir():
+        elif base.is_file():
+            check_members(base)
+        else:
             open_layout(config, base)
     except UserError as error:
         return [str(error)]
@@ -341,18 +343,20 @@ def _start_worker(parent: int) -> None:
 
 def _close_up(path: Path, dtype: str, shape: tuple[int, ...], dropped: list[int]) -> None:
     """Move rows down over the dropped ones and shorten the file, in place."""
-    rows = np.memmap(path, dtype, "r+", HEADER, shape)
+    width = int(np.dtype(dtype).itemsize * np.prod(shape[1:]))  # bytes of a row
     to = dropped[0]
-    for gap, end in zip(dropped, [*dropped[1:], shape[0]], strict=True):
-        for start in range(gap + 1, end, 256):
-            block = np.array(rows[start : min(start + 256, end)])
-            rows[to : to + len(block)] = block
-            to += len(block)
-    rows.flush()
-    del rows
     with path.open("r+b") as file:
+        for gap, end in zip(dropped, [*dropped[1:], shape[0]], strict=True):
+            for start in range(gap + 1, end, 256):
+                count = min(256, end - start)
+                file.seek(HEADER + start * width)
+                block = file.read(count * width)
+                file.seek(HEADER + to * width)
+                file.write(block)
+                to += count
+        file.seek(0)
         file.write(_header(dtype, (to, *shape[1:])))
-        file.truncate(HEADER + to * int(np.dtype(dtype).itemsize * np.prod(shape[1:])))
+        file.truncate(HEADER + to * width)
 
 
 # ---------------------------------------------------------------------------------------------- the rest of the folder
@@ -374,11 +378,14 @@ def _write_labels(folder: Path, split: str, listing: Listing, dropped: dict[int,
 
 def _finish_arrays(folder: Path) -> tuple[dict[str, dict[str, Any]], np.ndarray]:
     """Write the mean image; return the manifest's entry for every array, and the mean."""
-    images = np.load(_path(folder, "train", "images"), mmap_mode="r")
-    total = np.zeros(images.shape[1:], np.int64)  # whole numbers: exact, whatever the order
-    for start in range(0, len(images), 256):
-        total += images[start : start + 256].sum(0, dtype=np.uint32)
-    mean = (total / len(images)).astype(np.float32)
+    images = _path(folder, "train", "images")
+    count, *shape = np.load(images, mmap_mode="r").shape
+    total = np.zeros(shape, np.int64)  # whole numbers: exact, whatever the order
+    with images.open("rb") as file:  # read, not mapped: mapped pages would count as memory in use
+        file.seek(HEADER)
+        while block := file.read(256 * total.size):
+            total += np.frombuffer(block, np.uint8).reshape(-1, *shape).sum(0, dtype=np.uint32)
+    mean = (total / count).astype(np.float32)
     np.save(folder / "mean.npy", mean)
     entries = {}
     for path in sorted(folder.glob("*.npy")):
