@@ -299,7 +299,9 @@ class Output:
             old = read_json(target) if target.exists() else {}
             if old.get("provenance", {}).get("checkpoint_hash") != self.checkpoint_hash:
                 old = {}
-            origin["parts"] = {**old.get("provenance", {}).get("parts", {}), self.part: origin["config_hash"]}
+            before = old.get("provenance", {})
+            origin["parts"] = {**before.get("parts", {}), self.part: origin["config_hash"]}
+            origin["part_seconds"] = {**before.get("part_seconds", {}), self.part: origin["seconds"]}
             metrics = {**old, self.part: metrics}
         else:
             target.unlink(missing_ok=True)  # never old metrics beside new arrays

@@ -65,6 +65,15 @@ ERRORS = {"errors": 2.0}
 
 CLAIMS = (
     Claim(
+        "parts_exaggerated", "fig2",
+        "Projections of upper layers exaggerate what tells objects apart, not the background",
+        "share of the energy of layer 5's projections that falls on the object, minus the object's share of what the unit sees "
+        "(percent; data with known masks)",
+        "above 0 by at least {errors} standard errors over maps",
+        ERRORS,
+        "A projection that reproduced the image evenly would score 0.",
+    ),
+    Claim(
         "renormalisation", "fig6",
         "Without renormalisation of the filters, a few of the first layer's dominate",
         "largest RMS among the first layer's filters over their median RMS, trained without renormalisation (and with it)",

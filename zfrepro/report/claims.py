@@ -1,0 +1,239 @@
+"""What the measurements say about the paper's claims: pure functions of the experiments' `metrics.json`.
+
+`paper.CLAIMS` states each claim with its threshold; here is the function that applies it. A decision takes the metrics of the
+claim's experiment and the claim's thresholds and returns what was measured and whether the rule is fulfilled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from zfrepro import paper
+from zfrepro.paper import Claim
+
+REPRODUCED, NOT_REPRODUCED, NOT_MEASURED = "reproduced", "not reproduced", "not measured"
+
+Metrics = Mapping[str, Any]
+Thresholds = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was measured, in words and as numbers, and whether the claim's rule is fulfilled."""
+
+    fulfilled: bool
+    measured: str
+    numbers: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim with its verdict; `numbers` is empty where it was not measured, and `measured` then says why."""
+
+    claim: Claim
+    verdict: str
+    measured: str
+    numbers: dict[str, float]
+
+
+class Unmeasured(Exception):
+    """The metrics lack what decides the claim; the text says what."""
+
+
+def judge(claim: Claim, metrics: Metrics | None) -> Finding:
+    """The verdict on one claim. metrics: of its experiment, None where that was not run."""
+    if metrics is None:
+        return Finding(claim, NOT_MEASURED, "", {})
+    try:
+        decision = DECISIONS[claim.id](metrics, claim.thresholds)
+    except Unmeasured as error:
+        return Finding(claim, NOT_MEASURED, str(error), {})
+    verdict = REPRODUCED if decision.fulfilled else NOT_REPRODUCED
+    return Finding(claim, verdict, decision.measured, decision.numbers)
+
+
+def judge_all(metrics: Mapping[str, Metrics | None]) -> list[Finding]:
+    """The verdicts on all claims. metrics: by the id of the figure or table, None or missing where it was not made."""
+    return [judge(claim, metrics.get(claim.item)) for claim in paper.CLAIMS]
+
+
+# ------------------------------------------------------------------------------------------------------------- reading
+
+
+def get(metrics: Metrics, *path: str) -> float:
+    """A finite number at `path`. Raises Unmeasured where there is none."""
+    value: Any = metrics
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise Unmeasured(f"no {' / '.join(path).replace('_', ' ')} in the metrics")
+    return float(value)
+
+
+def beyond(mean: float, error: float, errors: float) -> bool:
+    """Whether a mean is above zero by so many standard errors (by anything at all, where there is no spread)."""
+    return mean > 0 and mean >= errors * error
+
+
+def spread(mean: float, error: float, digits: int = 2) -> str:
+    """'1.23 ± 0.45'."""
+    return f"{mean:.{digits}f} ± {error:.{digits}f}"
+
+
+def standard_error(values: Sequence[float], what: str) -> float:
+    """Of the mean of several values. Raises Unmeasured for a single one, which has no spread."""
+    if len(values) < 2:
+        raise Unmeasured(f"{what}: {len(values)}; two or more are needed for a spread")
+    return float(np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+# ----------------------------------------------------------------------------------------------------- Figures 2, 4, 6
+
+
+def parts_exaggerated(m: Metrics, t: Thresholds) -> Decision:
+    """Fig. 2, with the truth known: the highest convolutional layer that was visualised."""
+    layer = max((key for key in m if key.startswith("layer")), default="layer5")
+    mean, error = get(m, layer, "energy_minus_share"), get(m, layer, "energy_minus_share_error")
+    share, area = get(m, layer, "energy_on_object"), get(m, layer, "object_share_of_field")
+    text = f"{spread(mean, error, 1)} points ({share:.1f} % of the energy on {area:.1f} % of the area; {layer})"
+    return Decision(beyond(mean, error, t["errors"]), text, {"difference": mean, "standard_error": error})
+
+
+# -------------------------------------------------------------------------------------------------------------- Figure 7
+
+
+def covered(m: Metrics, t: Thresholds, key: str) -> Decision:
+    """A correlation over positions, beside its control with another image's truth."""
+    names = ("mean", "standard_error", "control", "p_value", "images")
+    mean, error, control, p, images = (get(m, "claims", key, name) for name in names)
+    text = f"{spread(mean, error)} over {images:.0f} images; with another image's {control:.2f} (p = {p:.1e})"
+    fulfilled = mean >= t["correlation"] and mean > control and p < t["p"]
+    return Decision(
+        fulfilled, text, {"correlation": mean, "standard_error": error, "control": control, "p": p, "images": images}
+    )
+
+
+def object_covered(m: Metrics, t: Thresholds) -> Decision:
+    """Fig. 7(d)."""
+    return covered(m, t, "probability_falls_where_the_object_is")
+
+
+def projection_covered(m: Metrics, t: Thresholds) -> Decision:
+    """Fig. 7(b) and (c)."""
+    return covered(m, t, "activity_falls_where_the_projection_is")
+
+
+# --------------------------------------------------------------------------------------------------------- Tables 2 and 3
+
+
+def values_of(m: Metrics, variant: str, error: str = "val_top1_error") -> list[float]:
+    """A row's errors, one a net. Raises Unmeasured where the row was not trained."""
+    index = ("train_top1_error", "val_top1_error", "val_top5_error").index(error)
+    runs = m.get("variants", {}).get(variant, {}).get("runs", {})
+    if not runs:
+        raise Unmeasured(f"{variant} is not trained")
+    return [float(errors[index]) for errors in runs.values()]
+
+
+def gap(m: Metrics, worse: str, better: str, error: str = "val_top1_error") -> tuple[float, float, int]:
+    """Mean error of one row minus another's, its standard error over nets (the rows' nets are independent), and how many
+    nets the smaller row has."""
+    a, b = values_of(m, worse, error), values_of(m, better, error)
+    errors = standard_error(a, f"nets of {worse}"), standard_error(b, f"nets of {better}")
+    return float(np.mean(a) - np.mean(b)), math.hypot(*errors), min(len(a), len(b))
+
+
+def compared(m: Metrics, t: Thresholds, worse: str, better: str) -> Decision:
+    """Whether one row's validation error is above another's."""
+    mean, error, nets = gap(m, worse, better)
+    a, b = np.mean(values_of(m, worse)), np.mean(values_of(m, better))
+    text = f"{spread(mean, error, 1)} points ({a:.1f} % against {b:.1f} %; {nets} nets each)"
+    return Decision(beyond(mean, error, t["errors"]), text, {"difference": mean, "standard_error": error, "nets": nets})
+
+
+def architecture(m: Metrics, t: Thresholds) -> Decision:
+    """Table 3: AlexNet against ZFNet."""
+    return compared(m, t, "alexnet", "zfnet")
+
+
+def wider_middle(m: Metrics, t: Thresholds) -> Decision:
+    """Table 3: layers 3-5 at 512, 1024, 512 maps."""
+    return compared(m, t, "zfnet", "zfnet_maps_512")
+
+
+def depth(m: Metrics, t: Thresholds) -> Decision:
+    """Table 3: AlexNet without layers 3, 4, 6, 7 against its next worst variant."""
+    others = [name for name in m.get("variants", {}) if name.startswith("alexnet") and name != "alexnet_no_3_4_6_7"]
+    if not others:
+        raise Unmeasured("no other variant of AlexNet is trained")
+    worst = max(others, key=lambda name: np.mean(values_of(m, name)))
+    decision = compared(m, t, "alexnet_no_3_4_6_7", worst)
+    return Decision(decision.fulfilled, f"{decision.measured}; next worst: {worst.replace('_', ' ')}", decision.numbers)
+
+
+def wider_top(m: Metrics, t: Thresholds) -> Decision:
+    """Table 3: layers 6 and 7 at 8192 units."""
+    train, train_error, _ = gap(m, "zfnet", "zfnet_fc_8192", "train_top1_error")
+    val, val_error, nets = gap(m, "zfnet", "zfnet_fc_8192")
+    text = f"training {spread(train, train_error, 1)}, validation {spread(val, val_error, 1)} points ({nets} nets each)"
+    fulfilled = beyond(train, train_error, t["errors"]) and not beyond(val, val_error, t["errors"])
+    numbers = {
+        "training": train,
+        "training_error": train_error,
+        "validation": val,
+        "validation_error": val_error,
+        "nets": nets,
+    }
+    return Decision(fulfilled, text, numbers)
+
+
+def averaging(m: Metrics, t: Thresholds) -> Decision:
+    """Table 2: the average of several nets' softmax outputs against the nets themselves."""
+    averages = [name for name in m.get("runs", {}) if name.startswith("average of ")]
+    if not averages:
+        raise Unmeasured("no average of several nets; give zfrepro evaluate runs=[a,b,c]")
+    together = get(m, "runs", averages[0], "val_top1_error")
+    members = m.get("averaged") or [name for name in m["runs"] if name not in averages]
+    singles = [get(m, "runs", name, "val_top1_error") for name in members]
+    mean, error = float(np.mean(singles)) - together, standard_error(singles, "nets")
+    text = f"{spread(mean, error, 1)} points (mean of {len(singles)}: {np.mean(singles):.1f} %, their average {together:.1f} %)"
+    return Decision(
+        beyond(mean, error, t["errors"]), text, {"difference": mean, "standard_error": error, "nets": len(singles)}
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- Tables 4 and 7
+
+
+def transfer(m: Metrics, t: Thresholds) -> Decision:
+    """Table 4: pre-trained minus from scratch, fold by fold, at 15 and at 30 images per class."""
+    gaps = {}
+    for size in ("15", "30"):
+        pair = [m.get(kind, {}).get(size, {}).get("folds") for kind in ("pretrained", "scratch")]
+        if not pair[0] or not pair[1]:
+            raise Unmeasured(f"pre-trained and from scratch at {size} images per class are needed")
+        gaps[size] = np.subtract(*pair)
+    few, many = float(gaps["15"].mean()), float(gaps["30"].mean())
+    errors = [standard_error(list(values), "folds") for values in gaps.values()]
+    more, error = few - many, math.hypot(*errors)
+    text = f"{spread(few, errors[0], 1)} points at 15, {spread(many, errors[1], 1)} at 30 ({len(gaps['15'])} folds)"
+    numbers = {"gap_15": few, "gap_15_error": errors[0], "gap_30": many, "gap_30_error": errors[1]}
+    return Decision(few >= t["points"] and beyond(more, error, t["errors"]), text, numbers)
+
+
+DECISIONS: dict[str, Callable[[Metrics, Thresholds], Decision]] = {
+    "parts_exaggerated": parts_exaggerated,
+    "object_covered": object_covered,
+    "projection_covered": projection_covered,
+    "architecture": architecture,
+    "averaging": averaging,
+    "depth": depth,
+    "wider_middle": wider_middle,
+    "wider_top": wider_top,
+    "transfer": transfer,
+}

@@ -1,0 +1,196 @@
+"""`zfrepro report`: everything that a run has measured, on one page, and the verdicts on the paper's claims as data."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zfrepro import __version__, paper
+from zfrepro.artifacts import load_checkpoint, provenance, read_json, shown, write_json, write_text
+from zfrepro.config import ReportConfig, TrainConfig, UserError, nearest
+from zfrepro.report import page
+from zfrepro.report.claims import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, Finding, judge_all
+from zfrepro.run import load_config
+
+
+def report(config: ReportConfig) -> None:
+    """Write `report/index.html` and `report/claims.json`. Raises UserError where there is no such run."""
+    started, folder = time.monotonic(), config.folder
+    if not folder.is_dir():
+        runs = sorted(path.parent.name for path in folder.parent.glob("*/train"))
+        raise UserError(
+            f"run={config.run}: no such run in {shown(folder.parent)}{nearest(config.run, runs)}; "
+            f"train it with `zfrepro train run={config.run}`"
+        )
+    findings = judge_all(read_metrics(folder))
+    tally = [
+        (verdict, sum(f.verdict == verdict for f in findings)) for verdict in (REPRODUCED, NOT_REPRODUCED, NOT_MEASURED)
+    ]
+    html = page.render(
+        run=describe(folder, config.run),
+        claims=[claim_row(finding, config.run) for finding in findings],
+        tally=tally,
+        sections=page.read_sections(folder, config.run),
+        written=time.strftime("%d %B %Y, %H:%M"),
+        version=__version__,
+    )
+    out = folder / "report"
+    write_text(out / "index.html", html)
+    origin = provenance(config, None, time.monotonic() - started)
+    write_json(
+        out / "claims.json",
+        {"claims": [claim_data(f, config.run) for f in findings], "tally": dict(tally), "provenance": origin},
+    )
+    for finding in findings:
+        print(f"  {finding.verdict:<14}  {finding.claim.sentence}")
+    print(
+        f"wrote {shown(out / 'index.html')} ({len(html.encode()) / 1e6:.1f} MB) and claims.json: "
+        + ", ".join(f"{count} {verdict}" for verdict, count in tally)
+    )
+
+
+def read_metrics(folder: Path) -> dict[str, dict[str, Any] | None]:
+    """The metrics of every figure and table, None where it was not made or cannot be read."""
+    found: dict[str, dict[str, Any] | None] = {}
+    for item in paper.ITEMS:
+        path = folder / item.folder / "metrics.json"
+        try:
+            found[item.id] = read_json(path) if path.exists() else None
+        except UserError as error:
+            print(error)
+            found[item.id] = None
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------------- claims
+
+
+def item_of(finding: Finding) -> paper.Item:
+    """The figure or table that decides a claim."""
+    return next(item for item in paper.ITEMS if item.id == finding.claim.item)
+
+
+def claim_row(finding: Finding, run: str) -> dict[str, Any]:
+    """A row of the page's first table."""
+    claim, item = finding.claim, item_of(finding)
+    open_question = finding.verdict == NOT_MEASURED
+    return {
+        "id": claim.id,
+        "item": item.id,
+        "place": item.title,
+        "sentence": claim.sentence,
+        "statistic": claim.statistic,
+        "threshold": claim.threshold,
+        "reason": claim.reason,
+        "verdict": finding.verdict,
+        "measured": "" if open_question else finding.measured,
+        "why": (finding.measured or "not measured yet") if open_question else "",
+        "command": f"zfrepro {item.command} run={run}" if open_question else "",
+    }
+
+
+def claim_data(finding: Finding, run: str) -> dict[str, Any]:
+    """An entry of claims.json."""
+    row = claim_row(finding, run)
+    return {
+        "id": row["id"],
+        "item": row["item"],
+        "claim": row["sentence"],
+        "statistic": row["statistic"],
+        "threshold": row["threshold"],
+        "thresholds": dict(finding.claim.thresholds),
+        "reason": row["reason"],
+        "verdict": row["verdict"],
+        "measured": row["measured"] or f"{row['why']}: run {row['command']}",
+        "numbers": finding.numbers,
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------- the run
+
+
+@dataclass
+class Run:
+    """The network on the page."""
+
+    name: str
+    command: str
+    sentence: str = ""
+    pictures: list[page.Picture] = field(default_factory=list)
+    tables: list[page.Table] = field(default_factory=list)
+    facts: list[tuple[str, str]] = field(default_factory=list)
+
+
+def describe(folder: Path, name: str) -> Run:
+    """The network and its training; without `facts` where it is not trained."""
+    run = Run(name, f"zfrepro train run={name}")
+    checkpoint = folder / "train" / "checkpoints" / "best.pt"
+    if not checkpoint.exists():
+        return run
+    try:
+        config, state = load_config(folder), load_checkpoint(checkpoint)
+    except UserError as error:
+        print(error)
+        return run
+    count = sum(tensor.numel() for tensor in state["model"].values())
+    lines = folder / "train" / "metrics.jsonl"
+    epochs = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
+    classes = f"{len(state['class_names'])} classes of the {config.data.name.replace('_', ' ')} data set at {config.data.size} px"
+    run.sentence = f"{config.model.name}, {count / 1e6:.1f} million weights, {classes}."
+    run.facts = [("Model", config.model.name), ("Weights", f"{count:,}"), ("Data", classes), ("Recipe", recipe(config))]
+    if epochs:
+        best = min(epochs, key=lambda line: line["val_top1_error"])
+        run.sentence += f" Validation error {best['val_top1_error']:.1f} % top-1, {best['val_top5_error']:.1f} % top-5."
+        run.facts += [("Epochs", str(epochs[-1]["epoch"])), ("Took", page.duration(epochs[-1]["seconds"]))]
+    run.tables = [layer_table(config)]
+    run.pictures = [
+        page.picture(path, f"{text} of the run {name}")
+        for path, text in (
+            (folder / "train" / "curves.png", "Training curves"),
+            (folder / "train" / "filters.png", "First-layer filters"),
+        )
+        if path.exists()
+    ]
+    run.command = f"zfrepro train preset={config.preset} run={name}"
+    return run
+
+
+def recipe(config: TrainConfig) -> str:
+    """The training in a line."""
+    radius = "off" if config.renorm_radius is None else f"{config.renorm_radius:g}"
+    return (
+        f"{config.epochs} epochs, batches of {config.batch_size}, learning rate {config.lr:g} ({config.schedule}), "
+        f"filters kept within an RMS of {radius}"
+    )
+
+
+def layer_table(config: TrainConfig) -> page.Table:
+    """Figure 3 as a table."""
+    columns = [
+        "layer",
+        "kind",
+        "maps or units",
+        "kernel",
+        "stride",
+        "padding",
+        "pool",
+        "contrast normalisation",
+        "dropout",
+    ]
+    rows: list[Sequence[str]] = []
+    for number, layer in enumerate(config.model.layers, 1):
+        if number in config.model.remove:
+            continue
+        width = round((layer.maps or layer.units) * config.model.scale.get(number, 1))
+        if layer.kind == "fc":
+            rows.append([str(number), layer.kind, str(width), "", "", "", "", "", f"{layer.dropout:g}"])
+            continue
+        pool = f"{layer.pool} x {layer.pool} / {layer.pool_stride}" if layer.pool else ""
+        norm = "" if layer.norm == "none" else layer.norm.replace("_", " ")
+        sizes = [str(width), str(layer.kernel), str(layer.stride), str(layer.padding)]
+        rows.append([str(number), layer.kind, *sizes, pool, norm, ""])
+    return page.make_table("Figure 3: the layers", columns, rows, "")
