@@ -236,6 +236,13 @@ class Windows:
     activations: Tensor  # (U,) the values that were sent down
     input_size: int
 
+    @classmethod
+    def join(cls, parts: Sequence[Windows]) -> Windows:
+        """Several of the same layer, one after the other."""
+        rows, columns = ([start for part in parts for start in getattr(part, name)] for name in ("rows", "columns"))
+        pixels, activations = torch.cat([p.pixels for p in parts]), torch.cat([p.activations for p in parts])
+        return cls(pixels, rows, columns, activations, parts[0].input_size)
+
     def on_images(self) -> Tensor:
         """On whole images: (U, channels, S, S), zero outside the windows."""
         source = Frame(self.rows, self.columns, self.pixels.shape[-1], self.input_size)

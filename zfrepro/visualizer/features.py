@@ -1,0 +1,220 @@
+"""`zfrepro visualize`: what excites each feature map, projected to pixels (paper, section 4, Fig. 2).
+
+`layer<l>.npz`, for M maps with their n strongest images each, strongest first; f px: side of the shown squares (the
+receptive field, or the network's input where that is smaller):
+    maps (M,) numbers of the maps; layer; activations (M, n) float32
+    images (M, n) int64: rows of the split; files (M, n): their names; labels (M, n); units (M, n, 2): row, column
+    boxes (M, n, 4) int16: y0, x0, y1, x1 of the receptive field in the network's input, clipped at its border, half-open
+    corners (M, n, 2) int16: y, x of the shown square's corner in the network's input (negative: it hangs over)
+    projections (M, n, f, f, 3) float32, both signs, in the units of the network's input; zero beyond the border
+    patches (M, n, f, f, 3) uint8: the same square of the image, grey (128) beyond the border
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from zfrepro import artifacts
+from zfrepro.config import UserError, VisualizeConfig, require, require_layer
+from zfrepro.figures.features import draw_features
+from zfrepro.models.deconvnet import Rules
+from zfrepro.models.table import conv_ops, receptive_box, receptive_field
+from zfrepro.models.window import Windows, project_windows
+from zfrepro.run import TrainedRun, open_run
+from zfrepro.search import Top, top_images
+
+UNITS_AT_ONCE = 256
+TRUTH_MAPS = 48  # maps a layer on which the energy on objects is measured
+
+
+@dataclass(frozen=True)
+class Page:
+    """The strongest units of some maps of a layer; see the module's docstring for shapes."""
+
+    layer: int
+    maps: np.ndarray
+    activations: np.ndarray
+    images: np.ndarray
+    units: np.ndarray
+    boxes: np.ndarray
+    corners: np.ndarray
+    projections: np.ndarray
+    patches: np.ndarray
+
+
+def visualize(config: VisualizeConfig) -> None:
+    """Write `fig2_features/layer<l>.png` and `.npz` for the layer, or for all convolutional layers."""
+    run = open_run(config)
+    layers = chosen_layers(config.layer, run.network.conv_layers)
+    for layer in layers:
+        own = config_of_layer(config, layer)
+        out = artifacts.open_output(config.folder / "fig2_features", own, run.checkpoint_hash, part=f"layer{layer}")
+        if out is None:
+            continue
+        top = top_images(run, config.split, config.num_images)[layer]
+        maps = chosen_maps(top, config.maps, config.num_maps, config.seed, layer)
+        rules = Rules(config.unpool, config.norm)
+        page = page_of(run, config.split, layer, top, maps, rules)
+        split = run.data.train if config.split == "train" else run.data.val
+        names = np.array([[split.files[row] for row in rows] for rows in page.images], dtype=np.str_)
+        out.arrays(f"layer{layer}.npz", **vars(page), labels=split.labels[page.images], files=names)
+        what = f"{config.run}, layer {layer}: strongest {config.num_images} {config.split} images of {len(maps)} maps"
+        out.figure(f"layer{layer}.png", draw_features(page.maps, page.activations, page.projections, page.patches, what))
+        out.done(measure(run, config, layer, top, rules))
+
+
+def config_of_layer(config: VisualizeConfig, layer: int) -> VisualizeConfig:
+    """What a layer's page depends on: the same page whether made alone or with the others."""
+    fields = {**vars(config), "layer": str(layer)}
+    return VisualizeConfig(**fields)
+
+
+def chosen_layers(layer: str, present: list[int]) -> list[int]:
+    """'all' or a layer's number. Raises UserError for what the network does not have."""
+    if layer == "all":
+        return present
+    if not layer.isdigit():
+        raise UserError(f"layer={layer}: must be all or one of {', '.join(map(str, present))}")
+    require_layer("layer", int(layer), present)
+    return [int(layer)]
+
+
+def chosen_maps(top: Top, maps: list[int], num_maps: int, seed: int, layer: int) -> np.ndarray:
+    """The asked maps, or `num_maps` random live ones in rising order. Raises UserError where there are none such."""
+    count = len(top.values)
+    for number in maps:
+        require("maps", number, 0 <= number < count, f"between 0 and {count - 1}, the maps of layer {layer}")
+    if maps:
+        return np.array(maps)
+    live = top.live
+    if not len(live):
+        raise UserError(f"layer={layer}: all {count} maps are dead (no image excites them); train the run for longer")
+    return np.sort(np.random.default_rng([seed, layer]).permutation(live)[:num_maps])
+
+
+# ------------------------------------------------------------------------------------------------------------ one page
+
+
+def project_top(run: TrainedRun, split: str, layer: int, top: Top, maps: np.ndarray, rules: Rules) -> Windows:
+    """Projections of the strongest units of `maps`, map by map, strongest first."""
+    images = (run.data.train if split == "train" else run.data.val).images
+    rows, units = top.images[maps].ravel(), top.units(maps)
+    parts: list[Windows] = []
+    bar = tqdm(total=len(rows), desc=f"layer {layer}", unit="projection", disable=None, leave=False)
+    for start in range(0, len(rows), UNITS_AT_ONCE):
+        needed, which = np.unique(rows[start : start + UNITS_AT_ONCE], return_inverse=True)
+        inputs = run.inputs(images[needed])
+        parts.append(project_windows(run.network, inputs, layer, units[start : start + UNITS_AT_ONCE], which, rules))
+        bar.update(len(which))
+    bar.close()
+    return Windows.join(parts)
+
+
+def page_of(run: TrainedRun, split: str, layer: int, top: Top, maps: np.ndarray, rules: Rules) -> Page:
+    """Projections and patches of the strongest units of `maps`."""
+    windows, crops = project_top(run, split, layer, top, maps, rules), None
+    images = top.images[maps]
+    field, size = receptive_field(conv_ops(run.network.layers, layer)), run.network.input_size
+    units = np.stack([top.rows[maps], top.columns[maps]], axis=-1)
+    side = min(field.size, size)
+    corners = field.start + units * field.stride if field.size < size else np.zeros_like(units)
+    boxes = [receptive_box(conv_ops(run.network.layers, layer), int(y), int(x), size) for y, x in units.reshape(-1, 2)]
+    source = (run.data.train if split == "train" else run.data.val).images
+    crops = run.crops(source[images.ravel()]).numpy()
+    flat = corners.reshape(-1, 2)
+    patches = np.stack([cut(crop, corner, side, 128) for crop, corner in zip(crops, flat)])
+    patches = np.stack([blank_outside(p, c, box) for p, c, box in zip(patches, flat, boxes)])
+    projections = np.stack([cut_window(windows, i, corner, side) for i, corner in enumerate(flat)])
+    shape = (*images.shape, side, side, 3)
+    return Page(
+        layer=layer,
+        maps=maps,
+        activations=top.values[maps],
+        images=images,
+        units=units,
+        boxes=np.array(boxes, dtype=np.int16).reshape(*images.shape, 4),
+        corners=corners.astype(np.int16),
+        projections=projections.reshape(shape),
+        patches=patches.reshape(shape),
+    )
+
+
+def cut(image: np.ndarray, corner: np.ndarray, side: int, fill: float) -> np.ndarray:
+    """The square of `side` whose corner is at (y, x) of image (H, W, C), `fill` beyond its edges."""
+    square = np.full((side, side, image.shape[2]), fill, dtype=image.dtype)
+    y, x = int(corner[0]), int(corner[1])
+    inside = image[max(0, y) : max(0, y + side), max(0, x) : max(0, x + side)]
+    top, left = max(0, -y), max(0, -x)
+    square[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
+    return square
+
+
+def blank_outside(patch: np.ndarray, corner: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+    """Grey where the shown square holds pixels that the unit does not see (where its field outgrows the input)."""
+    y0, x0, y1, x1 = (value - int(corner[i % 2]) for i, value in enumerate(box))
+    seen = np.full_like(patch, 128)
+    seen[y0:y1, x0:x1] = patch[y0:y1, x0:x1]
+    return seen
+
+
+def cut_window(windows: Windows, index: int, corner: np.ndarray, side: int) -> np.ndarray:
+    """One projection on the shown square: (side, side, channels)."""
+    pixels = windows.pixels[index].permute(1, 2, 0).cpu().numpy()
+    return cut(pixels, corner - np.array([windows.rows[index], windows.columns[index]]), side, 0)
+
+
+# ------------------------------------------------------------------------------------------------------------- numbers
+
+
+def measure(run: TrainedRun, config: VisualizeConfig, layer: int, top: Top, rules: Rules) -> dict[str, Any]:
+    """Dead maps, how alike the strongest images of a map are, and on the embedded data set where the energy falls."""
+    split = run.data.train if config.split == "train" else run.data.val
+    live = top.live
+    labels = split.labels[top.images[live]]
+    purity = [np.bincount(row).max() / len(row) for row in labels]
+    chance = np.random.default_rng(config.seed).choice(split.labels, (1000, labels.shape[1]))
+    found: dict[str, Any] = {
+        "maps": len(top.values),
+        "dead_maps": int(len(top.values) - len(live)),
+        "same_class": 100 * float(np.mean(purity)),  # mean share of a map's strongest images in their commonest class
+        "same_class_by_chance": 100 * float(np.mean([np.bincount(row).max() / len(row) for row in chance])),
+    }
+    if split.truth is not None and len(live):
+        chosen = np.random.default_rng([config.seed, layer]).permutation(live)[:TRUTH_MAPS]
+        found |= energy_on_objects(run, config.split, layer, top, np.sort(chosen), rules)
+    return found
+
+
+def energy_on_objects(
+    run: TrainedRun, split: str, layer: int, top: Top, maps: np.ndarray, rules: Rules
+) -> dict[str, float]:
+    """In percent: how much of a projection's energy (sum of squares) falls on the object's mask, against the mask's
+    share of the area that the unit sees; means over units, and the standard error of their difference over maps."""
+    truth = (run.data.train if split == "train" else run.data.val).truth
+    assert truth is not None
+    windows = project_top(run, split, layer, top, maps, rules)
+    energy = windows.pixels.square().sum(1).cpu().numpy()  # (U, w, w)
+    size, ops = run.network.input_size, conv_ops(run.network.layers, layer)
+    start = (run.data.size - size) // 2
+    masks = truth.masks[top.images[maps].ravel(), start : start + size, start : start + size].astype(np.float32) / 255
+    shares = []
+    for unit, (own, mask) in enumerate(zip(energy, masks)):
+        corner = np.array([windows.rows[unit], windows.columns[unit]])
+        under = cut(mask[..., None], corner, own.shape[0], 0)[..., 0]
+        _, row, column = top.units(maps)[unit]
+        y0, x0, y1, x1 = receptive_box(ops, int(row), int(column), size)
+        total = float(own.sum())
+        shares.append((float((own * under).sum()) / total if total else np.nan, float(mask[y0:y1, x0:x1].mean())))
+    by_map = np.nanmean(np.array(shares).reshape(len(maps), -1, 2), axis=1) * 100
+    difference = by_map[:, 0] - by_map[:, 1]
+    return {
+        "energy_on_object": float(by_map[:, 0].mean()),
+        "object_share_of_field": float(by_map[:, 1].mean()),
+        "energy_minus_share": float(difference.mean()),
+        "energy_minus_share_error": float(difference.std(ddof=1) / np.sqrt(len(maps))) if len(maps) > 1 else 0.0,
+        "object_share_of_image": 100 * float(masks.mean()),
+    }
