@@ -111,10 +111,10 @@ CLAIMS = (
     Claim(
         "small_changes", "fig5",
         "A small transformation of the image changes the first layer dramatically and the top layer little",
-        "relative distance of the feature vectors for the smallest step: layer 1 over layer 7, mean over images",
-        "above 1 by at least {errors} standard errors, for translation and for scale",
+        "distance of the feature vectors relative to their norm for the smallest step, mean over images: layer 1 minus layer 7",
+        "above 0 by at least {errors} standard errors, for translation and for scale",
         ERRORS,
-        "A ratio of 1 would mean that the layers between absorb nothing. Rotation is not claimed.",
+        "No difference would mean that the layers between absorb nothing. Rotation is not claimed.",
     ),
     Claim(
         "quasi_linear", "fig5",
@@ -128,8 +128,8 @@ CLAIMS = (
     Claim(
         "stability", "fig5",
         "The output is stable under translation and scaling, and not under rotation",
-        "mean loss of the true class's probability over the transformation's range, as a share of the clean probability (percent)",
-        "below {half} for translation and for scale, above {half} for rotation",
+        "the true class's mean probability over the transformation's range, as a share of the untouched image's (percent)",
+        "above {half} for translation and for scale, below {half} for rotation",
         {"half": 50},
         "Stable: the network keeps more than half of its certainty over the range; not stable: it loses more than half.",
     ),

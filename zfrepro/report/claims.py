@@ -1,7 +1,7 @@
 """What the measurements say about the paper's claims: pure functions of the experiments' `metrics.json`.
 
-`paper.CLAIMS` states each claim with its threshold; here is the function that applies it. A decision takes the metrics of the
-claim's experiment and the claim's thresholds and returns what was measured and whether the rule is fulfilled.
+`paper.CLAIMS` states each claim with its threshold; here is the function that applies it. A decision takes the metrics
+of the claim's experiment and the claim's thresholds and returns what was measured and whether the rule is fulfilled.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def judge_all(metrics: Mapping[str, Metrics | None]) -> list[Finding]:
     return [judge(claim, metrics.get(claim.item)) for claim in paper.CLAIMS]
 
 
-# ------------------------------------------------------------------------------------------------------------- reading
+# -------------------------------------------------------------------------------------------------------------- reading
 
 
 def get(metrics: Metrics, *path: str) -> float:
@@ -92,7 +92,7 @@ def standard_error(values: Sequence[float], what: str) -> float:
     return float(np.std(values, ddof=1) / math.sqrt(len(values)))
 
 
-# ----------------------------------------------------------------------------------------------------- Figures 2, 4, 6
+# ------------------------------------------------------------------------------------------------------ Figures 2, 4, 6
 
 
 def parts_exaggerated(m: Metrics, t: Thresholds) -> Decision:
@@ -104,7 +104,71 @@ def parts_exaggerated(m: Metrics, t: Thresholds) -> Decision:
     return Decision(beyond(mean, error, t["errors"]), text, {"difference": mean, "standard_error": error})
 
 
-# -------------------------------------------------------------------------------------------------------------- Figure 7
+def convergence(m: Metrics, t: Thresholds) -> Decision:
+    """Fig. 4: the lowest two layers against the highest two, over the first half of training."""
+    names = ("difference", "difference_error", "lower_layers", "upper_layers")
+    mean, error, lower, upper = (get(m, "first_half", name) for name in names)
+    text = f"{spread(mean, error)} (lower layers {lower:.2f}, upper {upper:.2f})"
+    numbers = {"difference": mean, "standard_error": error, "lower": lower, "upper": upper}
+    return Decision(beyond(mean, error, t["errors"]), text, numbers)
+
+
+# ------------------------------------------------------------------------------------------------------------ Figure 5
+
+
+CLAIMED = ("translation", "scale")  # the transformations under which the paper finds the network stable
+
+
+def first_and_last(m: Metrics) -> tuple[str, str]:
+    """The layers that Fig. 5 compares: 'layer1', 'layer7'."""
+    layers = m.get("layers") or []
+    if len(layers) < 2:
+        raise Unmeasured("two layers are needed")
+    return f"layer{layers[0]}", f"layer{layers[-1]}"
+
+
+def small_changes(m: Metrics, t: Thresholds) -> Decision:
+    """Fig. 5, columns 2 and 3, at the smallest step."""
+    first, last = first_and_last(m)
+    root = math.sqrt(get(m, "claims", "images"))
+    parts, fulfilled = [], True
+    numbers: dict[str, float] = {}
+    for kind in CLAIMED:
+        key = "relative_distance_small_step"
+        low, high = (get(m, "claims", kind, f"{layer}_{key}") for layer in (first, last))
+        error = math.hypot(*(get(m, "claims", kind, f"{layer}_{key}_std") / root for layer in (first, last)))
+        fulfilled &= beyond(low - high, error, t["errors"])
+        parts.append(f"{kind} {spread(low - high, error)} ({low:.2f} against {high:.2f})")
+        numbers |= {f"{kind}_difference": low - high, f"{kind}_error": error}
+    return Decision(fulfilled, ", ".join(parts), numbers)
+
+
+def quasi_linear(m: Metrics, t: Thresholds) -> Decision:
+    """Fig. 5, column 3: image by image."""
+    _, last = first_and_last(m)
+    parts: list[str] = []
+    numbers: dict[str, float] = {}
+    for kind in CLAIMED:
+        mean = numbers[kind] = get(m, "claims", kind, f"{last}_linearity_r2_single_images")
+        std = numbers[f"{kind}_std"] = get(m, "claims", kind, f"{last}_linearity_r2_single_images_std")
+        curve = get(m, "claims", kind, f"{last}_linearity_r2")
+        parts.append(f"{kind} {mean:.2f} (standard deviation {std:.2f} over images; of the mean curve {curve:.2f})")
+    return Decision(all(numbers[kind] >= t["r2"] for kind in CLAIMED), ", ".join(parts), numbers)
+
+
+def stability(m: Metrics, t: Thresholds) -> Decision:
+    """Fig. 5, column 4."""
+    parts, kept = [], {}
+    for kind in (*CLAIMED, "rotation"):
+        kept[kind] = get(m, "claims", kind, "probability_kept_percent")
+        loss = get(m, "claims", kind, "probability_loss_points")
+        error = get(m, "claims", kind, "probability_loss_points_standard_error")
+        parts.append(f"{kind} {kept[kind]:.0f} % (loses {spread(loss, error, 1)} points)")
+    fulfilled = all(kept[kind] > t["half"] for kind in CLAIMED) and kept["rotation"] < t["half"]
+    return Decision(fulfilled, ", ".join(parts), kept)
+
+
+# ------------------------------------------------------------------------------------------------------------- Figure 7
 
 
 def covered(m: Metrics, t: Thresholds, key: str) -> Decision:
@@ -128,7 +192,7 @@ def projection_covered(m: Metrics, t: Thresholds) -> Decision:
     return covered(m, t, "activity_falls_where_the_projection_is")
 
 
-# --------------------------------------------------------------------------------------------------------- Tables 2 and 3
+# ------------------------------------------------------------------------------------------------------- Tables 2 and 3
 
 
 def values_of(m: Metrics, variant: str, error: str = "val_top1_error") -> list[float]:
@@ -141,8 +205,8 @@ def values_of(m: Metrics, variant: str, error: str = "val_top1_error") -> list[f
 
 
 def gap(m: Metrics, worse: str, better: str, error: str = "val_top1_error") -> tuple[float, float, int]:
-    """Mean error of one row minus another's, its standard error over nets (the rows' nets are independent), and how many
-    nets the smaller row has."""
+    """Mean error of one row minus another's, its standard error over nets (the rows' nets are independent), and how
+    many nets the smaller row has."""
     a, b = values_of(m, worse, error), values_of(m, better, error)
     errors = standard_error(a, f"nets of {worse}"), standard_error(b, f"nets of {better}")
     return float(np.mean(a) - np.mean(b)), math.hypot(*errors), min(len(a), len(b))
@@ -201,13 +265,14 @@ def averaging(m: Metrics, t: Thresholds) -> Decision:
     members = m.get("averaged") or [name for name in m["runs"] if name not in averages]
     singles = [get(m, "runs", name, "val_top1_error") for name in members]
     mean, error = float(np.mean(singles)) - together, standard_error(singles, "nets")
-    text = f"{spread(mean, error, 1)} points (mean of {len(singles)}: {np.mean(singles):.1f} %, their average {together:.1f} %)"
+    single = f"mean of {len(singles)}: {np.mean(singles):.1f} %"
+    text = f"{spread(mean, error, 1)} points ({single}, their average {together:.1f} %)"
     return Decision(
         beyond(mean, error, t["errors"]), text, {"difference": mean, "standard_error": error, "nets": len(singles)}
     )
 
 
-# --------------------------------------------------------------------------------------------------------- Tables 4 and 7
+# ------------------------------------------------------------------------------------------------------- Tables 4 and 7
 
 
 def transfer(m: Metrics, t: Thresholds) -> Decision:
@@ -228,6 +293,10 @@ def transfer(m: Metrics, t: Thresholds) -> Decision:
 
 DECISIONS: dict[str, Callable[[Metrics, Thresholds], Decision]] = {
     "parts_exaggerated": parts_exaggerated,
+    "convergence": convergence,
+    "small_changes": small_changes,
+    "quasi_linear": quasi_linear,
+    "stability": stability,
     "object_covered": object_covered,
     "projection_covered": projection_covered,
     "architecture": architecture,

@@ -95,7 +95,7 @@ def render(**values: Any) -> str:
     return environment.get_template("page.html.j2").render(**values)
 
 
-# ------------------------------------------------------------------------------------------------------------- sections
+# ------ sections
 
 
 def read_sections(folder: Path, run: str) -> list[Section]:
@@ -175,7 +175,7 @@ def duration(seconds: float) -> str:
 
 
 def optional(make: Callable[[Any], dict[str, Any] | None], path: Path) -> dict[str, Any] | None:
-    """A panel, or None where its file is missing or not what it should be (the section's picture is there all the same)."""
+    """A panel, or None where its file is missing or not what it should be (the picture is there all the same)."""
     try:
         with np.load(path) as arrays:
             return make(arrays)
@@ -186,7 +186,7 @@ def optional(make: Callable[[Any], dict[str, Any] | None], path: Path) -> dict[s
         return None
 
 
-# --------------------------------------------------------------------------------------------------------------- tables
+# -------- tables
 
 
 def read_table(path: Path, item: paper.Item) -> Table:
@@ -217,11 +217,11 @@ def make_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
     made = []
     for row in rows:
         cells = []
-        for text, is_number, digits in zip(row, numeric, formats):
+        for text, is_number, digits in zip(row, numeric, formats, strict=True):
             value = number(text) if is_number and text else None
             cells.append(Cell(text if value is None else f"{value:,.{digits}f}", value))
         made.append(Row(cells, any(text.lower().startswith("ours") for text in row)))
-    heads = [Column(name.replace("_", " "), is_number) for name, is_number in zip(columns, numeric)]
+    heads = [Column(name.replace("_", " "), is_number) for name, is_number in zip(columns, numeric, strict=True)]
     return Table(title, heads, made, notes)
 
 
@@ -241,7 +241,7 @@ def decimals(values: Sequence[float]) -> int:
     return 3 if max(map(abs, values)) < 2 else 1
 
 
-# ------------------------------------------------------------------------------------------------------------- pictures
+# ------ pictures
 
 
 def picture(path: Path, alt: str) -> Picture:
@@ -273,7 +273,7 @@ def bytes_of(values: np.ndarray) -> np.ndarray:
     return np.rint(255 * values).astype(np.uint8)
 
 
-# --------------------------------------------------------------------------------------------- Figure 2: layers and maps
+# -------------------------------------------------------------------------------------------- Figure 2: layers and maps
 
 
 def feature_panels(folder: Path) -> list[dict[str, Any]]:
@@ -315,7 +315,7 @@ def block_pair(blocks: Sequence[np.ndarray], gap: int) -> np.ndarray:
     tile = blocks[0].shape[1]
     side = 3 * tile + 2 * gap
     canvas = np.zeros((side, 2 * side + 3 * gap, 4), np.uint8)
-    for block, left in zip(blocks, (0, side + 3 * gap)):
+    for block, left in zip(blocks, (0, side + 3 * gap), strict=True):
         for i, image in enumerate(block[:9]):
             y, x = i // 3 * (tile + gap), left + i % 3 * (tile + gap)
             canvas[y : y + tile, x : x + tile, :3] = image
@@ -325,18 +325,32 @@ def block_pair(blocks: Sequence[np.ndarray], gap: int) -> np.ndarray:
 
 def significant(values: np.ndarray, digits: int) -> list[Any]:
     """An array as nested lists of numbers with so many significant digits: a page of text, not of noise."""
-    return np.vectorize(lambda value: float(f"{value:.{digits}g}"), otypes=[float])(values).tolist()  # type: ignore[no-any-return]
+    return np.vectorize(lambda value: float(f"{value:.{digits}g}"), otypes=[float])(values).tolist()
 
 
-# --------------------------------------------------------------------------------------------------- Figure 4: evolution
+# -------------------------------------------------------------------------------------------------- Figure 4: evolution
 
 
-def evolution_panel(arrays: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
+def evolution_panel(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """For each layer one picture, maps down and epochs across, through which the page's slider moves."""
-    raise KeyError("epochs")
+    epochs = arrays["epochs"].tolist()
+    layers = []
+    for layer in sorted(int(name.removeprefix("projections_")) for name in arrays if name.startswith("projections_")):
+        projections, images = arrays[f"projections_{layer}"], arrays[f"images_{layer}"]  # (R, E, f, f, 3), (R, E)
+        rows, count, side = projections.shape[:3]
+        shown = np.stack([bytes_of(symmetric(one)) for row in projections for one in row]).reshape(projections.shape)
+        sheet = shown.transpose(0, 2, 1, 3, 4).reshape(rows * side, count * side, 3)
+        jumps = np.concatenate([np.zeros((rows, 1), bool), images[:, 1:] != images[:, :-1]], axis=1)
+        frames = [
+            {"map": number, "row": 100 * i / max(1, rows - 1), "jumps": "".join(map(str, jumps[i].astype(int)))}
+            for i, number in enumerate(arrays[f"maps_{layer}"].tolist())
+        ]
+        uri = pixels_uri(sheet, lossless=side <= 24)
+        layers.append({"layer": layer, "uri": uri, "frames": frames, "zoom_x": 100 * count, "zoom_y": 100 * rows})
+    return {"data": {"epochs": epochs}, "layers": layers}
 
 
-# --------------------------------------------------------------------------------------------------- Figure 7: occlusion
+# -------------------------------------------------------------------------------------------------- Figure 7: occlusion
 
 
 def occlusion_panel(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -348,7 +362,7 @@ def occlusion_panel(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     }
     images = []
     for i in range(len(arrays["images"])):
-        image = {name: significant(values[name][i].ravel(), 5) for name in fields}
+        image: dict[str, Any] = {name: significant(values[name][i].ravel(), 5) for name in fields}
         image |= {
             "top_class": values["top_class"][i].ravel().tolist(),
             "label": int(values["labels"][i]),
@@ -369,6 +383,8 @@ def occlusion_panel(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         },
         "thumbnails": [
             {"uri": pixels_uri(image), "name": f"{names[label]} ({name})"}
-            for image, label, name in zip(arrays["images"], arrays["labels"].tolist(), arrays["names"].tolist())
+            for image, label, name in zip(
+                arrays["images"], values["labels"].tolist(), arrays["names"].tolist(), strict=True
+            )
         ],
     }

@@ -110,7 +110,7 @@ def claim_data(finding: Finding, run: str) -> dict[str, Any]:
     }
 
 
-# ---------------------------------------------------------------------------------------------------------------- the run
+# -------------------------------------------------------------------------------------------------------------- the run
 
 
 @dataclass
@@ -139,7 +139,8 @@ def describe(folder: Path, name: str) -> Run:
     count = sum(tensor.numel() for tensor in state["model"].values())
     lines = folder / "train" / "metrics.jsonl"
     epochs = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
-    classes = f"{len(state['class_names'])} classes of the {config.data.name.replace('_', ' ')} data set at {config.data.size} px"
+    data = config.data
+    classes = f"{len(state['class_names'])} classes of the {data.name.replace('_', ' ')} data set at {data.size} px"
     run.sentence = f"{config.model.name}, {count / 1e6:.1f} million weights, {classes}."
     run.facts = [("Model", config.model.name), ("Weights", f"{count:,}"), ("Data", classes), ("Recipe", recipe(config))]
     if epochs:
