@@ -1,13 +1,15 @@
 """Timings behind the numbers in the README. Each sub-command compares ours with a plain baseline in one process.
 
 python scripts/benchmark.py deconv       windowed projections against automatic differentiation, and top-nine search
+python scripts/benchmark.py occlusion    the incremental occluder against brute force, and against one position at a time
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,28 +28,20 @@ def network_of(name: str, num_classes: int, biases: float = 0.0) -> Network:
     return network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
+def elapsed(work: Callable[[], object]) -> float:
+    """Wall-clock seconds of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
 def seconds(work: Callable[[], object], repeats: int) -> float:
     """The best of `repeats` wall-clock times, after one unmeasured call."""
     work()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return min(times)
+    return min(elapsed(work) for _ in range(repeats))
 
 
 # ---------------------------------------------------------------------------------------------------------------- deconv
-
-
-def strongest_units(network: Network, images: Tensor, layer: int, maps: int) -> tuple[Tensor, Tensor]:
-    """The place of the maximum of the first `maps` maps in every image: units (maps * N, 3) and their images."""
-    found = torch.cat([network.features(chunk, [layer])[layer][:, :maps] for chunk in images.split(16)])
-    place = found.flatten(2).argmax(2)  # (N, maps)
-    which, number = torch.meshgrid(torch.arange(len(images)), torch.arange(maps), indexing="ij")
-    width = found.shape[-1]
-    units = torch.stack([number, place // width, place % width], -1).reshape(-1, 3)
-    return units, which.reshape(-1)
 
 
 def deconv(args: argparse.Namespace) -> None:
@@ -86,6 +80,69 @@ def deconv(args: argparse.Namespace) -> None:
         print(f"{layer:>5} {a:>8.3f} {b:>8.3f} {c:>11.3f} {b / a:>6.1f}x {c / a:>6.1f}x  {difference:.1e}", flush=True)
     a, b, c = totals
     print(f"total {a:>8.3f} {b:>8.3f} {c:>11.3f} {b / a:>6.1f}x {c / a:>6.1f}x")
+    top_nine(network, images, args)
+
+
+def top_nine(network: Network, images: Tensor, args: argparse.Namespace) -> None:
+    """The search for all maps of all layers against the bare forward pass to the last convolutional layer."""
+    from zfrepro.search import batch_size, search
+
+    size = batch_size(network)
+    batches = list(zip(images.split(size), torch.arange(len(images)).split(size))) * args.passes
+
+    @torch.inference_mode()
+    def forward() -> None:
+        for inputs, _ in batches:
+            network.features(inputs, network.conv_layers)
+
+    times = [(seconds(forward, 1), seconds(lambda: search(network, batches), 1)) for _ in range(args.repeats)]
+    bare, searched = (min(column) for column in zip(*times))
+    count = len(images) * args.passes
+    print(
+        f"top-nine search of {count} images, {sum(network.conv(n).out_channels for n in network.conv_layers)} maps: "
+        f"{searched:.2f} s; bare forward pass {bare:.2f} s: {100 * (searched / bare - 1):+.1f} %"
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- occlusion
+
+
+def occlusion(args: argparse.Namespace) -> None:
+    """Every position of a square on one image: incremental, by brute force at its best batch size, and one by one."""
+    network = network_of(args.model, 1000)
+    print(f"{args.model}, stride {args.stride}, {torch.get_num_threads()} threads, best of {args.repeats}")
+    for square in args.squares:
+        slide(network, square, args)
+
+
+def slide(network: Network, square: int, args: argparse.Namespace) -> None:
+    """One square's line."""
+    from zfrepro.models.partial import brute_force_features, collect, occluded_features, square_positions
+
+    size = network.input_size
+    image, fill = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0)) * 60
+    every = square_positions(size, square, args.stride)
+    few = every[: -(-max(args.batches) // len(every))]  # rows of positions, enough for the largest batch
+
+    def logits(ys: list[int], batch: int | None) -> Tensor:
+        where = network, image, fill, square, ys, every, [network.softmax]
+        stream = occluded_features(*where) if batch is None else brute_force_features(*where, batch=batch)
+        return collect(stream, lambda found: found[network.softmax])
+
+    trials = {batch: seconds(partial(logits, few, batch), args.repeats) for batch in args.batches}
+    best = min(trials, key=trials.__getitem__)
+    ways = {"ours": partial(logits, every, None), "brute force": partial(logits, every, best)}
+    # In turn, so that other work on the machine troubles both alike; the best of each is kept.
+    times = [[elapsed(way) for way in ways.values()] for _ in range(args.repeats)]
+    a, b = (min(column) for column in zip(*times))
+    c = seconds(partial(logits, every[:1], 1), 1) * len(every)
+    expected = ways["brute force"]()
+    difference = float((ways["ours"]() - expected).abs().max() / expected.abs().max())
+    print(
+        f"square {square}: {len(every) ** 2} positions in {a:.2f} s; brute force at batch {best} {b:.2f} s: "
+        f"{b / a:.1f}x; one by one {c:.1f} s: {c / a:.1f}x; largest difference {difference:.1e} of the largest logit",
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -98,6 +155,14 @@ def main() -> None:
     command.add_argument("--maps", type=int, default=16)
     command.add_argument("--images", type=int, default=9)
     command.add_argument("--batch", type=int, default=16, help="images of a batch of the oracle")
+    command.add_argument("--repeats", type=int, default=3)
+    command.add_argument("--passes", type=int, default=3, help="times that the search goes over the images")
+    command = commands.add_parser("occlusion", help=occlusion.__doc__)
+    command.set_defaults(work=occlusion)
+    command.add_argument("--model", default="zfnet")
+    command.add_argument("--squares", type=int, nargs="+", default=[50, 32])
+    command.add_argument("--stride", type=int, default=8)
+    command.add_argument("--batches", type=int, nargs="+", default=[4, 8, 16, 32, 64, 128])
     command.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

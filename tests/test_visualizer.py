@@ -1,0 +1,142 @@
+"""Figures 2, 4 and 6: the numbers behind the pictures against what the network says, and every file in its place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import Zfrepro
+from zfrepro.config import Experiment
+from zfrepro.figures.features import contrast
+from zfrepro.models.deconvnet import project
+from zfrepro.models.table import conv_ops, receptive_box
+from zfrepro.run import open_run
+from zfrepro.visualizer.evolution import correlation
+from zfrepro.visualizer.features import cut
+from zfrepro.visualizer.filters import axis_spectrum, band_shares, grid_peak
+
+
+@pytest.fixture(scope="module")
+def pages(tiny_run: Path, zfrepro: Zfrepro) -> Path:
+    """The folder of the tiny run's Figure 2, all layers."""
+    zfrepro("visualize", f"outputs={tiny_run}", "run=tiny", "num_maps=5", "device=cpu", "precision=fp32")
+    return tiny_run / "tiny" / "fig2_features"
+
+
+def test_a_page_holds_what_the_network_sees(pages: Path) -> None:
+    run = open_run(Experiment(run="tiny", outputs=str(pages.parents[1]), device="cpu", precision="fp32"))
+    for layer in run.network.conv_layers:
+        with np.load(pages / f"layer{layer}.npz") as page:
+            assert (pages / f"layer{layer}.png").stat().st_size > 5000
+            inputs = run.inputs(run.data.val.images)
+            output = run.network.features(inputs, [layer])[layer]
+            for m, number in enumerate(page["maps"]):
+                strongest = output[:, number].flatten(1).amax(1).sort(descending=True).values[:9]
+                assert np.allclose(page["activations"][m], strongest, rtol=1e-4, atol=1e-6)
+                image, (row, column) = int(page["images"][m, 0]), page["units"][m, 0]
+                assert float(output[image, number, row, column]) == pytest.approx(float(strongest[0]), rel=1e-4)
+                box = receptive_box(conv_ops(run.network.layers, layer), row, column, run.network.input_size)
+                assert tuple(page["boxes"][m, 0]) == box
+                whole = project(run.network, inputs[image][None], layer, [(int(number), int(row), int(column))])[0]
+                y, x = page["corners"][m, 0].tolist()
+                y0, x0, y1, x1 = box
+                shown = page["projections"][m, 0][y0 - y : y1 - y, x0 - x : x1 - x]
+                assert np.allclose(shown, whole[:, y0:y1, x0:x1].permute(1, 2, 0), atol=1e-4 * float(whole.abs().max()))
+                seen = run.crops(run.data.val.images[[image]])[0, y0:y1, x0:x1]
+                assert np.array_equal(page["patches"][m, 0][y0 - y : y1 - y, x0 - x : x1 - x], seen)
+
+
+def test_pages_know_what_is_up_to_date(pages: Path, zfrepro: Zfrepro) -> None:
+    outputs = f"outputs={pages.parents[1]}"
+    options = [outputs, "run=tiny", "num_maps=5", "device=cpu", "precision=fp32"]
+    assert "up to date" in zfrepro("visualize", *options, "layer=2").stdout  # made by layer=all
+    zfrepro("visualize", *options, "layer=3", "maps=[1,0]", "unpool=max", "norm=gradient")
+    with np.load(pages / "layer3.npz") as page:
+        assert page["maps"].tolist() == [1, 0]
+    metrics = json.loads((pages / "metrics.json").read_text())
+    for layer in range(1, 6):
+        found = metrics[f"layer{layer}"]
+        assert 0 <= found["dead_maps"] < found["maps"]
+        assert 0 <= found["energy_on_object"] <= 100 and 0 <= found["object_share_of_field"] <= 100
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (["layer=6"], "the layers to choose from are 1, 2, 3, 4, 5"),
+        (["layer=five"], "must be all or one of 1, 2, 3, 4, 5"),
+        (["layer=2", "maps=[100000]"], "the maps of layer 2"),
+        (["unpool=mean"], "must be one of sum, max"),
+        (["num_images=100000"], "has only"),
+    ],
+)
+def test_impossible_pages_are_refused(tiny_run: Path, zfrepro: Zfrepro, options: list[str], said: str) -> None:
+    done = zfrepro("visualize", f"outputs={tiny_run}", "run=tiny", *options, check=False)
+    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_evolution(tiny_run: Path, zfrepro: Zfrepro) -> None:
+    zfrepro("evolve", f"outputs={tiny_run}", "run=tiny", "num_maps=2", "alike_maps=4", "device=cpu")
+    folder = tiny_run / "tiny" / "fig4_evolution"
+    with np.load(folder / "arrays.npz") as arrays:
+        assert arrays["epochs"].tolist() == [1, 2]
+        assert arrays["projections_5"].shape[:2] == (2, 2) and arrays["alike_1"].shape == (4, 1)
+        assert np.abs(arrays["alike_3"]).max() <= 1 + 1e-6 and arrays["common_3"].max() <= 1
+    assert all((folder / name).exists() for name in ("evolution.png", "alike.png", "metrics.json"))
+
+
+def test_filters_trains_what_is_missing_once(tiny_run: Path, zfrepro: Zfrepro) -> None:
+    options = [f"outputs={tiny_run}", "run=tiny", "epochs=1", "sibling_epochs=1", "num_maps=4", "device=cpu", "precision=fp32"]
+    zfrepro("filters", *options)
+    folder = tiny_run / "tiny" / "fig6_filters"
+    weights = folder / "alexnet_demo" / "train" / "checkpoints" / "best.pt"
+    written = weights.stat().st_mtime_ns
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert {"own", "sibling", "with", "without"} < set(metrics)
+    assert metrics["without"]["renorm_radius"] is None and metrics["sibling"]["grid_frequency"] == 0.25
+    assert "up to date" in zfrepro("filters", *options).stdout and weights.stat().st_mtime_ns == written
+    assert len((folder / "table.csv").read_text().splitlines()) == 5
+
+
+# ----------------------------------------------------------------------------------------------------- small functions
+
+
+def test_cut_fills_beyond_the_edges() -> None:
+    image = np.arange(12).reshape(3, 4, 1)
+    assert cut(image, np.array([-1, 2]), 3, 99)[..., 0].tolist() == [[99, 99, 99], [2, 3, 99], [6, 7, 99]]
+
+
+def test_contrast_ignores_a_lone_bright_pixel() -> None:
+    images = np.random.default_rng(0).uniform(-1, 1, (9, 20, 20, 3))
+    images[0, 0, 0] = 1000
+    assert contrast(images) < 1.1
+    assert contrast(np.zeros((1, 2, 2, 3))) == 1
+
+
+def test_correlation_is_numpys() -> None:
+    a, b = np.random.default_rng(0).normal(size=(2, 3, 4, 5))
+    expected = [np.corrcoef(x.ravel(), y.ravel())[0, 1] for x, y in zip(a, b)]
+    assert np.allclose(correlation(a, b), expected)
+    assert correlation(a, np.zeros_like(b)).tolist() == [0, 0, 0]
+
+
+def test_bands_of_pure_waves() -> None:
+    y, x = np.mgrid[:40, :40]
+    waves = [np.cos(2 * np.pi * (fx * x + fy * y)) for fx, fy in ((0.05, 0.05), (0.25, 0), (0.1, 0.2), (0.4, 0), (0.3, 0.3))]
+    shares = band_shares(np.stack(waves)[:, None])
+    assert shares.argmax(1).tolist() == [0, 1, 1, 2, 2] and shares.max(1).min() > 0.9
+
+
+def test_a_grid_stands_out_of_the_spectrum() -> None:
+    noise = torch.randn(200, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    smooth = torch.nn.functional.avg_pool2d(noise, 3, 1, 1).permute(0, 2, 3, 1).numpy()
+    grid = np.zeros((48, 48, 1))
+    grid[::4] = grid[:, ::4] = 0.5
+    for frequency in (0.25, 0.5):
+        plain = grid_peak(*axis_spectrum(smooth), frequency, 48)
+        gridded = grid_peak(*axis_spectrum(smooth * (1 + grid) + 0.1 * grid), frequency, 48)
+        assert plain == pytest.approx(1, abs=0.3) and gridded > 2

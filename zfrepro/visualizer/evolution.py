@@ -1,0 +1,152 @@
+"""`zfrepro evolve`: features through training, from its snapshots (paper, section 4, Fig. 4).
+
+`arrays.npz`, for E snapshots and per layer l with R maps shown and M maps measured, f px the side of the shown squares:
+    epochs (E,); maps_<l> (R,) numbers of the maps shown; images_<l> (R, E): the strongest training image of each
+    activations_<l> (R, E); projections_<l> (R, E, f, f, 3) float32, both signs
+    measured_<l> (M,) numbers of the maps measured; alike_<l> (M, E - 1): correlation of the projections that consecutive
+    snapshots give of one image, the strongest of the last snapshot; common_<l> (M, E - 1): share of the nine strongest
+    images that two consecutive snapshots have in common
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from zfrepro import artifacts
+from zfrepro.config import EvolveConfig, UserError, require
+from zfrepro.figures.evolution import draw_alike, draw_evolution
+from zfrepro.models.deconvnet import Rules
+from zfrepro.models.window import project_windows
+from zfrepro.run import TrainedRun, open_run, snapshots
+from zfrepro.search import Top, top_images
+from zfrepro.visualizer.features import chosen_maps, page_of
+
+
+def evolve(config: EvolveConfig) -> None:
+    """Write `fig4_evolution/`."""
+    epochs = chosen_epochs(config)
+    runs = [open_run(config, epoch) for epoch in epochs]
+    together = hashlib.sha256("".join(run.checkpoint_hash for run in runs).encode()).hexdigest()
+    out = artifacts.open_output(config.folder / "fig4_evolution", config, together)
+    if out is None:
+        return
+    rules = Rules(config.unpool, config.norm)
+    tops = [top_images(run, "train") for run in tqdm(runs, desc="snapshots", disable=None, leave=False)]
+    arrays: dict[str, np.ndarray] = {"epochs": np.array(epochs)}
+    for layer in runs[0].network.conv_layers:
+        own = [top[layer] for top in tops]
+        arrays |= {f"{name}_{layer}": value for name, value in shown_maps(runs, own, layer, config, rules).items()}
+        arrays |= {f"{name}_{layer}": value for name, value in likeness(runs, own, layer, config, rules).items()}
+    layers = runs[0].network.conv_layers
+    metrics = summary(arrays, layers, runs[0].config.epochs)
+    out.arrays("arrays.npz", **arrays)
+    out.figure("evolution.png", draw_evolution(arrays, layers, config.run), dpi=130)
+    out.figure("alike.png", draw_alike(arrays, layers, config.run))
+    out.done(metrics)
+
+
+def chosen_epochs(config: EvolveConfig) -> list[int]:
+    """Snapshot epochs. Raises UserError where there are fewer than two."""
+    there = snapshots(config.folder)
+    for epoch in config.epochs_shown:
+        require("epochs_shown", epoch, epoch in there, f"snapshot epochs of the run: {', '.join(map(str, there))}")
+    epochs = sorted(config.epochs_shown or there)
+    if len(epochs) < 2:
+        raise UserError(
+            f"run={config.run}: it kept {len(epochs)} snapshots and Figure 4 needs two or more; train it with "
+            "snapshot_epochs=[1,2,5,10]"
+        )
+    return epochs
+
+
+def shown_maps(
+    runs: list[TrainedRun], tops: list[Top], layer: int, config: EvolveConfig, rules: Rules
+) -> dict[str, np.ndarray]:
+    """The rows of the figure: each map's strongest training image in every snapshot, projected."""
+    maps = chosen_maps(tops[-1], [], config.num_maps, config.seed, layer)
+    pages = [page_of(run, "train", layer, strongest(top), maps, rules) for run, top in zip(runs, tops)]
+    return {
+        "maps": maps,
+        "images": np.stack([page.images[:, 0] for page in pages], axis=1),
+        "activations": np.stack([page.activations[:, 0] for page in pages], axis=1),
+        "projections": np.stack([page.projections[:, 0] for page in pages], axis=1),
+    }
+
+
+def strongest(top: Top) -> Top:
+    """The first image of each map alone."""
+    return Top(top.values[:, :1], top.images[:, :1], top.rows[:, :1], top.columns[:, :1])
+
+
+# ------------------------------------------------------------------------------------------------------------ likeness
+
+
+def likeness(
+    runs: list[TrainedRun], tops: list[Top], layer: int, config: EvolveConfig, rules: Rules
+) -> dict[str, np.ndarray]:
+    """How alike consecutive snapshots are, map by map; see the module's docstring."""
+    maps = chosen_maps(tops[-1], [], config.alike_maps, config.seed + 1, layer)
+    rows = tops[-1].images[maps, 0]
+    projections = [project_maps(run, layer, maps, rows, rules) for run in runs]
+    alike = [correlation(before, after) for before, after in zip(projections, projections[1:])]
+    common = [
+        [len(np.intersect1d(a, b)) / len(a) for a, b in zip(before.images[maps], after.images[maps])]
+        for before, after in zip(tops, tops[1:])
+    ]
+    return {"measured": maps, "alike": np.stack(alike, axis=1), "common": np.array(common).T}
+
+
+def project_maps(run: TrainedRun, layer: int, maps: np.ndarray, rows: np.ndarray, rules: Rules) -> np.ndarray:
+    """Each map's strongest unit in its training image rows[i], projected: (M, channels, S, S)."""
+    inputs = run.inputs(run.data.train.images[rows])
+    with torch.inference_mode():
+        outputs = torch.cat([run.network.features(part, [layer])[layer] for part in inputs.split(32)])
+    width = outputs.shape[-1]
+    places = outputs[torch.arange(len(maps)), torch.from_numpy(maps)].flatten(1).argmax(1).cpu()
+    units = torch.stack([torch.from_numpy(maps), places // width, places % width], dim=1)
+    return project_windows(run.network, inputs, layer, units, range(len(maps)), rules).on_images().cpu().numpy()
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Pearson's correlation of each pair of projections (M, ...), 0 where one of them is empty: (M,)."""
+    a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (a, b))
+    a, b = (x - x.mean(1, keepdims=True) for x in (a, b))
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return np.divide((a * b).sum(1), norms, out=np.zeros(len(a)), where=norms > 0)
+
+
+def summary(arrays: dict[str, np.ndarray], layers: list[int], epochs: int) -> dict[str, Any]:
+    """Per layer the likeness of consecutive snapshots (mean, standard error over maps); and over the first half of the
+    training, the two lowest layers against the two highest."""
+    kept = arrays["epochs"]
+    early = kept[1:] <= max(epochs / 2, kept[1])
+    found: dict[str, Any] = {"epochs": kept.tolist(), "layers": {}}
+    halves = {}
+    for layer in layers:
+        alike, common, images = (arrays[f"{name}_{layer}"] for name in ("alike", "common", "images"))
+        halves[layer] = alike[:, early].mean(1)
+        found["layers"][str(layer)] = {
+            "correlation": alike.mean(0),
+            "correlation_error": error(alike),
+            "top_nine_in_common": common.mean(0),
+            "first_half_correlation": float(halves[layer].mean()),
+            "strongest_image_changes": float((images[:, 1:] != images[:, :-1]).mean()),
+        }
+    lower, upper = (np.concatenate([halves[n] for n in some]) for some in (layers[:2], layers[-2:]))
+    found["first_half"] = {
+        "lower_layers": float(lower.mean()),
+        "upper_layers": float(upper.mean()),
+        "difference": float(lower.mean() - upper.mean()),
+        "difference_error": float(np.hypot(error(lower), error(upper))),
+    }
+    return found
+
+
+def error(values: np.ndarray) -> np.ndarray:
+    """Standard error of the mean over the first axis."""
+    return values.std(0, ddof=1 if len(values) > 1 else 0) / np.sqrt(len(values))

@@ -1,0 +1,232 @@
+"""`zfrepro filters`: first-layer filters and second-layer projections of two architectures (paper, section 4.1, Fig. 6).
+
+Networks: `own`, the run's; `sibling`, the other architecture at the same scale; `without` and `with` renormalisation, both
+the run's architecture in a short training at the paper's input scale. Missing ones are trained, as ordinary runs below
+`fig6_filters/`.
+
+`arrays.npz`: filters_<network> (N, 3, k, k) float32; projections_<own|sibling> (M, f, f, 3) float32, both signs, of the
+strongest validation image of M second-layer maps, maps_<own|sibling> (M,); frequencies_<own|sibling> (F,) cycles per pixel
+and power_<own|sibling> (F,): mean spectrum of the projections along one axis, over all frequencies of the other one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from zfrepro import artifacts
+from zfrepro.config import FiltersConfig, TrainConfig, load_model
+from zfrepro.figures.filters import draw_figure, draw_spectra
+from zfrepro.models.deconvnet import Rules
+from zfrepro.run import TrainedRun, open_run
+from zfrepro.search import top_images
+from zfrepro.visualizer.evolution import error, strongest
+from zfrepro.visualizer.features import chosen_maps, page_of
+
+BANDS = (1 / 6, 1 / 3)  # cycles per pixel: low | middle | high, thirds of what pixels can hold along an axis
+TITLES = {
+    "without": "without renormalisation",
+    "with": "the same training, with renormalisation",
+    "sibling": "{model}",
+    "own": "{model}",
+}
+Train = Callable[[TrainConfig], None]
+
+
+def filters(config: FiltersConfig, train: Train) -> None:
+    """Write `fig6_filters/`, after training what is missing."""
+    run = open_run(config)
+    folder = config.folder / "fig6_filters"
+    runs = {"own": run}
+    for name, wanted in trainings(config, run).items():
+        train(wanted)
+        runs[name] = open_run(dataclasses.replace(config, run=wanted.run))
+    out = artifacts.open_output(folder, config, run.checkpoint_hash)
+    if out is None:
+        return
+    rules = Rules(config.unpool, config.norm)
+    arrays = {f"filters_{name}": first_filters(one) for name, one in runs.items()}
+    metrics: dict[str, Any] = {name: first_layer(one, config.dead) | trained(one) for name, one in runs.items()}
+    for name in ("own", "sibling"):
+        if name in runs and len(runs[name].network.conv_layers) > 1:
+            second, peak = second_layer(runs[name], config, rules)
+            arrays |= {f"{key}_{name}": value for key, value in second.items()}
+            metrics[name] |= peak
+    titles = {name: TITLES[name].format(model=one.config.model.name) for name, one in runs.items()}
+    out.arrays("arrays.npz", **arrays)
+    out.figure("filters.png", draw_figure(arrays, titles))
+    if "power_own" in arrays:
+        strides = {name: first_stride(one) for name, one in runs.items()}
+        out.figure("spectra.png", draw_spectra(arrays, metrics, titles, strides, BANDS))
+    out.table(*table(metrics, titles), notes=notes(config, runs))
+    out.done(metrics)
+
+
+# ----------------------------------------------------------------------------------------------------------- trainings
+
+
+def trainings(config: FiltersConfig, run: TrainedRun) -> dict[str, TrainConfig]:
+    """The trainings that the figure needs beside the run's own; they go on where they stopped, or say they are done."""
+    base = dataclasses.replace(
+        run.config,
+        device=config.device,
+        precision=config.precision,
+        resume=config.resume,
+        data=dataclasses.replace(run.config.data, per_class=config.data.per_class or run.config.data.per_class),
+        snapshot_epochs=[],
+    )
+    if run.config.preset == "imported":
+        return {}
+    found = {}
+    short = dataclasses.replace(
+        base,
+        epochs=config.epochs or base.epochs,
+        lr=config.lr or base.lr,
+        input_scale=config.input_scale or base.input_scale,
+    )
+    for name, radius in (("without", None), ("with", run.config.renorm_radius or 0.1)):
+        path = f"{config.run}/fig6_filters/{name}_renormalisation"
+        found[name] = dataclasses.replace(short, run=path, renorm_radius=radius)
+    sibling = config.sibling or run.config.model.sibling
+    if sibling:
+        path = f"{config.run}/fig6_filters/{sibling}"
+        epochs = config.sibling_epochs or run.config.epochs
+        found["sibling"] = dataclasses.replace(base, run=path, model=load_model(sibling), epochs=epochs)
+    return found
+
+
+def trained(run: TrainedRun) -> dict[str, Any]:
+    """What a network's numbers rest on."""
+    c = run.config
+    return {
+        "run": c.run,
+        "model": c.model.name,
+        "epochs": run.epoch,
+        "lr": c.lr,
+        "input_scale": c.input_scale,
+        "renorm_radius": c.renorm_radius,
+    }
+
+
+# --------------------------------------------------------------------------------------------------------- first layer
+
+
+def first_filters(run: TrainedRun) -> np.ndarray:
+    """(N, channels, k, k) float32."""
+    filters: np.ndarray = run.network.conv(run.network.conv_layers[0]).weight.detach().cpu().numpy()
+    return filters
+
+
+def first_stride(run: TrainedRun) -> int:
+    """Pixels between neighbouring units of the first convolution."""
+    return int(run.network.conv(run.network.conv_layers[0]).stride[0])
+
+
+def first_layer(run: TrainedRun, dead: float) -> dict[str, Any]:
+    """How unequal the filters are, how many are dead, and which frequencies they hold (percent of a filter's power, mean
+    and standard error over the filters that are not dead)."""
+    values = first_filters(run)
+    rms = np.sqrt((values**2).mean((1, 2, 3)))
+    silent = top_images(run)[run.network.conv_layers[0]].values[:, 0] <= 0
+    is_dead = silent | (rms < dead * np.median(rms))
+    shares = 100 * band_shares(values[~is_dead])
+    bands = {}
+    for number, band in enumerate(("low", "middle", "high")):
+        bands[band] = float(shares[:, number].mean())
+        bands[f"{band}_error"] = float(error(shares[:, number]))
+    return {
+        "rms_max_over_median": float(rms.max() / np.median(rms)),
+        "rms_max": float(rms.max()),
+        "rms_median": float(np.median(rms)),
+        "filters": len(values),
+        "dead_filters": int(is_dead.sum()),
+        "dead_share": 100 * float(is_dead.mean()),
+        **bands,
+    }
+
+
+def band_shares(filters: np.ndarray, size: int = 64) -> np.ndarray:
+    """Share of each filter's power, summed over its channels, in the low, middle and high radial band: (N, 3)."""
+    power = (np.abs(np.fft.fft2(filters, s=(size, size))) ** 2).sum(1)
+    line = np.fft.fftfreq(size)
+    radius = np.hypot(line[:, None], line[None])
+    inside = np.stack([radius < BANDS[0], (radius >= BANDS[0]) & (radius < BANDS[1]), radius >= BANDS[1]])
+    by_band = np.einsum("nyx,byx->nb", power, inside.astype(float))
+    shares: np.ndarray = by_band / by_band.sum(1, keepdims=True)
+    return shares
+
+
+# -------------------------------------------------------------------------------------------------------- second layer
+
+
+def second_layer(run: TrainedRun, config: FiltersConfig, rules: Rules) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Projections of the strongest image of random second-layer maps, and how far the grid of the first layer's stride
+    stands out of their spectrum."""
+    layer = run.network.conv_layers[1]
+    top = top_images(run)[layer]
+    maps = chosen_maps(top, [], config.num_maps, config.seed, layer)
+    projections = page_of(run, "val", layer, strongest(top), maps, rules).projections[:, 0]
+    frequencies, power = axis_spectrum(projections)
+    peak = grid_peak(frequencies, power, 1 / first_stride(run), projections.shape[1])
+    arrays = {"maps": maps, "projections": projections, "frequencies": frequencies, "power": power}
+    return arrays, {"grid_frequency": 1 / first_stride(run), "grid_peak": peak}
+
+
+def axis_spectrum(images: np.ndarray, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    """Frequencies 0..0.5 (cycles per pixel) and the mean power along an axis of images (M, f, f, 3), both axes averaged.
+
+    A Hann window keeps the edges from spreading over all frequencies; every image weighs the same.
+    """
+    window = np.hanning(images.shape[1] + 2)[1:-1]
+    total = np.zeros(size // 2 + 1)
+    for image in images:
+        lines = np.zeros(size // 2 + 1)
+        for axis in (0, 1):
+            spectrum = np.fft.rfft(image * np.expand_dims(window, tuple({0, 1, 2} - {axis})), n=size, axis=axis)
+            lines += (np.abs(spectrum) ** 2).sum(tuple({0, 1, 2} - {axis}))
+        if lines.sum() > 0:
+            total += lines / lines.sum()
+    return np.fft.rfftfreq(size), total / max(1, len(images))
+
+
+def grid_peak(frequencies: np.ndarray, power: np.ndarray, grid: float, side: int) -> float:
+    """Power at the grid's frequency over that of the neighbouring frequencies: 1 for a smooth spectrum.
+
+    side: of the images, in pixels; it limits the resolution: a line seen through a Hann window is 4 / side wide. Geometric
+    means, so that a spectrum that falls exponentially gives 1 as well. At 0.5 the spectrum is its own mirror image.
+    """
+    distance = np.abs(frequencies - grid)
+    at = distance <= 1 / side
+    beside = (distance > 2 / side) & (distance <= 4 / side)
+    return float(np.exp(np.log(power[at]).mean() - np.log(power[beside]).mean()))
+
+
+# --------------------------------------------------------------------------------------------------------------- table
+
+
+def table(metrics: dict[str, Any], titles: dict[str, str]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows: a row a network."""
+    columns = ["network", "input scale", "renormalisation", "RMS max / median", "dead filters, %", "low, %", "middle, %", "high, %", "grid peak"]
+    rows = []
+    for name, m in metrics.items():
+        radius = m["renorm_radius"]
+        rows.append(
+            [titles[name], f"±{128 * m['input_scale']:.3g}", "off" if radius is None else radius]
+            + [float(m[key]) for key in ("rms_max_over_median", "dead_share", "low", "middle", "high")]
+            + [float(m["grid_peak"]) if "grid_peak" in m else None]
+        )
+    return columns, rows
+
+
+def notes(config: FiltersConfig, runs: dict[str, TrainedRun]) -> str:
+    """What the table's numbers mean."""
+    trained_for = ", ".join(f"{one.config.run}: {one.epoch} epochs" for one in runs.values())
+    return (
+        f"Dead: RMS below {config.dead:g} of the median, or excited by no validation image. Bands: mean share of a filter's "
+        f"power below {BANDS[0]:.2f}, up to {BANDS[1]:.2f} and above cycles per pixel. Grid peak: power of the second layer's "
+        f"projections at the frequency of the first layer's stride over that of its neighbours. Trainings: {trained_for}. The "
+        "paper shows these as pictures and reports no numbers."
+    )
