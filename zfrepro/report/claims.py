@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from zfrepro import paper
 from zfrepro.paper import Claim
@@ -53,6 +54,8 @@ def judge(claim: Claim, metrics: Metrics | None) -> Finding:
         decision = DECISIONS[claim.id](metrics, claim.thresholds)
     except Unmeasured as error:
         return Finding(claim, NOT_MEASURED, str(error), {})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:  # written by another version
+        return Finding(claim, NOT_MEASURED, f"the metrics are not as expected ({type(error).__name__}: {error})", {})
     verdict = REPRODUCED if decision.fulfilled else NOT_REPRODUCED
     return Finding(claim, verdict, decision.measured, decision.numbers)
 
@@ -102,6 +105,48 @@ def parts_exaggerated(m: Metrics, t: Thresholds) -> Decision:
     share, area = get(m, layer, "energy_on_object"), get(m, layer, "object_share_of_field")
     text = f"{spread(mean, error, 1)} points ({share:.1f} % of the energy on {area:.1f} % of the area; {layer})"
     return Decision(beyond(mean, error, t["errors"]), text, {"difference": mean, "standard_error": error})
+
+
+def renormalisation(m: Metrics, t: Thresholds) -> Decision:
+    """Fig. 6(a)."""
+    without, kept = (get(m, name, "rms_max_over_median") for name in ("without", "with"))
+    strongest, median = get(m, "without", "rms_max"), get(m, "without", "rms_median")
+    text = f"{without:.1f} (largest RMS {strongest:.2g}, median {median:.2g}); with renormalisation {kept:.1f}"
+    fulfilled = without >= t["dominance"] and without >= t["against_with"] * kept
+    return Decision(fulfilled, text, {"without": without, "with": kept})
+
+
+def architectures(m: Metrics) -> tuple[str, str]:
+    """Which of Fig. 6's networks is ZFNet and which AlexNet: the run's own and its sibling, either way round."""
+    models = {name: str(m.get(name, {}).get("model", "")) for name in ("own", "sibling")}
+    for zfnet, alexnet in (("own", "sibling"), ("sibling", "own")):
+        if models[zfnet].startswith("zfnet") and models[alexnet].startswith("alexnet"):
+            return zfnet, alexnet
+    raise Unmeasured("a ZFNet and an AlexNet are needed")
+
+
+def first_layer(m: Metrics, t: Thresholds) -> Decision:
+    """Fig. 6(b) against (c)."""
+    zfnet, alexnet = architectures(m)
+    dead = [get(m, name, "dead_filters") for name in (zfnet, alexnet)]
+    count = [get(m, name, "filters") for name in (zfnet, alexnet)]
+    middle = [get(m, name, "middle") for name in (zfnet, alexnet)]
+    errors = [get(m, name, "middle_error") for name in (zfnet, alexnet)]
+    more, error = middle[0] - middle[1], math.hypot(*errors)
+    text = (
+        f"dead: ZFNet {dead[0]:.0f} of {count[0]:.0f}, AlexNet {dead[1]:.0f} of {count[1]:.0f}; middle band "
+        f"{spread(more, error, 1)} points more ({middle[0]:.1f} % against {middle[1]:.1f} %)"
+    )
+    fulfilled = dead[0] / count[0] < dead[1] / count[1] and beyond(more, error, t["errors"])
+    numbers = {"dead_zfnet": dead[0], "dead_alexnet": dead[1], "middle_difference": more, "standard_error": error}
+    return Decision(fulfilled, text, numbers)
+
+
+def aliasing(m: Metrics, t: Thresholds) -> Decision:
+    """Fig. 6(d) against (e)."""
+    zfnet, alexnet = (get(m, name, "grid_peak") for name in architectures(m))
+    fulfilled = alexnet >= t["peak"] and zfnet < t["peak"]
+    return Decision(fulfilled, f"AlexNet {alexnet:.2f}, ZFNet {zfnet:.2f}", {"alexnet": alexnet, "zfnet": zfnet})
 
 
 def convergence(m: Metrics, t: Thresholds) -> Decision:
@@ -190,6 +235,24 @@ def object_covered(m: Metrics, t: Thresholds) -> Decision:
 def projection_covered(m: Metrics, t: Thresholds) -> Decision:
     """Fig. 7(b) and (c)."""
     return covered(m, t, "activity_falls_where_the_projection_is")
+
+
+# ------------------------------------------------------------------------------------------------------------- Table 1
+
+
+def correspondence(m: Metrics, t: Thresholds) -> Decision:
+    """Table 1: the relative gap between parts and random places, over draws that share no image."""
+    layers = sorted(key for key in m if key.startswith("layer"))
+    if len(layers) < 2:
+        raise Unmeasured("two layers are needed")
+    low, high = (100 * get(m, layer, "random_minus_parts_relative") for layer in (layers[0], layers[-1]))
+    scale = low / get(m, layers[0], "random_minus_parts") if low else 0.0
+    ends = [scale * get(m, layers[0], f"random_minus_parts_{end}") for end in ("low", "high")]
+    draws = get(m, layers[0], "disjoint_draws")
+    interval = f"95 %: {ends[0]:.1f} to {ends[1]:.1f}, {draws:.0f} draws"
+    text = f"{layers[0]}: {low:.1f} % ({interval}); {layers[-1]}: {high:.1f} %"
+    fulfilled = get(m, layers[0], "random_minus_parts_low") > 0 and high < t["share"] * low
+    return Decision(fulfilled, text, {"lower_layer": low, "low": ends[0], "high": ends[1], "upper_layer": high})
 
 
 # ------------------------------------------------------------------------------------------------------- Tables 2 and 3
@@ -291,18 +354,44 @@ def transfer(m: Metrics, t: Thresholds) -> Decision:
     return Decision(few >= t["points"] and beyond(more, error, t["errors"]), text, numbers)
 
 
+def deeper_is_better(m: Metrics, t: Thresholds) -> Decision:
+    """Table 7: on every target set that was probed."""
+    targets = {name: found["svm"] for name, found in m.items() if isinstance(found, Mapping) and found.get("svm")}
+    if not targets:
+        raise Unmeasured("no linear SVM was trained")
+    parts, fulfilled = [], True
+    numbers: dict[str, float] = {}
+    for name, by_layer in targets.items():
+        layers = sorted(by_layer, key=int)
+        if len(layers) < 3:
+            raise Unmeasured("three layers or more are needed")
+        rank = float(spearmanr([int(layer) for layer in layers], [get(by_layer, n, "mean") for n in layers]).statistic)
+        gaps = np.subtract(by_layer[layers[-1]]["folds"], by_layer[layers[0]]["folds"])
+        gain, error = float(gaps.mean()), standard_error(list(gaps), "folds")
+        fulfilled &= rank >= t["rank"] and beyond(gain, error, t["errors"])
+        means = ", ".join(f"{get(by_layer, n, 'mean'):.1f}" for n in layers)
+        parts.append(f"rank correlation {rank:.2f}, gain {spread(gain, error, 1)} points ({name}: {means} %)")
+        numbers |= {f"{name}_rank": rank, f"{name}_gain": gain, f"{name}_error": error}
+    return Decision(fulfilled, "; ".join(parts), numbers)
+
+
 DECISIONS: dict[str, Callable[[Metrics, Thresholds], Decision]] = {
     "parts_exaggerated": parts_exaggerated,
+    "renormalisation": renormalisation,
+    "first_layer": first_layer,
+    "aliasing": aliasing,
     "convergence": convergence,
     "small_changes": small_changes,
     "quasi_linear": quasi_linear,
     "stability": stability,
     "object_covered": object_covered,
     "projection_covered": projection_covered,
+    "correspondence": correspondence,
     "architecture": architecture,
     "averaging": averaging,
     "depth": depth,
     "wider_middle": wider_middle,
     "wider_top": wider_top,
     "transfer": transfer,
+    "deeper_is_better": deeper_is_better,
 }

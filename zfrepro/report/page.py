@@ -20,6 +20,7 @@ from zfrepro.artifacts import file_hash, read_json
 from zfrepro.config import UserError
 from zfrepro.figures.style import symmetric
 
+OF_ONE_CHECKPOINT = ("visualize", "invariance", "occlude", "correspond", "transfer", "probe")  # experiments
 LARGE = 1_000_000  # bytes above which a picture is embedded as WebP: a page of some megabytes still opens at once
 
 
@@ -117,7 +118,7 @@ def read_section(folder: Path, run: str, item: paper.Item) -> Section:
     section.measured = True
     origin = metrics.get("provenance") or {}
     section.command = origin.get("command", section.command)
-    section.facts = facts(origin, folder)
+    section.facts = facts(origin, folder, item)
     section.tables = [
         read_table(path, item) for path in sorted(place.glob("*.csv")) if path.with_suffix(".md").exists()
     ]
@@ -133,8 +134,8 @@ def read_section(folder: Path, run: str, item: paper.Item) -> Section:
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """A folder's pictures: the figure itself before what was measured beyond it."""
-    return sorted(folder.glob("*.png"), key=lambda path: (path.stem.startswith("claims"), path.name))
+    """A folder's pictures: the figure itself, which has the folder's name, before what was measured beyond it."""
+    return sorted(folder.glob("*.png"), key=lambda path: (path.stem not in folder.name, path.name))
 
 
 def words(path: Path) -> str:
@@ -142,7 +143,7 @@ def words(path: Path) -> str:
     return path.stem.replace("_", " ")
 
 
-def facts(origin: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
+def facts(origin: Mapping[str, Any], folder: Path, item: paper.Item) -> list[tuple[str, str]]:
     """When, on what and how long, from a result's provenance."""
     found = []
     if (seconds := origin.get("seconds")) is not None:
@@ -152,7 +153,7 @@ def facts(origin: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
     for key, title in (("device", "On"), ("finished", "Finished"), ("git_commit", "Commit"), ("seed", "Seed")):
         if (value := origin.get(key)) is not None:
             found.append((title, str(value)))
-    if stale(origin.get("checkpoint_hash"), folder):
+    if item.command in OF_ONE_CHECKPOINT and stale(origin.get("checkpoint_hash"), folder):
         found.append(("Mind", "made from other weights than the run has now; give the command again"))
     return found
 
@@ -160,7 +161,7 @@ def facts(origin: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
 def stale(checkpoint: str | None, folder: Path) -> bool:
     """Whether a result came from weights that the run no longer has."""
     files = sorted((folder / "train" / "checkpoints").glob("*.pt"))
-    if not checkpoint or len(checkpoint) != 64 or not files:  # none, or those of several runs
+    if not checkpoint or not files:
         return False
     return all(file_hash(path) != checkpoint for path in files)
 
