@@ -17,8 +17,10 @@ CROPS = 10
 
 
 def evaluate(config: EvaluateConfig) -> None:
-    """Write `table2_imagenet/`: the errors of every run and of the average of their softmax outputs."""
-    names = list(config.runs) or [config.run]
+    """Write `table2_imagenet/`: the errors of the run, of every one of `runs`, and of the average of their softmax outputs."""
+    averaged = list(config.runs) or [config.run]
+    alone = config.run not in averaged and (config.folder / "train" / "config.yaml").exists()
+    names = [config.run, *averaged] if alone else averaged
     runs = [open_run(dataclasses.replace(config, run=name)) for name in names]
     for name, run in zip(names[1:], runs[1:]):
         if run.data.key != runs[0].data.key:
@@ -32,10 +34,11 @@ def evaluate(config: EvaluateConfig) -> None:
     for name, run in zip(names, runs):
         probabilities = softmax_outputs(run, config.batch_size)
         results[name] = _errors_of(probabilities, labels)
-        total = total + probabilities
-    if len(runs) > 1:
-        results[f"average of {len(runs)}"] = _errors_of(total / len(runs), labels)
-    _write(out, results, runs[0])
+        if name in averaged:
+            total = total + probabilities
+    if len(averaged) > 1:
+        results[f"average of {len(averaged)}"] = _errors_of(total / len(averaged), labels)
+    _write(out, results, averaged, runs[0])
 
 
 @torch.no_grad()
@@ -76,7 +79,7 @@ def _errors_of(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float
     }
 
 
-def _write(out: artifacts.Output, results: dict[str, dict[str, float]], run: TrainedRun) -> None:
+def _write(out: artifacts.Output, results: dict[str, dict[str, float]], averaged: list[str], run: TrainedRun) -> None:
     """Table 2: the paper's rows, then ours."""
     columns = ["model", "val_top1_error", "val_top5_error", "test_top5_error", "val_top1_error_centre", "val_top5_error_centre"]
     rows = [[row.get(column) for column in columns] for row in paper.reported("table2_imagenet")]
@@ -87,6 +90,6 @@ def _write(out: artifacts.Output, results: dict[str, dict[str, float]], run: Tra
         f"{len(run.data.val)} validation images of {len(run.class_names)} classes of {data.name} at {data.size} px."
     )
     out.table(columns, rows, notes)
-    out.done({"runs": results})
+    out.done({"runs": results, "averaged": averaged})
     for name, result in results.items():
         print(f"{name}: {result['val_top1_error']:.1f} % top-1, {result['val_top5_error']:.1f} % top-5 error (ten crops)")

@@ -1,0 +1,246 @@
+"""`make all-figures`: every figure and table of the paper, then the page that holds them. `make fig7`, `make table3`: one.
+
+Each stage is a `zfrepro` command in a process of its own. A command does nothing where its result is up to date, so an
+interrupted call goes on where it stopped when it is given again. A stage that fails is reported at the end and does not stop
+the others; the status is then 1. What the commands print goes to outputs/<run>/logs/<stage>.log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from zfrepro import paper
+from zfrepro.artifacts import lock, read_json, shown
+from zfrepro.config import UserError
+
+# Minutes on two cores (demo, tiny_imagenet), measured; nobody has measured `paper` for this table.
+MINUTES = {
+    "demo": {
+        "train": 3, "visualize": 0.5, "evolve": 1, "invariance": 0.5, "filters": 3, "occlude": 0.7, "correspond": 0.5,
+        "ablate": 7, "evaluate": 0.5, "transfer": 3, "probe": 1, "report": 0.2,
+    },
+    "tiny_imagenet": {},
+    "paper": {},
+}  # fmt: skip
+
+# The demo is to be finished while one waits: fewer images, steps and folds than the commands' own defaults.
+OPTIONS = {"demo": {}}  # type: dict[str, dict[str, list[str]]]
+SEEDS = (0, 1, 2)
+ORDER = (
+    "visualize", "evolve", "invariance", "filters", "occlude", "correspond", "ablate", "evaluate", "transfer", "probe",
+)  # fmt: skip
+TAIL = 6  # lines of a failed stage's log that are shown
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One `zfrepro` command of the plan; `skip` says why it is not run, if it is not."""
+
+    command: str
+    what: str
+    options: list[str]
+    minutes: float | None
+    skip: str = ""
+
+
+# ----------------------------------------------------------------------------------------------------------------- plan
+
+
+def plan(args: argparse.Namespace) -> list[Stage]:
+    """The stages for what was asked, in order: the training first, the page last."""
+    wanted = [item for item in paper.ITEMS if not args.only or item.id in args.only]
+    commands = [name for name in ORDER if any(item.command == name for item in wanted)]
+    stages = [stage(args, "train", "the network", training(args))]
+    for command in commands:
+        items = [item for item in wanted if item.command == command]
+        what = ", ".join(item.title for item in items)
+        stages.append(
+            stage(args, command, what, options(args, command, [item.id for item in items]), missing(args, command))
+        )
+    return [*stages, stage(args, "report", "the page", [f"run={args.run}"])]
+
+
+def stage(args: argparse.Namespace, command: str, what: str, given: list[str], skip: str = "") -> Stage:
+    """A stage with its cost: what it took last time on this run, or else what it took when it was measured."""
+    seconds = last_time(Path(args.outputs) / args.run, command)
+    minutes = MINUTES.get(args.preset, {}).get(command) if seconds is None else seconds / 60
+    return Stage(command, what, [*given, f"outputs={args.outputs}", *args.also], minutes, skip)
+
+
+def last_time(folder: Path, command: str) -> float | None:
+    """Seconds that a command's results took, if they are there."""
+    found = []
+    for item in paper.ITEMS:
+        path = folder / item.folder / "metrics.json"
+        if item.command == command and path.exists():
+            origin = read_json(path).get("provenance", {})
+            found.append(sum(origin.get("part_seconds", {}).values()) or origin.get("seconds", 0))
+    return sum(found) if found else None
+
+
+def training(args: argparse.Namespace) -> list[str]:
+    """Options of the training."""
+    root = [f"data.root={args.data}"] if args.data else []
+    return [f"preset={args.preset}", f"run={args.run}", *root, *args.train]
+
+
+def options(args: argparse.Namespace, command: str, items: Sequence[str]) -> list[str]:
+    """Options of an experiment."""
+    given = [f"run={args.run}", *OPTIONS.get(args.preset, {}).get(command, [])]
+    if command == "ablate":
+        given.append(f"seeds=[{','.join(map(str, SEEDS))}]")
+    if command == "evaluate" and not args.only:
+        nets = [f"{args.run}/table3_ablation/zfnet" + (f"_s{seed}" if seed else "") for seed in SEEDS]
+        given.append(f"runs=[{','.join(nets)}]")
+    if command == "transfer" and args.only:
+        given.append(f"tables=[{','.join(items)}]")
+    if command in ("transfer", "probe") and args.target:
+        given += [f"data={args.target}", *([f"data.root={args.target_data}"] if args.target_data else [])]
+    if command == "correspond" and args.parts:
+        given.append(f"parts={args.parts}")
+    return given
+
+
+def missing(args: argparse.Namespace, command: str) -> str:
+    """What an experiment lacks that only the user can give; '' where it lacks nothing."""
+    if args.preset == "demo":
+        return ""
+    if command in ("transfer", "probe") and not args.target:
+        return "give TARGET=caltech101|caltech256|voc2012 TARGET_DATA=<its folder>"
+    if command == "correspond" and not args.parts:
+        return "give PARTS=<a .csv of the parts' places> (see `zfrepro correspond --help`)"
+    return ""
+
+
+def announce(stages: Sequence[Stage], args: argparse.Namespace) -> None:
+    """The plan with its costs."""
+    print(f"{len(stages)} stages for the run {args.run} (preset {args.preset}); what is up to date is not done again:")
+    for number, one in enumerate(stages, 1):
+        cost = (
+            f"skipped: {one.skip}" if one.skip else "unknown" if one.minutes is None else f"about {one.minutes:.1f} min"
+        )
+        print(f"  {number:2d}. {one.command:<11} {one.what:<40} {cost}")
+    known = [one.minutes for one in stages if one.minutes is not None and not one.skip]
+    rest = "" if len(known) == len(stages) else ", and the stages whose cost is unknown"
+    print(f"In all about {sum(known):.0f} min on two cores if nothing is there yet{rest}.\n", flush=True)
+
+
+# ------------------------------------------------------------------------------------------------------------------ run
+
+
+def run(stages: Sequence[Stage], args: argparse.Namespace) -> int:
+    """Run the stages, a line each; status 1 if one failed, with the ends of their logs."""
+    started, failed = time.monotonic(), []
+    logs = Path(args.outputs) / args.run / "logs"
+    for number, one in enumerate(stages, 1):
+        print(f"[{number:2d}/{len(stages)}] {one.command:<11} {one.what:<40} ", end="", flush=True)
+        if one.skip:
+            print("skipped")
+            continue
+        log, before = logs / f"{one.command}.log", time.monotonic()
+        status = call(one, log)
+        took = time.monotonic() - before
+        if status:
+            failed.append((one, log))
+            print(f"FAILED after {took:.0f} s", flush=True)
+            if one.command == "train":
+                break  # nothing else has anything to work on
+        else:
+            fresh = "nothing to do" in log.read_text() and "wrote " not in log.read_text()
+            print("up to date" if fresh else f"done in {took:.0f} s", flush=True)
+    minutes = (time.monotonic() - started) / 60
+    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
+    conclude(failed, Path(args.outputs) / args.run / "report" / "index.html", minutes, memory)
+    return 1 if failed else 0
+
+
+def call(one: Stage, log: Path) -> int:
+    """One `zfrepro` command; its output goes to `log`. A request to stop is passed on and raised as KeyboardInterrupt."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as file:
+        command = [sys.executable, "-m", "zfrepro", one.command, *one.options]
+        process = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, preexec_fn=end_with_parent
+        )
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.terminate()  # the command saves what it has
+            process.wait()
+            raise
+
+
+def end_with_parent() -> None:
+    """In the child, on Linux: be told to stop when the parent ends, even if it is killed, so that none works on unseen."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def conclude(failed: Sequence[tuple[Stage, Path]], page: Path, minutes: float, memory: float) -> None:
+    """What failed and why; where the page is."""
+    for one, log in failed:
+        print(f"\nfailed: zfrepro {one.command} {' '.join(one.options)}\n  the end of {shown(log.resolve())}:")
+        lines = [line.rpartition("\r")[2] for line in log.read_text().split("\n") if line.strip()]
+        print("\n".join(f"    {line}" for line in lines[-TAIL:]))
+    print(f"\n{len(failed)} of the stages failed; " if failed else "\n", end="")
+    print(f"{minutes:.1f} minutes, at most {memory:.1f} GB of memory")
+    if page.exists():
+        print(f"The page: {page.resolve()}")
+
+
+def interrupted(signum: int, frame: object) -> None:
+    """SIGTERM as Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line; the Makefile's variables come in here."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--preset", default="demo", choices=list(MINUTES))
+    parser.add_argument("--run", help="the run's name; default: the preset's")
+    parser.add_argument("--data", default="", help="folder of the preset's data set")
+    parser.add_argument("--target", default="", help="data set that Tables 4-7 and Figure 9 are about (conf/data)")
+    parser.add_argument("--target-data", default="", help="its folder")
+    parser.add_argument("--parts", default="", help="a .csv of the parts that Table 1 covers, for photographs")
+    parser.add_argument("--outputs", default="outputs")
+    parser.add_argument("--only", nargs="+", metavar="ID", default=[], help="figures and tables by id: fig7 table3")
+    parser.add_argument("--train", nargs="+", metavar="KEY=VALUE", default=[], help="further options of the training")
+    parser.add_argument("--also", nargs="+", metavar="KEY=VALUE", default=[], help="further options of every command")
+    args = parser.parse_args(given)
+    args.run = args.run or args.preset
+    args.only = ["table1" if name == "fig8" else name for name in args.only]
+    for name in args.only:
+        if name not in {item.id for item in paper.ITEMS}:
+            parser.error(f"--only {name}: the ids are {', '.join(item.id for item in paper.ITEMS)}")
+    return args
+
+
+def main() -> int:
+    """Plan, then run."""
+    args = arguments()
+    signal.signal(signal.SIGTERM, interrupted)
+    try:
+        with lock(Path(args.outputs) / args.run / "logs"):
+            stages = plan(args)
+            announce(stages, args)
+            return run(stages, args)
+    except UserError as error:
+        print(f"all_figures: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from here")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
