@@ -1,15 +1,24 @@
-# Everything is one of these. Variables: PRESET=demo|tiny_imagenet|paper, DATA=<folder of the data set>, RUN=<name>.
+# Everything is one of these. Variables: PRESET=demo|tiny_imagenet|paper, DATA=<folder of the data set>, RUN=<name>;
+# for Tables 4-7 and Figure 9 on photographs TARGET=caltech101|caltech256|voc2012, TARGET_DATA=<its folder>; for Table 1 on
+# photographs PARTS=<a .csv>.
 PRESET ?= demo
 DATA ?=
 RUN ?= $(PRESET)
+TARGET ?=
+TARGET_DATA ?=
+PARTS ?=
 PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint clean
+ITEMS := fig2 fig4 fig5 fig6 fig7 fig8 fig9 table1 table2 table3 table4 table5 table6 table7
+FIGURES = $(BIN)/python scripts/all_figures.py --preset $(PRESET) --run $(RUN) --data "$(DATA)" --target "$(TARGET)" \
+	--target-data "$(TARGET_DATA)" --parts "$(PARTS)"
+.PHONY: help setup train all-figures $(ITEMS) test lint clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@echo "  make <one of>       $(ITEMS)"
 
 setup: $(BIN)/.ready ## make the virtual environment .venv with everything in it
 
@@ -20,6 +29,12 @@ $(BIN)/.ready: pyproject.toml constraints.txt
 
 train: setup ## train the network of PRESET
 	$(BIN)/zfrepro train preset=$(PRESET) run=$(RUN) $(if $(DATA),data.root=$(DATA))
+
+all-figures: setup ## every figure and table of the paper, and the page; goes on where it stopped
+	@$(FIGURES)
+
+$(ITEMS): setup
+	@$(FIGURES) --only $@
 
 test: setup ## run the tests
 	$(BIN)/python -m pytest

@@ -1,8 +1,8 @@
-"""`make all-figures`: every figure and table of the paper, then the page that holds them. `make fig7`, `make table3`: one.
+"""`make all-figures`: every figure and table of the paper, then the page that holds them; `make fig7`, `make table3`: one.
 
 Each stage is a `zfrepro` command in a process of its own. A command does nothing where its result is up to date, so an
-interrupted call goes on where it stopped when it is given again. A stage that fails is reported at the end and does not stop
-the others; the status is then 1. What the commands print goes to outputs/<run>/logs/<stage>.log.
+interrupted call goes on where it stopped when it is given again. A stage that fails is reported at the end and does not
+stop the others; the status is then 1. What the commands print goes to outputs/<run>/logs/<stage>.log.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zfrepro import paper
-from zfrepro.artifacts import lock, read_json, shown
+from zfrepro.artifacts import lock, shown
 from zfrepro.config import UserError
 
 # Minutes on two cores (demo, tiny_imagenet), measured; nobody has measured `paper` for this table.
@@ -70,21 +70,17 @@ def plan(args: argparse.Namespace) -> list[Stage]:
 
 
 def stage(args: argparse.Namespace, command: str, what: str, given: list[str], skip: str = "") -> Stage:
-    """A stage with its cost: what it took last time on this run, or else what it took when it was measured."""
-    seconds = last_time(Path(args.outputs) / args.run, command)
-    minutes = MINUTES.get(args.preset, {}).get(command) if seconds is None else seconds / 60
+    """A stage with its cost: none where its results are there (its command looks whether they are up to date)."""
+    minutes = 0.0 if there(Path(args.outputs) / args.run, command, what) else MINUTES.get(args.preset, {}).get(command)
     return Stage(command, what, [*given, f"outputs={args.outputs}", *args.also], minutes, skip)
 
 
-def last_time(folder: Path, command: str) -> float | None:
-    """Seconds that a command's results took, if they are there."""
-    found = []
-    for item in paper.ITEMS:
-        path = folder / item.folder / "metrics.json"
-        if item.command == command and path.exists():
-            origin = read_json(path).get("provenance", {})
-            found.append(sum(origin.get("part_seconds", {}).values()) or origin.get("seconds", 0))
-    return sum(found) if found else None
+def there(folder: Path, command: str, what: str) -> bool:
+    """Whether a command's results are in the run's folder."""
+    if command == "train":
+        return (folder / "train" / "curves.png").exists()
+    items = [item for item in paper.ITEMS if item.command == command and item.title in what]
+    return bool(items) and all((folder / item.folder / "metrics.json").exists() for item in items)
 
 
 def training(args: argparse.Namespace) -> list[str]:
@@ -125,13 +121,19 @@ def announce(stages: Sequence[Stage], args: argparse.Namespace) -> None:
     """The plan with its costs."""
     print(f"{len(stages)} stages for the run {args.run} (preset {args.preset}); what is up to date is not done again:")
     for number, one in enumerate(stages, 1):
-        cost = (
-            f"skipped: {one.skip}" if one.skip else "unknown" if one.minutes is None else f"about {one.minutes:.1f} min"
-        )
-        print(f"  {number:2d}. {one.command:<11} {one.what:<40} {cost}")
+        print(f"  {number:2d}. {one.command:<11} {one.what:<36} {estimate(one)}")
     known = [one.minutes for one in stages if one.minutes is not None and not one.skip]
-    rest = "" if len(known) == len(stages) else ", and the stages whose cost is unknown"
-    print(f"In all about {sum(known):.0f} min on two cores if nothing is there yet{rest}.\n", flush=True)
+    rest = "" if len(known) == len([one for one in stages if not one.skip]) else ", and what nobody has measured"
+    print(f"In all about {sum(known):.0f} min on two cores{rest}.\n", flush=True)
+
+
+def estimate(one: Stage) -> str:
+    """A stage's cost in words."""
+    if one.skip:
+        return f"skipped: {one.skip}"
+    if one.minutes is None:
+        return "cost unknown"
+    return f"about {one.minutes:.1f} min" if one.minutes else "there already"
 
 
 # ------------------------------------------------------------------------------------------------------------------ run
@@ -164,7 +166,7 @@ def run(stages: Sequence[Stage], args: argparse.Namespace) -> int:
 
 
 def call(one: Stage, log: Path) -> int:
-    """One `zfrepro` command; its output goes to `log`. A request to stop is passed on and raised as KeyboardInterrupt."""
+    """One `zfrepro` command, its output into `log`. A request to stop is passed on and raised as KeyboardInterrupt."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as file:
         command = [sys.executable, "-m", "zfrepro", one.command, *one.options]
@@ -180,7 +182,7 @@ def call(one: Stage, log: Path) -> int:
 
 
 def end_with_parent() -> None:
-    """In the child, on Linux: be told to stop when the parent ends, even if it is killed, so that none works on unseen."""
+    """In the child, on Linux: be told to stop when the parent ends, however it ends, so that none works on unseen."""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
