@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from zfrepro.config import LayerConfig, ModelConfig
 
@@ -22,8 +24,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The data cache of the whole test session: a folder of its own, never the user's."""
     folder = tmp_path_factory.mktemp("cache")
     os.environ["ZFREPRO_CACHE"] = str(folder)
-    os.environ["OMP_NUM_THREADS"] = "2"
-    torch.set_num_threads(2)
     yield folder
 
 
@@ -32,14 +32,29 @@ Zfrepro = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="session")
 def zfrepro() -> Zfrepro:
-    """Run the program as a user would: zfrepro('train', 'epochs=1', cwd=folder); its status is checked unless check=False."""
+    """Run the program as a user would, but in this process (importing torch takes seconds):
+    zfrepro('train', 'epochs=1', cwd=folder); its status is checked unless check=False."""
+    from zfrepro import cli
 
-    def run(*args: str, cwd: Path | None = None, check: bool = True, **kwargs: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "zfrepro", *args]
-        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, **kwargs)  # type: ignore[call-overload]
-        if check and done.returncode:
-            raise AssertionError(f"{' '.join(args)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
-        return done  # type: ignore[no-any-return]
+    def run(*args: str, cwd: Path | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+        out, err, argv, here = io.StringIO(), io.StringIO(), sys.argv, Path.cwd()
+        try:
+            sys.argv = ["zfrepro", *args]
+            os.chdir(cwd or here)
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                try:
+                    cli.main()
+                except SystemExit as stop:
+                    status = int(stop.code or 0)
+                except Exception:
+                    traceback.print_exc()
+                    status = 1
+        finally:
+            sys.argv = argv
+            os.chdir(here)
+        if check and status:
+            raise AssertionError(f"{' '.join(args)} ended with {status}:\n{out.getvalue()}\n{err.getvalue()}")
+        return subprocess.CompletedProcess(args, status, out.getvalue(), err.getvalue())
 
     return run
 

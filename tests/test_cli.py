@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +36,7 @@ def test_every_command_teaches(command: str, zfrepro: Zfrepro, tmp_path: Path) -
     text = zfrepro(command, "--help", cwd=tmp_path).stdout
     head = (conf_folder() / f"{command}.yaml").read_text().splitlines()[0].lstrip("# ")
     assert head in text and f"zfrepro {command}" in text
-    assert "  seed=0 " in text
+    assert re.search(r"^  seed=0 +of initialisation", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

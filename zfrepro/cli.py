@@ -8,6 +8,7 @@ import inspect
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
@@ -38,6 +39,17 @@ class Command(NamedTuple):
 COMMANDS = {
     "train": Command(configs.TrainConfig, "train a network (section 3)", "zfrepro.trainer:train"),
     "evaluate": Command(configs.EvaluateConfig, "top-1 and top-5 errors (Table 2)", "zfrepro.evaluator.errors:evaluate"),
+    "visualize": Command(configs.VisualizeConfig, "features projected to pixels (Fig. 2)", "zfrepro.visualizer.features:visualize"),
+    "evolve": Command(configs.EvolveConfig, "features through training (Fig. 4)", "zfrepro.visualizer.evolution:evolve"),
+    "filters": Command(configs.FiltersConfig, "first- and second-layer filters (Fig. 6)", "zfrepro.visualizer.filters:filters", trains=True),
+    "invariance": Command(configs.InvarianceConfig, "translation, scale, rotation (Fig. 5)", "zfrepro.evaluator.invariance:invariance"),
+    "occlude": Command(configs.OccludeConfig, "sensitivity to occlusion (Fig. 7)", "zfrepro.evaluator.occlusion:occlude"),
+    "correspond": Command(configs.CorrespondConfig, "correspondence of parts (Fig. 8, Table 1)", "zfrepro.evaluator.correspondence:correspond"),
+    "ablate": Command(configs.AblateConfig, "remove or resize layers and train (Table 3)", "zfrepro.evaluator.ablation:ablate", trains=True),
+    "transfer": Command(configs.TransferConfig, "frozen features on another data set (Tables 4-6, Fig. 9)", "zfrepro.evaluator.transfer:transfer", trains=True),
+    "probe": Command(configs.ProbeConfig, "how good each layer's features are (Table 7)", "zfrepro.evaluator.probe:probe"),
+    "report": Command(configs.ReportConfig, "all of a run on one page, with the paper's claims", "zfrepro.report.report:report"),
+    "import": Command(configs.ImportConfig, "make a run of torchvision's trained weights", "zfrepro.trainer.imported:import_weights"),
     "prepare": Command(configs.TrainConfig, "decode and pack a data set, once", "zfrepro.tools:prepare"),
     "summary": Command(configs.SummaryConfig, "print the layer table (Fig. 3)", "zfrepro.tools:summary"),
     "doctor": Command(configs.DoctorConfig, "print versions, devices and data sets, and what is wrong", "zfrepro.tools:doctor"),
@@ -153,7 +165,10 @@ def _command_help(command: str, overrides: list[str]) -> str:
             continue
         text = f"  {key}={'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"
         lines.append(f"{text:<42}  {meanings.get(key, '')}".rstrip())
-    groups = [f"  {name}=<one of {', '.join(files)}>" for name, files in _groups(command).items()]
+    groups = [
+        textwrap.fill(f"  {name}= {', '.join(files)}", 118, subsequent_indent=" " * (len(name) + 4))
+        for name, files in _groups(command).items()
+    ]
     parts = ["\n".join(head), f"usage: zfrepro {command} [key=value ...]", "options and their defaults:\n" + "\n".join(lines)]
     if groups:
         parts.append("files to choose from:\n" + "\n".join(groups))
@@ -178,7 +193,8 @@ def _groups(command: str) -> dict[str, list[str]]:
     command = "train" if command == "prepare" else command  # prepare.yaml builds on train.yaml
     text = (conf_folder() / f"{command}.yaml").read_text()
     names = [name for name in re.findall(r"^  - (\w+): ", text, re.MULTILINE) if (conf_folder() / name).is_dir()]
-    return {name: sorted(path.stem for path in (conf_folder() / name).glob("*.yaml")) for name in names}
+    shared = {"common"}  # pieces of other files, not choices
+    return {name: sorted({path.stem for path in (conf_folder() / name).glob("*.yaml")} - shared) for name in names}
 
 
 def _complete(args: list[str]) -> None:

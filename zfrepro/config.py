@@ -6,6 +6,7 @@ given and what is possible.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import math
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any, Optional, TypeVar
 
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
@@ -84,7 +87,7 @@ class LayerConfig:
 class ModelConfig:
     """A network as a table of layers; layer numbers are the paper's and survive the removal of others."""
 
-    name: str = MISSING
+    name: str = MISSING  # the table's name
     input_size: int = MISSING  # side of the square input in pixels
     layers: list[LayerConfig] = field(default_factory=list)
     sibling: Optional[str] = None  # the other architecture at the same scale (Fig. 6, Table 3): a name in conf/model
@@ -109,14 +112,14 @@ class DataConfig:
     size: int = MISSING  # side of the packed images in pixels
     root: Optional[str] = None  # folder (or archive) that holds the data set
     cache: str = field(default_factory=lambda: os.environ.get("ZFREPRO_CACHE") or "~/.cache/zfrepro")  # packed data
-    download: bool = False
+    download: bool = False  # fetch it where torchvision can
     on_error: str = "raise"  # raise | skip: images that cannot be read
     per_class: Optional[int] = None  # use only the first n training images of every class
     val_fraction: float = 0.1  # for data sets that bring no validation split: share of each class
     split_seed: int = 0  # ... and the seed that draws it
     part: str = "source"  # embedded only: source | target classes | scenes (several objects, several labels)
-    train_per_class: int = 500  # embedded only: images drawn per class (scenes: per 20 images)
-    val_per_class: int = 50
+    train_per_class: int = 250  # embedded only: images drawn per class (scenes: per 20 images)
+    val_per_class: int = 50  # embedded only, likewise
     workers: int = 0  # processes that decode; 0: one per CPU
 
 
@@ -126,7 +129,7 @@ class Common:
 
     run: str = MISSING  # the run's folder below `outputs`
     outputs: str = "outputs"  # relative to the working directory
-    seed: int = 0
+    seed: int = 0  # of initialisation, order, crops, dropout, and of what an experiment draws
     device: str = "auto"  # auto | cpu | cuda
     precision: str = "auto"  # fp32 | bf16 | auto: bf16 autocast where the hardware computes in it
     debug: bool = False  # show tracebacks of user errors
@@ -144,14 +147,14 @@ class Common:
 class TrainConfig(Common):
     """`zfrepro train` (paper, section 3)."""
 
-    preset: str = MISSING
+    preset: str = MISSING  # data, model and recipe together
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    epochs: int = MISSING
+    epochs: int = MISSING  # passes over the training images
     batch_size: int = MISSING  # over all processes together
-    lr: float = MISSING
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    lr: float = MISSING  # learning rate, at its highest
+    momentum: float = 0.9  # of SGD
+    weight_decay: float = 5e-4  # of SGD; the paper is silent, this is Krizhevsky's
     schedule: str = "plateau"  # plateau: lr / 10 when the validation error stops falling | cosine: to 0 at the end
     patience: int = 3  # plateau: epochs without a better validation error before lr is divided
     warmup_steps: int = 0  # the learning rate rises linearly over so many steps
@@ -194,7 +197,7 @@ class PicturesConfig(Experiment):
     images: list[str] = field(default_factory=list)  # your own pictures; empty: validation images, drawn by seed
     labels: list[str] = field(default_factory=list)  # their classes by name; empty: what the network takes them for
     num_images: int = 5  # pictures in the figure
-    claims_images: int = 200  # validation images over which the claims are measured; 0: not measured
+    claims_images: int = 120  # validation images over which the claims are measured; 0: not measured
 
 
 @dataclass
@@ -212,6 +215,7 @@ class OccludeConfig(PicturesConfig):
 class InvarianceConfig(PicturesConfig):
     """`zfrepro invariance` (Fig. 5)."""
 
+    claims_images: int = 200
     layers: list[int] = field(default_factory=list)  # empty: the first and the last below the softmax (1 and 7)
     translation: Optional[float] = None  # largest shift up and down, pixels of the network's input; null: 60 of 224
     scale: float = 1.8  # largest magnification
@@ -236,6 +240,121 @@ class CorrespondConfig(Experiment):
 
 
 @dataclass
+class DataShare(DataPlace):
+    """The run's own data set, or a part of it."""
+
+    per_class: Optional[int] = None  # train on the first n images of every class; null: as the run did
+
+
+@dataclass
+class AblateConfig(Experiment):
+    """`zfrepro ablate` (Table 3)."""
+
+    data: DataShare = field(default_factory=DataShare)
+    variant: str = "all"  # one row to train, for sweeps; all: every row, and the table
+    seeds: list[int] = field(default_factory=list)  # nets of every row, one a seed; []: `seed` alone
+    epochs: Optional[int] = None  # null, here and below: the run's own
+    batch_size: Optional[int] = None
+    lr: Optional[float] = None
+    warmup_steps: Optional[int] = None
+    average: list[str] = field(default_factory=list)  # rows whose nets' softmax outputs are averaged (Table 2)
+
+
+@dataclass
+class TargetConfig(Common):
+    """What `transfer` and `probe` share: a target data set, read by the frozen layers of a run."""
+
+    data: DataConfig = field(default_factory=DataConfig)  # the target; packed at the source network's own size
+    resume: bool = True  # false: make a result again that is up to date, and train its networks again
+    folds: int = 5  # random splits
+    test_per_class: int = 50  # at most so many test images of every class
+    parts: int = 3  # of a training set, each held out in turn to choose the regularisation
+    strengths: list[float] = field(default_factory=list)  # softmax: C, the inverse of the regularisation, to choose from
+    dtype: str = "float32"  # of the cached features: float32 | float16
+    pool: Optional[int] = None  # average the maps of a layer down to pool x pool first; null: as they are
+
+
+@dataclass
+class TransferConfig(TargetConfig):
+    """`zfrepro transfer` (Tables 4-6, Fig. 9)."""
+
+    scenes: DataConfig = field(default_factory=DataConfig)  # several labels an image: stands in for VOC 2012 on the demo
+    tables: list[str] = field(default_factory=list)  # table4 | table5 | table6 | fig9; []: those that fit the target
+    layer: Optional[int] = None  # whose features the new softmax reads; null: the last below the old one
+    per_class: dict[str, list[int]] = field(default_factory=dict)  # table -> numbers of training images per class
+    scratch: bool = True  # also train the same network from scratch on the same images (Tables 4 and 5)
+    scratch_steps: int = 1500  # ... for so many updates, at the run's own recipe, its learning rate falling to 0
+    overlap: Optional[float] = 0.95  # correlation from which a target image counts as one of the source's; null: no check
+    drop_overlap: bool = False  # leave such images out of the target
+
+
+@dataclass
+class ProbeConfig(TargetConfig):
+    """`zfrepro probe` (Table 7)."""
+
+    layers: list[int] = field(default_factory=list)  # for the linear SVM
+    softmax_layers: list[int] = field(default_factory=list)
+    per_class: Optional[int] = None  # training images per class; null: 60 for Caltech-256, else 30
+    costs: list[float] = field(default_factory=list)  # SVM: C to choose from
+    scalings: list[str] = field(default_factory=list)  # SVM: of the features, to choose from: common | each
+
+
+@dataclass
+class ReportConfig(Common):
+    """`zfrepro report`."""
+
+
+@dataclass
+class VisualizeConfig(Experiment):
+    """`zfrepro visualize` (Fig. 2)."""
+
+    layer: str = "all"  # a convolutional layer's number, or all
+    num_maps: int = 16  # maps on a page, random among the live ones
+    maps: list[int] = field(default_factory=list)  # these instead
+    num_images: int = 9  # strongest images of each map
+    split: str = "val"  # whose images: val | train
+    unpool: str = "sum"  # sum | max: pooling windows that share a switch add, or the stronger one wins
+    norm: str = "identity"  # identity | gradient: contrast normalisation is passed through, or its derivative applied
+
+
+@dataclass
+class EvolveConfig(Experiment):
+    """`zfrepro evolve` (Fig. 4)."""
+
+    num_maps: int = 6  # rows a layer, random among the maps that live in the last snapshot
+    alike_maps: int = 64  # maps a layer on which the likeness of consecutive snapshots is measured
+    epochs_shown: list[int] = field(default_factory=list)  # snapshot epochs; empty: all there are
+    unpool: str = "sum"
+    norm: str = "identity"
+
+
+@dataclass
+class FiltersConfig(Experiment):
+    """`zfrepro filters` (Fig. 6)."""
+
+    data: DataShare = field(default_factory=DataShare)
+    sibling: Optional[str] = None  # the other architecture, a name in conf/model; null: the one that the model names
+    sibling_epochs: Optional[int] = None  # of its training; null: the run's own
+    epochs: Optional[int] = 6  # of the two trainings of (a), without and with renormalisation; null, here and below: as the run
+    lr: Optional[float] = 0.003  # of these two
+    input_scale: Optional[float] = 1.0  # of these two: the paper's, at which filters reach the radius soon
+    num_maps: int = 64  # second-layer maps in (d) and (e), random among the live ones
+    dead: float = 0.1  # a filter is dead whose RMS is below this share of the median, or that no image excites
+    unpool: str = "sum"
+    norm: str = "identity"
+
+
+@dataclass
+class ImportConfig(Common):
+    """`zfrepro import`: a run made of torchvision's trained weights."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)  # one of conf/model/torchvision
+    weights: str = "DEFAULT"  # DEFAULT or another name of torchvision's (downloaded), or a file of a state dict
+    data: DataConfig = field(default_factory=DataConfig)  # images to look at: any data set
+    resume: bool = True
+
+
+@dataclass
 class SummaryConfig(Common):
     """`zfrepro summary` (Fig. 3)."""
 
@@ -248,6 +367,20 @@ class DoctorConfig(Common):
     """`zfrepro doctor`."""
 
     data: DataConfig = field(default_factory=DataConfig)
+
+
+# -------------------------------------------------------------------------------------------------------- model tables
+
+
+def load_model(name: str) -> ModelConfig:
+    """The layer table conf/model/<name>.yaml, composed by Hydra. Raises UserError where there is none of that name."""
+    root = conf_folder() / "model"
+    names = sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
+    require_choice("model", name, names)
+    inside = GlobalHydra.instance().is_initialized()  # in a command Hydra stands ready; it refuses to be set up twice
+    with contextlib.nullcontext() if inside else initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        cfg = compose(overrides=[f"+model={name}"]).model
+    return to_dataclass(cfg, ModelConfig)
 
 
 # ---------------------------------------------------------------------------------------------------------- conversion
@@ -288,18 +421,28 @@ def _first_line(error: Exception) -> str:
     return re.sub(r"\s+", " ", str(error).splitlines()[0])
 
 
+DECONVNET = {"unpool": ("sum", "max"), "norm": ("identity", "gradient"), "split": ("val", "train")}
+
+
 def check(config: object) -> None:
     """Refuse impossible values, whichever dataclass they stand in."""
     if isinstance(config, Common):
         _check_common(config)
     if isinstance(config, TrainConfig):
         _check_training(config)
+    if isinstance(config, AblateConfig):
+        _check_ablation(config)
+    if isinstance(config, TargetConfig):
+        _check_target(config)
     if isinstance(config, PicturesConfig):
         _check_pictures(config)
     if isinstance(config, CorrespondConfig):
         require("mask", config.mask, 0 < config.mask < 1, "between 0 and 1, both excluded (a share of the image's side)")
         require("draws", config.draws, config.draws >= 1, "1 or more")
         require("num_images", config.num_images, config.num_images >= 2, "2 or more (images are compared in pairs)")
+    for key, choices in DECONVNET.items():
+        if hasattr(config, key):
+            require_choice(key, getattr(config, key), choices)
     for value in vars(config).values():
         if isinstance(value, ModelConfig):
             _check_model(value)
@@ -353,6 +496,40 @@ def _check_training(c: TrainConfig) -> None:
             f"model.input_size={c.model.input_size}: the crop is larger than the images; "
             f"must be at most data.size={c.data.size}, or give data.size={c.model.input_size} or more"
         )
+
+
+def _check_ablation(c: AblateConfig) -> None:
+    require("seeds", c.seeds, all(0 <= s < 2**31 for s in c.seeds), "a list of numbers from 0 on")
+    require("seeds", c.seeds, len(set(c.seeds)) == len(c.seeds), "a list without repetitions")
+    if c.lr is not None:
+        require("lr", c.lr, 0 < c.lr < math.inf, "a positive number, or null for the run's own")
+    if c.warmup_steps is not None:
+        require("warmup_steps", c.warmup_steps, c.warmup_steps >= 0, "0 or more, or null for the run's own")
+    if c.data.per_class is not None:
+        require("data.per_class", c.data.per_class, c.data.per_class >= 1, "1 or more, or null for as many as the run had")
+
+
+def _check_target(c: TargetConfig) -> None:
+    for key in ("folds", "test_per_class", "scratch_steps", "pool"):
+        if (value := getattr(c, key, None)) is not None:
+            require(key, value, value >= 1, "1 or more")
+    require("parts", c.parts, c.parts >= 2, "2 or more")
+    require_choice("dtype", c.dtype, ("float32", "float16"))
+    for key in ("strengths", "costs"):
+        values = getattr(c, key, [1.0])
+        require(key, values, bool(values) and all(0 < v < math.inf for v in values), "a list of positive numbers")
+    if isinstance(c, TransferConfig):
+        for name in [*c.tables, *c.per_class]:
+            require_choice("tables", name, ("table4", "table5", "table6", "fig9"))
+        for name, sizes in c.per_class.items():
+            require(f"per_class.{name}", sizes, bool(sizes) and all(n >= 1 for n in sizes), "a list of numbers from 1 on")
+        require("overlap", c.overlap, c.overlap is None or 0 < c.overlap <= 1, "above 0 and at most 1, or null")
+    if isinstance(c, ProbeConfig):
+        require("layers", c.layers, bool(c.layers or c.softmax_layers), "a list with a layer at least (or softmax_layers)")
+        require("per_class", c.per_class, c.per_class is None or c.per_class >= 1, "1 or more, or null")
+        require("scalings", c.scalings, bool(c.scalings), "a list of common, each")
+        for name in c.scalings:
+            require_choice("scalings", name, ("common", "each"))
 
 
 def _check_model(m: ModelConfig) -> None:
