@@ -1,5 +1,6 @@
 """Timings behind the numbers in the README. Each sub-command compares ours with a plain baseline in one process.
 
+python scripts/benchmark.py train        the training loop against a bare forward-backward-step loop on random tensors
 python scripts/benchmark.py deconv       windowed projections against automatic differentiation, and top-nine search
 python scripts/benchmark.py occlusion    the incremental occluder against brute force, and against one position at a time
 """
@@ -10,7 +11,6 @@ import argparse
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 from omegaconf import OmegaConf
@@ -39,6 +39,57 @@ def seconds(work: Callable[[], object], repeats: int) -> float:
     """The best of `repeats` wall-clock times, after one unmeasured call."""
     work()
     return min(elapsed(work) for _ in range(repeats))
+
+
+# ----------------------------------------------------------------------------------------------------------------- train
+
+
+def train(args: argparse.Namespace) -> None:
+    """Images per second of `zfrepro train`'s own steps, fed from a packed data set, against the same model's bare
+    forward-backward-step loop on one random batch; the two in turn, `args.rounds` times."""
+    import dataclasses
+    import tempfile
+
+    from hydra import compose, initialize_config_dir
+
+    from zfrepro.config import TrainConfig
+    from zfrepro.models.network import Noise
+    from zfrepro.trainer.distributed import Team
+    from zfrepro.trainer.feed import epoch_order
+    from zfrepro.trainer.train import Training
+
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        config = to_dataclass(compose("train", [f"preset={args.preset}", *args.overrides]), TrainConfig)
+    with tempfile.TemporaryDirectory() as outputs:
+        ours = Training(dataclasses.replace(config, outputs=outputs), Team(0, 1, torch.device("cpu")))
+    steps, batch = min(args.steps, ours.steps), config.batch_size
+    rows = epoch_order(ours.rows, 0, 0)[: steps * batch]
+    side = ours.network.input_size
+    inputs = torch.randn(batch, 3, side, side).to(memory_format=torch.channels_last) * 10
+    labels = torch.randint(ours.data.num_classes, (batch,))
+    optimiser = torch.optim.SGD(ours.network.parameters(), lr=1e-6, momentum=config.momentum)
+
+    def bare() -> None:
+        for step in range(steps):
+            with torch.autocast("cpu", torch.bfloat16, enabled=ours.precision == "bf16"):
+                logits = ours.network(inputs, Noise(0, step, 0, batch)).float()
+            loss = torch.nn.functional.cross_entropy(logits, labels)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+
+    def fed() -> None:
+        for step, (x, y) in enumerate(ours.feeds["train"].training(rows, config.augmentation, 0, 0, 0)):
+            ours._step(x, y, step)
+
+    bare(), fed()  # warm up
+    rates = [(steps * batch / elapsed(bare), steps * batch / elapsed(fed)) for _ in range(args.rounds)]
+    print(f"{config.model.name}, batches of {batch}, {ours.precision}, {torch.get_num_threads()} threads, images per second")
+    print(f"{'bare loop':>10} {'training':>10} {'ratio':>7}")
+    for plain, whole in rates:
+        print(f"{plain:10.0f} {whole:10.0f} {whole / plain:7.2f}")
+    ratios = sorted(whole / plain for plain, whole in rates)
+    print(f"median ratio {ratios[len(ratios) // 2]:.2f} (1: feeding, renormalisation and bookkeeping cost nothing)")
 
 
 # ---------------------------------------------------------------------------------------------------------------- deconv
@@ -149,6 +200,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     commands = parser.add_subparsers(required=True)
+    command = commands.add_parser("train", help=train.__doc__)
+    command.set_defaults(work=train)
+    command.add_argument("--preset", default="demo")
+    command.add_argument("--steps", type=int, default=60)
+    command.add_argument("--rounds", type=int, default=5)
+    command.add_argument("overrides", nargs="*", help="such as data.root=<folder>")
     command = commands.add_parser("deconv", help=deconv.__doc__)
     command.set_defaults(work=deconv)
     command.add_argument("--model", default="zfnet")
