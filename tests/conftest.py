@@ -16,7 +16,14 @@ import pytest
 from zfrepro.config import LayerConfig, ModelConfig
 
 # A demo in seconds: four of the embedded data set's images a class and a handful of steps.
-TINY = ["data.train_per_class=8", "data.val_per_class=4", "epochs=2", "batch_size=40", "warmup_steps=2", "precision=fp32"]
+TINY = [
+    "data.train_per_class=8",
+    "data.val_per_class=4",
+    "epochs=2",
+    "batch_size=40",
+    "warmup_steps=2",
+    "precision=fp32",
+]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -73,7 +80,9 @@ def small_table(size: int = 31, **last: int) -> ModelConfig:
         name="small",
         input_size=size,
         layers=[
-            LayerConfig(maps=5, kernel=5, stride=2, padding=1, pool=3, pool_stride=2, pool_padding=1, norm="after_pool"),
+            LayerConfig(
+                maps=5, kernel=5, stride=2, padding=1, pool=3, pool_stride=2, pool_padding=1, norm="after_pool"
+            ),
             LayerConfig(maps=6, kernel=3, stride=1, padding=2, pool=3, pool_stride=2, norm="before_pool"),
             LayerConfig(maps=4, kernel=3, stride=1, padding=1, pool=2, pool_stride=1),
             LayerConfig(kind="fc", units=7, dropout=0.5),

@@ -61,7 +61,8 @@ def test_checkpoint_round_trip(tmp_path: Path) -> None:
 
 
 def test_lock_is_for_one_process(tmp_path: Path) -> None:
-    code = f"from zfrepro import artifacts; from pathlib import Path\nwith artifacts.lock(Path({str(tmp_path)!r})): print('got it')"
+    code = "from zfrepro import artifacts; from pathlib import Path\n"
+    code += f"with artifacts.lock(Path({str(tmp_path)!r})): print('got it')"
     with artifacts.lock(tmp_path):
         second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert "another process" in second.stderr and str(os.getpid()) in second.stderr

@@ -52,7 +52,9 @@ def test_every_config_has_a_command() -> None:
 
 def test_preset_chooses_and_the_command_line_wins(zfrepro: Zfrepro, tmp_path: Path) -> None:
     text = zfrepro("train", "preset=paper", "model=alexnet", "lr=0.5", "--cfg", "job", cwd=tmp_path).stdout
-    assert "name: alexnet\n" in text and "name: imagenet\n" in text and "lr: 0.5\n" in text and "run: ${preset}\n" in text
+    assert (
+        "name: alexnet\n" in text and "name: imagenet\n" in text and "lr: 0.5\n" in text and "run: ${preset}\n" in text
+    )
     assert "epochs: 70\n" in text and "batch_size: 128\n" in text
 
 

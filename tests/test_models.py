@@ -102,7 +102,9 @@ def test_model_files_are_all_there() -> None:
 
 
 # Receptive fields / strides as listed for ZFNet.
-@pytest.mark.parametrize(("layer", "size", "stride"), [(1, 11, 4), (2, 43, 16), (3, 75, 16), (4, 107, 16), (5, 171, 32)])
+@pytest.mark.parametrize(
+    ("layer", "size", "stride"), [(1, 11, 4), (2, 43, 16), (3, 75, 16), (4, 107, 16), (5, 171, 32)]
+)
 def test_receptive_fields(layer: int, size: int, stride: int) -> None:
     field = receptive_field(conv_ops(layers_of(model("zfnet")), layer))
     assert (field.size, field.stride) == (size, stride)
@@ -118,7 +120,9 @@ def test_receptive_box_by_perturbation(layer: int) -> None:
     x = image
     for op in ops:
         if op.kind in ("conv", "pool"):
-            x = torch.nn.functional.conv2d(x, torch.ones(1, 1, op.kernel, op.kernel).double(), None, op.stride, op.padding)
+            x = torch.nn.functional.conv2d(
+                x, torch.ones(1, 1, op.kernel, op.kernel).double(), None, op.stride, op.padding
+            )
     for row, column in [(0, 0), (size - 1, 0), (size // 2, size - 1)]:
         (gradient,) = torch.autograd.grad(x[0, 0, row, column], image, retain_graph=True)
         ys, xs = torch.nonzero(gradient[0, 0], as_tuple=True)

@@ -45,7 +45,7 @@ def test_renormalise_against_a_loop(shape: tuple[int, ...]) -> None:
         if rms > 0.1:
             expected[index] *= 0.1 / rms
             count += 1
-    assert 0 < count
+    assert count > 0
     assert int(renormalise(filters, 0.1)) == count
     assert torch.allclose(filters, expected, rtol=1e-12)
 

@@ -30,7 +30,9 @@ def weights(outputs: Path, run: str, name: str = "last") -> dict[str, torch.Tens
 def lines(outputs: Path, run: str) -> list[dict[str, object]]:
     """metrics.jsonl without what depends on the clock."""
     text = (outputs / run / "train" / "metrics.jsonl").read_text()
-    return [{k: v for k, v in json.loads(x).items() if k not in ("seconds", "images_per_second")} for x in text.splitlines()]
+    return [
+        {k: v for k, v in json.loads(x).items() if k not in ("seconds", "images_per_second")} for x in text.splitlines()
+    ]
 
 
 def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
@@ -41,7 +43,14 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
 
 def test_files_of_a_run(tiny_run: Path) -> None:
     folder = tiny_run / "tiny" / "train"
-    for name in ("config.yaml", "metrics.jsonl", "curves.png", "filters.png", "checkpoints/last.pt", "checkpoints/best.pt"):
+    for name in (
+        "config.yaml",
+        "metrics.jsonl",
+        "curves.png",
+        "filters.png",
+        "checkpoints/last.pt",
+        "checkpoints/best.pt",
+    ):
         assert (folder / name).stat().st_size > 0
     assert sorted(path.name for path in (folder / "checkpoints").glob("epoch_*")) == ["epoch_1.pt", "epoch_2.pt"]
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -83,7 +92,9 @@ def test_same_seed_same_weights_other_seed_others(tiny_run: Path, zfrepro: Zfrep
     zfrepro(*args, "run=again")
     zfrepro(*args, "run=other", "seed=1")
     assert_same(weights(tiny_run, "tiny"), weights(tmp_path, "again"))
-    assert not torch.equal(weights(tmp_path, "again")["weights.1.weight"], weights(tmp_path, "other")["weights.1.weight"])
+    assert not torch.equal(
+        weights(tmp_path, "again")["weights.1.weight"], weights(tmp_path, "other")["weights.1.weight"]
+    )
 
 
 def start(outputs: Path, run: str, *args: str) -> subprocess.Popen[str]:
@@ -145,7 +156,9 @@ def test_two_processes_train_as_one(tiny_run: Path, tmp_path: Path) -> None:
     """torchrun with two CPU processes: the same global batches, crops and dropout; equal up to rounding."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0"]
     command += ["-m", "zfrepro", "train", f"outputs={tmp_path}", "run=team", "snapshot_epochs=[1,2]", *TINY]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     assert done.returncode == 0, done.stderr
     one, team = weights(tiny_run, "tiny"), weights(tmp_path, "team")
     for key in one:
@@ -156,7 +169,9 @@ def test_two_processes_train_as_one(tiny_run: Path, tmp_path: Path) -> None:
 
 def test_no_finite_loss_stops(zfrepro: Zfrepro, tmp_path: Path) -> None:
     done = zfrepro("train", f"outputs={tmp_path}", "run=wild", *TINY, "lr=1e9", "renorm_radius=null", check=False)
-    assert done.returncode == 2 and "the loss is not finite in epoch 1" in done.stderr and "try a lower lr" in done.stderr
+    assert (
+        done.returncode == 2 and "the loss is not finite in epoch 1" in done.stderr and "try a lower lr" in done.stderr
+    )
 
 
 def test_renormalisation_holds_the_radius(zfrepro: Zfrepro, tmp_path: Path) -> None:
@@ -188,4 +203,6 @@ def test_evaluate_and_average(zfrepro: Zfrepro, tiny_run: Path, tmp_path: Path) 
     table = (folder / "table.csv").read_text()
     assert "zfnet (5 convnets) (a),36.7,15.3,15.3" in table and "ours: average of 2" in table
     rows = [json.loads(x) for x in (tiny_run / "tiny" / "train" / "metrics.jsonl").read_text().splitlines()]
-    assert metrics["tiny"]["val_top1_error_centre"] == pytest.approx(min(row["val_top1_error"] for row in rows), abs=0.01)
+    assert metrics["tiny"]["val_top1_error_centre"] == pytest.approx(
+        min(row["val_top1_error"] for row in rows), abs=0.01
+    )

@@ -30,7 +30,17 @@ from omegaconf import OmegaConf
 from zfrepro.config import Common, UserError
 
 # Options that say where, how fast or how talkative, never what: they change no number and so no hash.
-NEUTRAL = {"run", "outputs", "debug", "resume", "checkpoint_every", "data.root", "data.cache", "data.workers", "data.download"}
+NEUTRAL = {
+    "run",
+    "outputs",
+    "debug",
+    "resume",
+    "checkpoint_every",
+    "data.root",
+    "data.cache",
+    "data.workers",
+    "data.download",
+}
 
 
 # ----------------------------------------------------------------------------------------------------------- safe writes
@@ -310,7 +320,9 @@ class Output:
             (self.pending / name).replace(self.folder / name)
         write_json(target, {**metrics, "provenance": origin})
         shutil.rmtree(self.pending, ignore_errors=True)
-        print(f"wrote {shown(self.folder)}{os.sep}: {', '.join([*self.names, 'metrics.json'])} ({origin['seconds']:.0f} s)")
+        print(
+            f"wrote {shown(self.folder)}{os.sep}: {', '.join([*self.names, 'metrics.json'])} ({origin['seconds']:.0f} s)"
+        )
 
 
 def _cell(value: Any) -> str:

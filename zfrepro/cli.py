@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, NoReturn
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -38,21 +38,58 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "train": Command(configs.TrainConfig, "train a network (section 3)", "zfrepro.trainer:train"),
-    "evaluate": Command(configs.EvaluateConfig, "top-1 and top-5 errors (Table 2)", "zfrepro.evaluator.errors:evaluate"),
-    "visualize": Command(configs.VisualizeConfig, "features projected to pixels (Fig. 2)", "zfrepro.visualizer.features:visualize"),
-    "evolve": Command(configs.EvolveConfig, "features through training (Fig. 4)", "zfrepro.visualizer.evolution:evolve"),
-    "filters": Command(configs.FiltersConfig, "first- and second-layer filters (Fig. 6)", "zfrepro.visualizer.filters:filters", trains=True),
-    "invariance": Command(configs.InvarianceConfig, "translation, scale, rotation (Fig. 5)", "zfrepro.evaluator.invariance:invariance"),
-    "occlude": Command(configs.OccludeConfig, "sensitivity to occlusion (Fig. 7)", "zfrepro.evaluator.occlusion:occlude"),
-    "correspond": Command(configs.CorrespondConfig, "correspondence of parts (Fig. 8, Table 1)", "zfrepro.evaluator.correspondence:correspond"),
-    "ablate": Command(configs.AblateConfig, "remove or resize layers and train (Table 3)", "zfrepro.evaluator.ablation:ablate", trains=True),
-    "transfer": Command(configs.TransferConfig, "frozen features on another data set (Tables 4-6, Fig. 9)", "zfrepro.evaluator.transfer:transfer", trains=True),
-    "probe": Command(configs.ProbeConfig, "how good each layer's features are (Table 7)", "zfrepro.evaluator.probe:probe"),
-    "report": Command(configs.ReportConfig, "all of a run on one page, with the paper's claims", "zfrepro.report.report:report"),
-    "import": Command(configs.ImportConfig, "make a run of torchvision's trained weights", "zfrepro.trainer.imported:import_weights"),
+    "evaluate": Command(
+        configs.EvaluateConfig, "top-1 and top-5 errors (Table 2)", "zfrepro.evaluator.errors:evaluate"
+    ),
+    "visualize": Command(
+        configs.VisualizeConfig, "features projected to pixels (Fig. 2)", "zfrepro.visualizer.features:visualize"
+    ),
+    "evolve": Command(
+        configs.EvolveConfig, "features through training (Fig. 4)", "zfrepro.visualizer.evolution:evolve"
+    ),
+    "filters": Command(
+        configs.FiltersConfig,
+        "first- and second-layer filters (Fig. 6)",
+        "zfrepro.visualizer.filters:filters",
+        trains=True,
+    ),
+    "invariance": Command(
+        configs.InvarianceConfig, "translation, scale, rotation (Fig. 5)", "zfrepro.evaluator.invariance:invariance"
+    ),
+    "occlude": Command(
+        configs.OccludeConfig, "sensitivity to occlusion (Fig. 7)", "zfrepro.evaluator.occlusion:occlude"
+    ),
+    "correspond": Command(
+        configs.CorrespondConfig,
+        "correspondence of parts (Fig. 8, Table 1)",
+        "zfrepro.evaluator.correspondence:correspond",
+    ),
+    "ablate": Command(
+        configs.AblateConfig,
+        "remove or resize layers and train (Table 3)",
+        "zfrepro.evaluator.ablation:ablate",
+        trains=True,
+    ),
+    "transfer": Command(
+        configs.TransferConfig,
+        "frozen features on another data set (Tables 4-6, Fig. 9)",
+        "zfrepro.evaluator.transfer:transfer",
+        trains=True,
+    ),
+    "probe": Command(
+        configs.ProbeConfig, "how good each layer's features are (Table 7)", "zfrepro.evaluator.probe:probe"
+    ),
+    "report": Command(
+        configs.ReportConfig, "all of a run on one page, with the paper's claims", "zfrepro.report.report:report"
+    ),
+    "import": Command(
+        configs.ImportConfig, "make a run of torchvision's trained weights", "zfrepro.trainer.imported:import_weights"
+    ),
     "prepare": Command(configs.TrainConfig, "decode and pack a data set, once", "zfrepro.tools:prepare"),
     "summary": Command(configs.SummaryConfig, "print the layer table (Fig. 3)", "zfrepro.tools:summary"),
-    "doctor": Command(configs.DoctorConfig, "print versions, devices and data sets, and what is wrong", "zfrepro.tools:doctor"),
+    "doctor": Command(
+        configs.DoctorConfig, "print versions, devices and data sets, and what is wrong", "zfrepro.tools:doctor"
+    ),
 }
 
 
@@ -122,7 +159,7 @@ def _function(command: Command) -> Callable[[Any], None]:
     module, name = command.target.split(":")
     function = getattr(importlib.import_module(module), name)
     if not command.trains:
-        return function  # type: ignore[no-any-return]
+        return function
     from zfrepro.trainer import train
 
     return lambda config: function(config, train)
@@ -169,7 +206,11 @@ def _command_help(command: str, overrides: list[str]) -> str:
         textwrap.fill(f"  {name}= {', '.join(files)}", 118, subsequent_indent=" " * (len(name) + 4))
         for name, files in _groups(command).items()
     ]
-    parts = ["\n".join(head), f"usage: zfrepro {command} [key=value ...]", "options and their defaults:\n" + "\n".join(lines)]
+    parts = [
+        "\n".join(head),
+        f"usage: zfrepro {command} [key=value ...]",
+        "options and their defaults:\n" + "\n".join(lines),
+    ]
     if groups:
         parts.append("files to choose from:\n" + "\n".join(groups))
     return "\n\n".join(parts)
@@ -184,7 +225,7 @@ def _meanings(cls: type, prefix: str = "") -> dict[str, str]:
                 found[prefix + name] = meaning
     for field in dataclasses.fields(cls):
         if dataclasses.is_dataclass(field.default_factory):
-            found |= _meanings(field.default_factory, f"{prefix}{field.name}.")  # type: ignore[arg-type]
+            found |= _meanings(field.default_factory, f"{prefix}{field.name}.")
     return found
 
 

@@ -231,7 +231,9 @@ class CorrespondConfig(Experiment):
 
     class_name: Optional[str] = None  # null: dog, or the first class whose images have the parts
     parts: Optional[str] = None  # a .csv of your own boxes: image,part,left,top,right,bottom
-    layers: list[int] = field(default_factory=list)  # empty: the last convolutional and the last below the softmax (5, 7)
+    layers: list[int] = field(
+        default_factory=list
+    )  # empty: the last convolutional and the last below the softmax (5, 7)
     num_images: int = 5  # images in a draw, compared pair by pair
     mask: float = 0.18  # side of the mask around a key point, as a share of the image's side
     fill: str = "grey"  # what the mask shows: grey (128) | mean (the mean image) | black | noise
@@ -269,7 +271,9 @@ class TargetConfig(Common):
     folds: int = 5  # random splits
     test_per_class: int = 50  # at most so many test images of every class
     parts: int = 3  # of a training set, each held out in turn to choose the regularisation
-    strengths: list[float] = field(default_factory=list)  # softmax: C, the inverse of the regularisation, to choose from
+    strengths: list[float] = field(
+        default_factory=list
+    )  # softmax: C, the inverse of the regularisation, to choose from
     dtype: str = "float32"  # of the cached features: float32 | float16
     pool: Optional[int] = None  # average the maps of a layer down to pool x pool first; null: as they are
 
@@ -278,13 +282,17 @@ class TargetConfig(Common):
 class TransferConfig(TargetConfig):
     """`zfrepro transfer` (Tables 4-6, Fig. 9)."""
 
-    scenes: DataConfig = field(default_factory=DataConfig)  # several labels an image: stands in for VOC 2012 on the demo
+    scenes: DataConfig = field(
+        default_factory=DataConfig
+    )  # several labels an image: stands in for VOC 2012 on the demo
     tables: list[str] = field(default_factory=list)  # table4 | table5 | table6 | fig9; []: those that fit the target
     layer: Optional[int] = None  # whose features the new softmax reads; null: the last below the old one
     per_class: dict[str, list[int]] = field(default_factory=dict)  # table -> numbers of training images per class
     scratch: bool = True  # also train the same network from scratch on the same images (Tables 4 and 5)
     scratch_steps: int = 1500  # ... for so many updates, at the run's own recipe, its learning rate falling to 0
-    overlap: Optional[float] = 0.95  # correlation from which a target image counts as one of the source's; null: no check
+    overlap: Optional[float] = (
+        0.95  # correlation from which a target image counts as one of the source's; null: no check
+    )
     drop_overlap: bool = False  # leave such images out of the target
 
 
@@ -335,7 +343,9 @@ class FiltersConfig(Experiment):
     data: DataShare = field(default_factory=DataShare)
     sibling: Optional[str] = None  # the other architecture, a name in conf/model; null: the one that the model names
     sibling_epochs: Optional[int] = None  # of its training; null: the run's own
-    epochs: Optional[int] = 6  # of the two trainings of (a), without and with renormalisation; null, here and below: as the run
+    epochs: Optional[int] = (
+        6  # of the two trainings of (a), without and with renormalisation; null, here and below: as the run
+    )
     lr: Optional[float] = 0.003  # of these two
     input_scale: Optional[float] = 1.0  # of these two: the paper's, at which filters reach the radius soon
     num_maps: int = 64  # second-layer maps in (d) and (e), random among the live ones
@@ -437,7 +447,9 @@ def check(config: object) -> None:
     if isinstance(config, PicturesConfig):
         _check_pictures(config)
     if isinstance(config, CorrespondConfig):
-        require("mask", config.mask, 0 < config.mask < 1, "between 0 and 1, both excluded (a share of the image's side)")
+        require(
+            "mask", config.mask, 0 < config.mask < 1, "between 0 and 1, both excluded (a share of the image's side)"
+        )
         require("draws", config.draws, config.draws >= 1, "1 or more")
         require("num_images", config.num_images, config.num_images >= 2, "2 or more (images are compared in pairs)")
     for key, choices in DECONVNET.items():
@@ -464,7 +476,9 @@ def _check_common(c: Common) -> None:
 def _check_pictures(c: PicturesConfig) -> None:
     require("claims_images", c.claims_images, c.claims_images >= 0, "0 (not measured) or more")
     if c.labels and len(c.labels) != len(c.images):
-        raise UserError(f"labels={list(c.labels)}: {len(c.labels)} labels for {len(c.images)} images; give one each, or none")
+        raise UserError(
+            f"labels={list(c.labels)}: {len(c.labels)} labels for {len(c.images)} images; give one each, or none"
+        )
     if isinstance(c, OccludeConfig):
         require("square", c.square, c.square is None or c.square >= 1, "1 or more, or null for 50 of 224 pixels")
         require("stride", c.stride, c.stride is None or c.stride >= 1, "1 or more, or null for 8 of 224 pixels")
@@ -474,7 +488,12 @@ def _check_pictures(c: PicturesConfig) -> None:
         require("scale", c.scale, 1 < c.scale < math.inf, "above 1")
         require("rotation", c.rotation, 0 < c.rotation <= 360, "above 0 and at most 360 degrees")
         shift = c.translation
-        require("translation", shift, shift is None or 0 < shift < math.inf, "a positive number, or null for 60 of 224 pixels")
+        require(
+            "translation",
+            shift,
+            shift is None or 0 < shift < math.inf,
+            "a positive number, or null for 60 of 224 pixels",
+        )
 
 
 def _check_training(c: TrainConfig) -> None:
@@ -506,7 +525,9 @@ def _check_ablation(c: AblateConfig) -> None:
     if c.warmup_steps is not None:
         require("warmup_steps", c.warmup_steps, c.warmup_steps >= 0, "0 or more, or null for the run's own")
     if c.data.per_class is not None:
-        require("data.per_class", c.data.per_class, c.data.per_class >= 1, "1 or more, or null for as many as the run had")
+        require(
+            "data.per_class", c.data.per_class, c.data.per_class >= 1, "1 or more, or null for as many as the run had"
+        )
 
 
 def _check_target(c: TargetConfig) -> None:
@@ -522,10 +543,14 @@ def _check_target(c: TargetConfig) -> None:
         for name in [*c.tables, *c.per_class]:
             require_choice("tables", name, ("table4", "table5", "table6", "fig9"))
         for name, sizes in c.per_class.items():
-            require(f"per_class.{name}", sizes, bool(sizes) and all(n >= 1 for n in sizes), "a list of numbers from 1 on")
+            require(
+                f"per_class.{name}", sizes, bool(sizes) and all(n >= 1 for n in sizes), "a list of numbers from 1 on"
+            )
         require("overlap", c.overlap, c.overlap is None or 0 < c.overlap <= 1, "above 0 and at most 1, or null")
     if isinstance(c, ProbeConfig):
-        require("layers", c.layers, bool(c.layers or c.softmax_layers), "a list with a layer at least (or softmax_layers)")
+        require(
+            "layers", c.layers, bool(c.layers or c.softmax_layers), "a list with a layer at least (or softmax_layers)"
+        )
         require("per_class", c.per_class, c.per_class is None or c.per_class >= 1, "1 or more, or null")
         require("scalings", c.scalings, bool(c.scalings), "a list of common, each")
         for name in c.scalings:
@@ -582,7 +607,9 @@ def resolve_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if re.fullmatch(r"cpu|cuda(:\d+)?", device) is None:
-        raise UserError(f"device={device}: must be auto, cpu, cuda or cuda:<n>{nearest(device, ('cpu', 'cuda', 'auto'))}")
+        raise UserError(
+            f"device={device}: must be auto, cpu, cuda or cuda:<n>{nearest(device, ('cpu', 'cuda', 'auto'))}"
+        )
     if device.startswith("cuda"):
         count = torch.cuda.device_count()
         index = int(device.partition(":")[2] or 0)

@@ -97,7 +97,9 @@ def open_run(config: Common, which: str | int = "best") -> TrainedRun:
     name = f"epoch_{which}.pt" if isinstance(which, int) else f"{which}.pt"
     checkpoint = config.folder / "train" / "checkpoints" / name
     if not checkpoint.exists():
-        raise UserError(f"run={config.run}: {shown(checkpoint)} is not there; let `zfrepro train` finish an epoch first")
+        raise UserError(
+            f"run={config.run}: {shown(checkpoint)} is not there; let `zfrepro train` finish an epoch first"
+        )
     state = load_checkpoint(checkpoint)
     device = resolve_device(config.device)
     network = Network(trained.model, len(state["class_names"]))
@@ -105,7 +107,7 @@ def open_run(config: Common, which: str | int = "best") -> TrainedRun:
         network.load_state_dict(state["model"])
     except RuntimeError as error:
         raise UserError(f"{shown(checkpoint)}: its weights do not fit the model of train/config.yaml") from error
-    network = network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    network = network.placed(device).eval().requires_grad_(False)
     return TrainedRun(
         folder=config.folder,
         config=dataclasses.replace(trained, run=config.run, outputs=config.outputs),

@@ -23,7 +23,9 @@ def prepare(config: TrainConfig) -> None:
     there = packed_folder(config.data).exists()
     data = open_data(config.data)
     size = sum(file.stat().st_size for file in data.folder.iterdir())
-    print(f"{config.data.name}: {len(data.train)} training and {len(data.val)} validation images of {data.num_classes} classes")
+    print(
+        f"{config.data.name}: {len(data.train)} training and {len(data.val)} validation images of {data.num_classes} classes"
+    )
     print(f"{'already packed in' if there else 'wrote'} {shown(data.folder)} ({size / 1e6:.0f} MB)")
 
 
@@ -37,8 +39,9 @@ def summary(config: SummaryConfig) -> None:
 def layer_table(network: Network) -> list[str]:
     """Lines of the layer table: what each layer is, its output, receptive field / stride in pixels, parameters and
     multiply-adds for one image."""
+    side = network.input_size
     lines = [
-        f"{network.config.name}: input {network.channels}x{network.input_size}x{network.input_size}, {network.num_classes} classes",
+        f"{network.config.name}: input {network.channels}x{side}x{side}, {network.num_classes} classes",
         f"{'layer':<8}{'what':<46}{'output':>12}{'field/stride':>14}{'parameters':>14}{'multiply-adds':>16}",
     ]
     work = multiply_adds(network)
@@ -48,7 +51,9 @@ def layer_table(network: Network) -> list[str]:
         if layer.kind == "conv":
             ops = conv_ops(network.layers, layer.number)
             field, side = receptive_field(ops), op_sizes(ops, network.input_size)[-1]
-            what = f"{layer.outputs} maps: " + ", ".join(_describe(op.kind, op.kernel, op.stride, op.padding) for op in layer.ops)
+            what = f"{layer.outputs} maps: " + ", ".join(
+                _describe(op.kind, op.kernel, op.stride, op.padding) for op in layer.ops
+            )
             output, seen = f"{layer.outputs}x{side}x{side}", f"{field.size}/{field.stride}"
         n = layer.number
         lines.append(f"{n:<8}{what:<46}{output:>12}{seen:>14}{parameters[n]:>14,}{work[n]:>16,}")
@@ -56,7 +61,9 @@ def layer_table(network: Network) -> list[str]:
     lines.append(f"{n:<8}{'softmax':<46}{network.num_classes:>12}{'':>14}{parameters[n]:>14,}{work[n]:>16,}")
     total, extra = sum(work.values()), _other_operations(network)
     lines.append(f"{'total':<80}{sum(parameters.values()):>14,}{total:>16,}")
-    lines.append(f"{total / 1e9:.2f} G multiply-adds in the weights, {(total + extra) / 1e9:.2f} G with biases, pooling and normalisation")
+    lines.append(
+        f"{total / 1e9:.2f} G multiply-adds in the weights, {(total + extra) / 1e9:.2f} G with biases, pooling and normalisation"
+    )
     return lines
 
 
@@ -82,11 +89,15 @@ def doctor(config: DoctorConfig) -> None:
     names = ("torch", "torchvision", "hydra-core", "omegaconf", "numpy", "matplotlib", "scikit-learn", "tensorboard")
     print(f"zfrepro {__version__}, Python {platform.python_version()} on {platform.platform()}")
     print("packages: " + ", ".join(f"{name} {_version(name)}" for name in names))
-    print(f"cpu: {os.cpu_count()} cores, {torch.get_num_threads()} threads; precision=auto means {_auto(torch.device('cpu'))}")
+    print(
+        f"cpu: {os.cpu_count()} cores, {torch.get_num_threads()} threads; precision=auto means {_auto(torch.device('cpu'))}"
+    )
     for index in range(torch.cuda.device_count()):
         memory = torch.cuda.get_device_properties(index).total_memory / 2**30
         device = torch.device("cuda", index)
-        print(f"gpu {index}: {torch.cuda.get_device_name(index)}, {memory:.0f} GiB; precision=auto means {_auto(device)}")
+        print(
+            f"gpu {index}: {torch.cuda.get_device_name(index)}, {memory:.0f} GiB; precision=auto means {_auto(device)}"
+        )
     if not torch.cuda.device_count():
         print("gpu: none" + ("" if torch.backends.cuda.is_built() else " (torch is a CPU build)"))
     outputs = Path(config.outputs).expanduser().resolve()

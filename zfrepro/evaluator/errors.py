@@ -24,8 +24,12 @@ def evaluate(config: EvaluateConfig) -> None:
     runs = [open_run(dataclasses.replace(config, run=name)) for name in names]
     for name, run in zip(names[1:], runs[1:]):
         if run.data.key != runs[0].data.key:
-            raise UserError(f"runs={names}: {name} was trained on other data than {names[0]}; average runs of one data set")
-    out = artifacts.open_output(config.folder / "table2_imagenet", config, "-".join(run.checkpoint_hash for run in runs))
+            raise UserError(
+                f"runs={names}: {name} was trained on other data than {names[0]}; average runs of one data set"
+            )
+    out = artifacts.open_output(
+        config.folder / "table2_imagenet", config, "-".join(run.checkpoint_hash for run in runs)
+    )
     if out is None:
         return
     labels = runs[0].data.val.labels
@@ -81,15 +85,25 @@ def _errors_of(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float
 
 def _write(out: artifacts.Output, results: dict[str, dict[str, float]], averaged: list[str], run: TrainedRun) -> None:
     """Table 2: the paper's rows, then ours."""
-    columns = ["model", "val_top1_error", "val_top5_error", "test_top5_error", "val_top1_error_centre", "val_top5_error_centre"]
+    columns = [
+        "model",
+        "val_top1_error",
+        "val_top5_error",
+        "test_top5_error",
+        "val_top1_error_centre",
+        "val_top5_error_centre",
+    ]
     rows = [[row.get(column) for column in columns] for row in paper.reported("table2_imagenet")]
     rows += [[f"ours: {name}", *(result.get(column) for column in columns[1:])] for name, result in results.items()]
     data = run.config.data
     notes = (
-        f"Errors in percent; the first columns average ten crops. Rows of the paper: ImageNet 2012. Ours: {run.config.model.name}, "
+        f"Errors in percent; the first columns average ten crops. Rows of the paper: ImageNet 2012. "
+        f"Ours: {run.config.model.name}, "
         f"{len(run.data.val)} validation images of {len(run.class_names)} classes of {data.name} at {data.size} px."
     )
     out.table(columns, rows, notes)
     out.done({"runs": results, "averaged": averaged})
     for name, result in results.items():
-        print(f"{name}: {result['val_top1_error']:.1f} % top-1, {result['val_top5_error']:.1f} % top-5 error (ten crops)")
+        print(
+            f"{name}: {result['val_top1_error']:.1f} % top-1, {result['val_top5_error']:.1f} % top-5 error (ten crops)"
+        )

@@ -85,6 +85,10 @@ class Network(nn.Module):
             width = layer.outputs
         self.weights[str(self.softmax)] = nn.Linear(width if flat else width * self.sizes[-1] ** 2, num_classes)
 
+    def placed(self, device: torch.device) -> Network:
+        """This network on `device`, its filters laid out channels_last (twice as fast on the CPU)."""
+        return self.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
     @property
     def conv_layers(self) -> list[int]:
         """Numbers of the convolutional layers."""

@@ -26,7 +26,8 @@ def import_weights(config: ImportConfig) -> None:
     if not config.model.name.startswith(PREFIX):
         raise UserError(f"model={config.model.name}: only torchvision's can be imported, such as model={PREFIX}vgg16")
     name = config.model.name.removeprefix(PREFIX)
-    require("data.size", config.data.size, config.data.size >= config.model.input_size, f"{config.model.input_size} or more")
+    crop = config.model.input_size
+    require("data.size", config.data.size, config.data.size >= crop, f"{crop} or more")
     folder = config.folder / "train"
     with artifacts.lock(config.folder):
         if (folder / "checkpoints" / "last.pt").exists() and config.resume:
@@ -41,7 +42,8 @@ def import_weights(config: ImportConfig) -> None:
         filters = network.conv(network.conv_layers[0]).weight.detach().numpy()
         draw_filters(filters).savefig(folder / "filters.png", dpi=150)
         artifacts.write_config(folder / "config.yaml", run_config(config))
-    print(f"wrote {shown(folder)}/: config.yaml, filters.png, checkpoints/{{best,last}}.pt ({name}, {len(checkpoint['class_names'])} classes)")
+    classes = len(checkpoint["class_names"])
+    print(f"wrote {shown(folder)}/: config.yaml, filters.png, checkpoints/{{best,last}}.pt ({name}, {classes} classes)")
 
 
 def load_weights(name: str, weights: str) -> tuple[Mapping[str, Tensor], Any]:
@@ -54,7 +56,9 @@ def load_weights(name: str, weights: str) -> tuple[Mapping[str, Tensor], Any]:
         try:
             state = torch.load(Path(weights).expanduser(), map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-            raise UserError(f"weights={weights}: not a readable state dict (torch.save of model.state_dict())") from error
+            raise UserError(
+                f"weights={weights}: not a readable state dict (torch.save of model.state_dict())"
+            ) from error
         if not isinstance(state, dict) or "classifier.6.bias" not in state:
             raise UserError(f"weights={weights}: not a state dict of torchvision's {name}")
         return state, known.DEFAULT

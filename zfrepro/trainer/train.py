@@ -60,14 +60,17 @@ class Tally:
         return cls(zero.double(), zero.clone(), renormalised={str(layer): zero.clone() for layer in layers})
 
 
-def train(config: TrainConfig) -> None:
-    """Train `config.run`, or go on with it, or say that it is finished. Writes `train/` (see the README's contract)."""
+def train(config: TrainConfig, data: Packed | None = None) -> None:
+    """Train `config.run`, or go on with it, or say that it is finished. Writes `train/` (see the README's contract).
+
+    `data`: images to train on in place of the packed data set of `config.data`, such as one fold of it.
+    """
     with team(config.device) as members, contextlib.ExitStack() as stack:
         if members.leads:
             stack.enter_context(artifacts.lock(config.folder))
             _prepare_folder(config)
         members.wait()
-        Training(config, members).run()
+        Training(config, members, data).run()
 
 
 def _prepare_folder(config: TrainConfig) -> None:
@@ -102,19 +105,19 @@ def _refuse_other_config(config: TrainConfig, saved: TrainConfig) -> None:
 class Training:
     """One training: its network, optimiser and position. `run` is the loop."""
 
-    def __init__(self, config: TrainConfig, members: Team) -> None:
+    def __init__(self, config: TrainConfig, members: Team, data: Packed | None = None) -> None:
         self.config, self.team, self.device = config, members, members.device
         if config.batch_size % members.size:
             raise UserError(f"batch_size={config.batch_size}: must be a multiple of the {members.size} processes")
         self.folder = config.folder / "train"
         self.checkpoints = self.folder / "checkpoints"
-        self.data = open_data(config.data, progress=members.leads)
+        self.data = data or open_data(config.data, progress=members.leads)
         self.rows = self.data.train.per_class(config.data.per_class)
         self.steps = len(self.rows) // config.batch_size  # per epoch
         if self.steps == 0:
             raise UserError(f"batch_size={config.batch_size}: larger than the {len(self.rows)} training images")
         self.precision = resolve_precision(config.precision, self.device)
-        self.network = build_network(config, self.data.num_classes).to(self.device, memory_format=torch.channels_last)
+        self.network = build_network(config, self.data.num_classes).placed(self.device)
         self.model: nn.Module = self.network
         if members.size > 1:
             self.model = DistributedDataParallel(self.network)
@@ -156,7 +159,9 @@ class Training:
                 + (f"; going on at epoch {self.epoch + 1}, step {self.step + 1}" if self.epoch or self.step else "")
             )
         done = self.epoch * self.steps + self.step
-        bar = tqdm(total=config.epochs * self.steps, initial=done, unit="step", disable=self._quiet(), dynamic_ncols=True)
+        bar = tqdm(
+            total=config.epochs * self.steps, initial=done, unit="step", disable=self._quiet(), dynamic_ncols=True
+        )
         with bar, _stop_signals() as stopped:
             while self.epoch < config.epochs:
                 self._train_epoch(bar, stopped)
@@ -295,7 +300,9 @@ class Training:
         """Draw the pictures and say what was written."""
         draw_curves(self.metrics, self.config.model.name).savefig(self.folder / "curves.png", dpi=150)
         first = self.network.conv_layers[0]
-        draw_filters(self.network.conv(first).weight.detach().cpu().numpy()).savefig(self.folder / "filters.png", dpi=150)
+        draw_filters(self.network.conv(first).weight.detach().cpu().numpy()).savefig(
+            self.folder / "filters.png", dpi=150
+        )
         print(f"run={self.config.run}: {self._result()}")
         names = "config.yaml, metrics.jsonl, curves.png, filters.png, checkpoints/{best,last}.pt"
         kept = [epoch for epoch in self.config.snapshot_epochs if epoch <= self.epoch]
@@ -323,8 +330,8 @@ class Training:
     def save(self) -> None:
         """Write last.pt: the weights and all that a resume needs."""
         self._mean_loss()
-        sums = torch.stack([self.tally.loss, self.tally.wrong.double(), torch.tensor(float(self.tally.images)).to(self.device)])
-        sums = self.team.sum(sums).tolist()
+        images = torch.tensor(float(self.tally.images), device=self.device)
+        sums = self.team.sum(torch.stack([self.tally.loss, self.tally.wrong.double(), images])).tolist()
         if not self.team.leads:
             return
         position = {
@@ -356,11 +363,15 @@ class Training:
             self.rate.restore(saved["rate"])
             self.metrics, tally = list(saved["metrics"]), saved["tally"]
         except (KeyError, ValueError, RuntimeError) as error:
-            raise UserError(f"{shown(path)}: not a checkpoint of this run; move it away, or give resume=false") from error
+            raise UserError(
+                f"{shown(path)}: not a checkpoint of this run; move it away, or give resume=false"
+            ) from error
         if self.config.precision == "auto":
             self.precision = saved["precision"]
         if saved["data_key"] != self.data.key:
-            raise UserError(f"run={self.config.run}: the data set has changed since it was begun; give run=<another name>")
+            raise UserError(
+                f"run={self.config.run}: the data set has changed since it was begun; give run=<another name>"
+            )
         if self.team.leads:  # the sums of all processes go on in the first one
             self.tally.loss += tally["sums"][0]
             self.tally.wrong += int(tally["sums"][1])
@@ -393,8 +404,8 @@ def _stop_signals() -> Iterator[list[int]]:
     try:
         yield received
     finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+        for caught, handler in old.items():
+            signal.signal(caught, handler)
 
 
 def _tensorboard(folder: Path, line: dict[str, Any]) -> None:
