@@ -209,12 +209,13 @@ def occluded_features(
     """`network.features` of the image with a square at every position of ys x xs, some positions at a time.
 
     image, fill: (3, S, S), see `Occluder`; ys, xs: offsets of the square's top left corner in pixels; wanted: layers
-    (the softmax layer's number: logits); block: positions in one batch (None: what was fastest, 20 on a CPU). Yields
+    (the softmax layer's number: logits); block: positions in one batch (None: what was fastest). Yields
     (numbers (N,), features): the positions' numbers in the grid, row by row, and layer -> (N, ...). Every position
     comes once, in another order than the grid's.
     """
     if block is None:
-        block = 20 if image.device.type == "cpu" else 400
+        # What was fastest for the ZFNet on a CPU, scaled by the size of its maps; a GPU wants larger batches.
+        block = max(20, round((1 if image.device.type == "cpu" else 20) * 20 * (224 / image.shape[-1]) ** 2))
     occluder = Occluder(network, image, fill, square)
     top = network.conv_layers[-1]
     waiting: list[tuple[Tensor, Features]] = []

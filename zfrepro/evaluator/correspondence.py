@@ -1,0 +1,439 @@
+"""`zfrepro correspond`: do features answer alike when the same part is masked in different images? (paper, section
+4.3, Fig. 8, Table 1.)
+
+For image i and a mask, eps_i = x_i - x~_i is what the mask takes from a layer's features. A part's score is the mean,
+over ordered pairs i != j of a draw of images, of the share of entries in which sign(eps_i) and sign(eps_j) differ; sign
+has three values. Low: the same features answer. Parts are compared with random places on the object apart from them.
+
+Masks stand at the data set's key points (embedded data), or at a user's boxes, `parts=file.csv`:
+
+    image,part,left,top,right,bottom
+    rex.jpg,right_eye,210,180,260,225
+
+one line an image and part, pixels of the picture file (right and bottom excluded), files relative to the .csv's
+folder; every image needs every part. The part `object`, if given, bounds the random places, and is not compared itself.
+
+`arrays.npz`: images (N, s, s, 3) uint8 of the draw; names; parts (P,); boxes (N, P, 4) and random_boxes (N, R, 4): y0,
+x0, y1, x1 in pixels of the network's input; layers (L,); hamming (L, P + R, N, N): pairwise, the random places last.
+`draws.npz`: scores (L, draws, P + 1) of random draws of images of the class (random places last); groups (L, G, P + 1)
+of disjoint draws, of all classes that have the parts; group_class (G,).
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from scipy import stats
+from torch import Tensor
+
+from zfrepro import artifacts, paper
+from zfrepro.config import CorrespondConfig, UserError, nearest, require_layer
+from zfrepro.data import read_image
+from zfrepro.data.decode import upright
+from zfrepro.evaluator import pictures as choice
+from zfrepro.figures.correspondence import draw_masks, draw_scores
+from zfrepro.run import TrainedRun, open_run
+
+PARTS = ("right_eye", "left_eye", "nose")
+COLUMNS = ("image", "part", "left", "top", "right", "bottom")
+RANDOM_PLACES = 8  # for each image: their mean is compared with the parts
+ON_OBJECT = 0.8  # share of a random place that lies on the object, where the object has room for it
+MIN_GROUPS = 6  # disjoint draws for a test to say anything
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """N images of one class with P named parts. Boxes: y0, x0, y1, x1 in pixels of the network's input."""
+
+    class_name: str
+    names: list[str]
+    images: np.ndarray  # (N, S, S, 3) uint8, as packed
+    parts: tuple[str, ...]
+    boxes: np.ndarray  # (N, P, 4) int64
+    random: np.ndarray  # (N, R, 4) int64
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def correspond(config: CorrespondConfig) -> None:
+    """Write `table1_correspondence/`: Table 1, Figure 8 and the numbers behind them."""
+    run = open_run(config)
+    top = run.network.conv_layers[-1]
+    layers = list(config.layers) or [top, run.network.feature_layers[-1]]
+    for layer in layers:
+        require_layer("layers", layer, run.network.feature_layers)
+    subjects = [subjects_of_file(run, config)] if config.parts else subjects_of_data(run, config)
+    chosen = _chosen(subjects, config)
+    fill = choice.fill_input(run, config.fill, config.seed)
+    out = artifacts.open_output(config.folder / "table1_correspondence", config, run.checkpoint_hash)
+    if out is None:
+        return
+    count, generator = config.num_images, np.random.default_rng(config.seed)
+    hamming = {one.class_name: hamming_of(run, one, fill, layers, config.batch_size) for one in subjects}
+    own = hamming[chosen.class_name]
+    first = generator.permutation(len(chosen))[:count]
+    parts = len(chosen.parts)
+    shown = own[:, :, first][..., first]  # (L, P + R, n, n)
+    draws = np.stack(
+        [scores(own, generator.permutation(len(chosen))[:count], parts)[0] for _ in range(config.draws)], axis=1
+    )
+    groups, classes = disjoint_groups(subjects, hamming, count, generator)
+    table = [score_pairs(shown[i], parts) for i in range(len(layers))]
+    metrics: dict[str, Any] = {
+        "class": chosen.class_name,
+        "images": [chosen.names[i] for i in first],
+        "fill": config.fill,
+    }
+    for i, layer in enumerate(layers):
+        metrics[f"layer{layer}"] = _layer_metrics((*chosen.parts, "random"), table[i], draws[i], groups[i])
+    crops = run.crops(chosen.images[first]).numpy()
+    filled = choice.fill_pixels(run, fill)
+    names = (*chosen.parts, "random")
+    out.figure("masks.png", draw_masks(crops, chosen.boxes[first], chosen.random[first, :2], filled, chosen.parts))
+    out.figure("scores.png", draw_scores(names, layers, table, draws, _reported(names, layers)))
+    _table(out, names, layers, table, draws, chosen, count)
+    out.arrays(
+        "arrays.npz",
+        images=crops,
+        names=np.array([chosen.names[i] for i in first]),
+        parts=np.array(chosen.parts),
+        boxes=chosen.boxes[first],
+        random_boxes=chosen.random[first],
+        layers=np.array(layers),
+        hamming=shown,
+    )
+    out.arrays("draws.npz", scores=draws, groups=groups, group_class=np.array(classes))
+    out.done(metrics)
+    _print(metrics, layers)
+
+
+# ---------------------------------------------------------------------------------------------------------- the images
+
+
+def subjects_of_data(run: TrainedRun, config: CorrespondConfig) -> list[Subjects]:
+    """Validation images of every class whose images show all PARTS. Raises UserError where the data set has none."""
+    data, split = run.data, run.data.val
+    if split.truth is None or not set(PARTS) <= set(data.keypoint_names):
+        raise UserError(
+            f"run={config.run}: its data set knows no {', '.join(PARTS)}; "
+            f"give parts=<file.csv> with lines {','.join(COLUMNS)}"
+        )
+    size, start = run.network.input_size, (data.size - run.network.input_size) // 2
+    side = max(1, round(config.mask * size))
+    columns = [data.keypoint_names.index(part) for part in PARTS]
+    points = np.asarray(split.truth.keypoints[:, columns], dtype=np.float64) - start  # (N, P, 2): x, y in the crop
+    with np.errstate(invalid="ignore"):
+        corners = np.round(points[..., ::-1] - side / 2)  # y, x
+        seen = ((corners >= 0) & (corners + side <= size)).all((1, 2))
+    generator, found = np.random.default_rng(config.seed), []
+    for label in np.unique(split.labels[seen]):
+        rows = np.flatnonzero(seen & (split.labels == label))
+        low = corners[rows].astype(np.int64)
+        boxes = np.concatenate([low, low + side], -1)
+        masks = run.crops(np.stack([split.truth.masks[row] for row in rows])).numpy() / 255.0
+        random = np.stack([random_places(m, b, RANDOM_PLACES, generator) for m, b in zip(masks, boxes)])
+        own = choice.take(split, rows)
+        found.append(Subjects(run.class_names[label], own.names, own.images, PARTS, boxes, random))
+    return found
+
+
+def subjects_of_file(run: TrainedRun, config: CorrespondConfig) -> Subjects:
+    """A user's pictures and boxes. Raises UserError for whatever is wrong with the file, with its line."""
+    assert config.parts is not None
+    path = Path(config.parts).expanduser()
+    boxes = read_parts(path)
+    parts = tuple(dict.fromkeys(part for image in boxes.values() for part in image if part != "object"))
+    generator, found = np.random.default_rng(config.seed), []
+    size, start = run.mean.shape[0], (run.mean.shape[0] - run.network.input_size) // 2
+    for name, own in boxes.items():
+        if missing := [part for part in parts if part not in own]:
+            raise UserError(f"{path}: {name} has no line for {', '.join(missing)}; every image needs every part")
+        pixels = read_image(path.parent / name, size)
+        shape = _picture_size(path.parent / name)
+        placed = {
+            part: place_box(box, shape, size, start, run.network.input_size, f"{path}: {name}, {part}")
+            for part, box in own.items()
+        }
+        mask = np.zeros((run.network.input_size,) * 2)
+        y0, x0, y1, x1 = placed.get("object", np.array([0, 0, *mask.shape]))
+        mask[y0:y1, x0:x1] = 1
+        here = np.stack([placed[part] for part in parts])
+        found.append((name, pixels, here, random_places(mask, here, RANDOM_PLACES, generator)))
+    names, images, here, random = zip(*found)
+    return Subjects(path.stem, list(names), np.stack(images), parts, np.stack(here), np.stack(random))
+
+
+def read_parts(path: Path) -> dict[str, dict[str, tuple[float, ...]]]:
+    """image -> part -> left, top, right, bottom, in the file's order. Raises UserError for a file that is not so."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise UserError(f"parts={path}: cannot be read ({why})") from error
+    reader = csv.DictReader(text.splitlines(), skipinitialspace=True)
+    header = [name.strip() for name in reader.fieldnames or []]
+    if missing := [column for column in COLUMNS if column not in header]:
+        raise UserError(f"{path}: no column {', '.join(missing)}; the first line must be {','.join(COLUMNS)}")
+    reader.fieldnames = header
+    found: dict[str, dict[str, tuple[float, ...]]] = {}
+    for line in reader:
+        where = f"{path}, line {reader.line_num}"
+        try:
+            box = tuple(float(line[column]) for column in COLUMNS[2:])
+        except (TypeError, ValueError):
+            raise UserError(f"{where}: left, top, right and bottom must be numbers") from None
+        image, part = (line["image"] or "").strip(), (line["part"] or "").strip()
+        if not image or not part or part == "random":
+            raise UserError(f"{where}: needs an image and the name of a part ('random' is taken)")
+        if part in found.setdefault(image, {}):
+            raise UserError(f"{where}: {image} has {part} twice")
+        found[image][part] = box
+    if len(found) < 2 or not any(part != "object" for own in found.values() for part in own):
+        raise UserError(f"{path}: needs parts in at least two images, to compare them in pairs")
+    return found
+
+
+def _picture_size(path: Path) -> tuple[int, int]:
+    """Width and height of a picture file, upright."""
+    with Image.open(path) as image:
+        return upright(image).size
+
+
+def place_box(box: Sequence[float], shape: tuple[int, int], size: int, start: int, crop: int, where: str) -> np.ndarray:
+    """A box of a picture of `shape` (width, height) -> y0, x0, y1, x1 in the network's input, cut at its border.
+
+    The picture's smaller side becomes `size`, its centre is kept (as packed), the crop begins at `start`. Raises
+    UserError for a box that is empty or outside.
+    """
+    left, top, right, bottom = box
+    width, height = shape
+    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+        given = f"{left:g},{top:g},{right:g},{bottom:g}"
+        raise UserError(f"{where}: the box {given} is empty or outside the image of {width} x {height} pixels")
+    scale = size / min(width, height)
+    x0, x1 = ((value - width / 2) * scale + size / 2 - start for value in (left, right))
+    y0, y1 = ((value - height / 2) * scale + size / 2 - start for value in (top, bottom))
+    found = np.array([round(y0), round(x0), max(round(y1), round(y0) + 1), max(round(x1), round(x0) + 1)])
+    found = found.clip(0, crop)
+    if found[2] <= found[0] or found[3] <= found[1]:
+        raise UserError(f"{where}: the box lies outside the centre of the picture, which is all that the network sees")
+    return found
+
+
+def random_places(mask: np.ndarray, boxes: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    """(count, 4) boxes as large as the parts' on average, on the object, apart from the parts.
+
+    mask: (s, s) in [0, 1]; boxes: (P, 4). At least ON_OBJECT of a box lies on the object, or as much as is possible;
+    where no place is apart from the parts, those that overlap least are taken.
+    """
+    high, wide = (max(1, round(float((boxes[:, i + 2] - boxes[:, i]).mean()))) for i in (0, 1))
+    on_object = F.avg_pool2d(torch.from_numpy(mask)[None], (high, wide), 1)[0].numpy()
+    y, x = np.indices(on_object.shape)
+    overlap = np.zeros(on_object.shape)
+    for y0, x0, y1, x1 in boxes:
+        common = np.clip(np.minimum(y + high, y1) - np.maximum(y, y0), 0, None)
+        overlap += common * np.clip(np.minimum(x + wide, x1) - np.maximum(x, x0), 0, None)
+    apart = overlap <= overlap.min()
+    room = min(ON_OBJECT, float(on_object[apart].max()))
+    places = np.argwhere(apart & (on_object >= room))
+    corner = places[generator.choice(len(places), count, replace=len(places) < count)]
+    return np.concatenate([corner, corner + [high, wide]], 1)
+
+
+def _chosen(subjects: list[Subjects], config: CorrespondConfig) -> Subjects:
+    """The class of the figure and the table."""
+    by_name = {one.class_name: one for one in subjects if len(one) >= config.num_images}
+    if config.parts:
+        if not by_name:
+            there = f"{config.parts} has {len(subjects[0])} images only"
+            raise UserError(f"num_images={config.num_images}: {there}; give fewer or add some")
+        return subjects[0]
+    if config.class_name is not None and config.class_name not in by_name:
+        hint = nearest(config.class_name, by_name)
+        raise UserError(
+            f"class_name={config.class_name}: no class with {config.num_images} validation images that show all parts"
+            f"{hint}; there are {', '.join(by_name) or 'none'}"
+        )
+    if not by_name:
+        raise UserError(
+            f"num_images={config.num_images}: no class has so many validation images that show all parts; give fewer"
+        )
+    return by_name[config.class_name or ("dog" if "dog" in by_name else next(iter(by_name)))]
+
+
+# --------------------------------------------------------------------------------------------------------- the measure
+
+
+@torch.no_grad()
+def signs(
+    run: TrainedRun, images: np.ndarray, boxes: np.ndarray, fill: Tensor, layers: list[int], batch: int
+) -> dict[int, Tensor]:
+    """sign(x - x~) for each image under each of its masks: layer -> (M, N, D) int8. boxes: (N, M, 4).
+
+    Clean and masked images pass in batches of one shape, the same image at the same place: a feature that the mask does
+    not touch comes out bit for bit alike, and its sign is an exact zero.
+    """
+    found: dict[int, list[list[Tensor]]] = {layer: [[] for _ in range(boxes.shape[1])] for layer in layers}
+    for start in range(0, len(images), batch):
+        inputs = run.inputs(images[start : start + batch]).contiguous(memory_format=torch.channels_last)
+        clean = run.network.features(inputs, layers)
+        for m in range(boxes.shape[1]):
+            masked = inputs.clone(memory_format=torch.preserve_format)
+            for canvas, (y0, x0, y1, x1) in zip(masked, boxes[start : start + batch, m].tolist()):
+                canvas[:, y0:y1, x0:x1] = fill[:, y0:y1, x0:x1]
+            changed = run.network.features(masked, layers)
+            for layer in layers:
+                found[layer][m].append(torch.sign(clean[layer] - changed[layer]).flatten(1).to(torch.int8))
+    return {layer: torch.stack([torch.cat(one) for one in variants]) for layer, variants in found.items()}
+
+
+def hamming_matrix(sign: Tensor) -> Tensor:
+    """Share of entries that differ, for every pair: (N, D) of -1, 0, 1 -> (N, N) float64."""
+    agree = torch.zeros(len(sign), len(sign), dtype=torch.float64, device=sign.device)
+    for value in (-1, 0, 1):
+        held = (sign == value).double()
+        agree += held @ held.T
+    return 1 - agree / sign.shape[1]
+
+
+def hamming_of(run: TrainedRun, subjects: Subjects, fill: Tensor, layers: list[int], batch: int) -> np.ndarray:
+    """(L, P + R, N, N): pairwise distances under each part's mask and each random place's."""
+    boxes = np.concatenate([subjects.boxes, subjects.random], 1)
+    found = signs(run, subjects.images, boxes, fill, layers, batch)
+    return np.stack([torch.stack([hamming_matrix(sign) for sign in found[layer]]).cpu().numpy() for layer in layers])
+
+
+def score_pairs(hamming: np.ndarray, parts: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and std over the ordered pairs i != j: (P + 1,) each, the random places (all of them together) last.
+
+    hamming: (P + R, n, n).
+    """
+    pairs = hamming[:, ~np.eye(hamming.shape[1], dtype=bool)]  # (P + R, n * (n - 1))
+    split = [*pairs[:parts], pairs[parts:].ravel()]
+    return np.array([values.mean() for values in split]), np.array([values.std() for values in split])
+
+
+def scores(hamming: np.ndarray, rows: np.ndarray, parts: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means and stds of one draw of images at every layer: (L, P + 1) each. hamming: (L, P + R, N, N)."""
+    found = [score_pairs(layer[:, rows][:, :, rows], parts) for layer in hamming]
+    return np.stack([mean for mean, _ in found]), np.stack([std for _, std in found])
+
+
+def disjoint_groups(
+    subjects: list[Subjects], hamming: dict[str, np.ndarray], count: int, generator: np.random.Generator
+) -> tuple[np.ndarray, list[str]]:
+    """Scores of draws that share no image, of every class: (L, G, P + 1), and the groups' classes."""
+    found, classes = [], []
+    for one in subjects:
+        order = generator.permutation(len(one))
+        for group in range(len(one) // count):
+            rows = order[group * count : (group + 1) * count]
+            found.append(scores(hamming[one.class_name], rows, len(one.parts))[0])
+            classes.append(one.class_name)
+    return np.stack(found, 1), classes
+
+
+# -------------------------------------------------------------------------------------------------------------- output
+
+
+def _layer_metrics(
+    names: Sequence[str], table: tuple[np.ndarray, np.ndarray], draws: np.ndarray, groups: np.ndarray
+) -> dict[str, Any]:
+    """One layer's numbers: the draw of the table, intervals over draws, and the paired test on disjoint draws.
+
+    draws: (draws, P + 1); groups: (G, P + 1).
+    """
+    low, high = np.percentile(draws, [2.5, 97.5], axis=0)
+    parts_less = groups[:, -1] - groups[:, :-1].mean(1)  # above 0: parts score lower than random places
+    enough = len(groups) >= MIN_GROUPS
+    half = (
+        stats.t.ppf(0.975, len(groups) - 1) * parts_less.std(ddof=1) / np.sqrt(len(groups)) if enough else float("nan")
+    )
+    return {
+        "draw": {name: {"mean": m, "std": s} for name, m, s in zip(names, *table)},
+        "draws": {name: {"mean": draws[:, i].mean(), "low": low[i], "high": high[i]} for i, name in enumerate(names)},
+        "disjoint_draws": len(groups),
+        "random_minus_parts": float(parts_less.mean()),
+        "random_minus_parts_low": float(parts_less.mean() - half),
+        "random_minus_parts_high": float(parts_less.mean() + half),
+        "random_minus_parts_relative": float(parts_less.mean() / groups[:, -1].mean())
+        if groups[:, -1].mean() > 0
+        else None,
+        "p_value_parts_below_random": _test(groups[:, :-1].mean(1), groups[:, -1]) if enough else None,
+        "p_values": {n: _test(groups[:, i], groups[:, -1]) if enough else None for i, n in enumerate(names[:-1])},
+    }
+
+
+def _test(part: np.ndarray, random: np.ndarray) -> float:
+    """One-sided Wilcoxon signed-rank test of part < random over disjoint draws."""
+    if not np.any(part != random):
+        return 1.0
+    return float(stats.wilcoxon(part, random, alternative="less", zero_method="zsplit").pvalue)
+
+
+def _reported(names: Sequence[str], layers: list[int]) -> list[list[tuple[float, float] | None]]:
+    """The paper's mean and std, layer by layer and part by part; None where it has none."""
+    rows = {str(row["occlusion"]): row for row in paper.reported("table1_correspondence")}
+    found: list[list[tuple[float, float] | None]] = []
+    for layer in layers:
+        keys = f"layer{layer}_mean", f"layer{layer}_std"
+        found.append([_pair(rows.get(name, {}), *keys) for name in names])
+    return found
+
+
+def _pair(row: dict[str, str | float | None], mean: str, std: str) -> tuple[float, float] | None:
+    a, b = row.get(mean), row.get(std)
+    return (a, b) if isinstance(a, float) and isinstance(b, float) else None
+
+
+def _table(
+    out: artifacts.Output,
+    names: Sequence[str],
+    layers: list[int],
+    table: list[tuple[np.ndarray, np.ndarray]],
+    draws: np.ndarray,
+    chosen: Subjects,
+    count: int,
+) -> None:
+    """Table 1: the paper's numbers beside ours."""
+    columns = ["occlusion"]
+    for layer in layers:
+        ours = ("mean", "std", "draws_mean", "draws_low", "draws_high")
+        columns += [f"layer{layer}_paper_mean", f"layer{layer}_paper_std", *(f"layer{layer}_{key}" for key in ours)]
+    reported = _reported(names, layers)
+    rows = []
+    for p, name in enumerate(names):
+        row: list[str | None] = [name]
+        for i in range(len(layers)):
+            low, high = np.percentile(draws[i, :, p], [2.5, 97.5])
+            own = (table[i][0][p], table[i][1][p], draws[i, :, p].mean(), low, high)
+            row += [None if value is None else f"{value:.3f}" for value in (*(reported[i][p] or (None, None)), *own)]
+        rows.append(row)
+    out.table(
+        columns,
+        rows,
+        f"Normalised Hamming distance of the signs, mean and std over the ordered pairs of {count} images of "
+        f"'{chosen.class_name}'; draws: mean and 95 % interval over random draws of {count} of {len(chosen)} images. "
+        "Paper: five images of dogs.",
+    )
+
+
+def _print(metrics: dict[str, Any], layers: list[int]) -> None:
+    """The claim in a line a layer."""
+    for layer in layers:
+        one = metrics[f"layer{layer}"]
+        drawn = ", ".join(f"{name} {value['mean']:.3f}" for name, value in one["draws"].items())
+        p = one["p_value_parts_below_random"]
+        print(
+            f"layer {layer}: {drawn}; parts are {one['random_minus_parts']:.3f} below random places"
+            + (f" (p = {p:.1e}, {one['disjoint_draws']} disjoint draws)" if p is not None else "")
+        )

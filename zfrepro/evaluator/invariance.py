@@ -1,0 +1,280 @@
+"""`zfrepro invariance`: translation, scale and rotation against features and output (paper, section 4.1, Fig. 5).
+
+A transformation acts on the packed picture about its centre, bilinearly, and the network sees the centre crop of the
+result: a shift brings in the rest of the picture first, and only then the fill, which is recorded with the result. Each
+transformation has the same number of steps; one of them is the untouched picture, to which all others are compared.
+
+`arrays.npz`, for N images (those of the figure), T = 3 transformations (translation, scale, rotation), K steps:
+    images (N, s, s, 3) uint8; names, labels (N,); class_names; layers (L,); steps (T, K): pixels down, factor, degrees
+    distance (N, T, K, L): Euclidean, between the features of the transformed and the untouched image
+    norm (N, L): of the untouched image's features; between (N - 1, L): their distance from the next image's
+    probability (N, T, K) of the true class
+    examples (N, T, 5, s, s, 3) uint8: the pictures at five of the steps, example_steps (T, 5)
+`claims.npz`: distance, norm, between, probability, labels, rows of the validation images behind the claims.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from zfrepro import artifacts
+from zfrepro.config import InvarianceConfig, require_choice, require_layer
+from zfrepro.data.transforms import centre_crop
+from zfrepro.evaluator import pictures as choice
+from zfrepro.figures.invariance import draw_claims, draw_invariance
+from zfrepro.run import TrainedRun, open_run
+
+TRANSFORMATIONS = ("translation", "scale", "rotation")
+BORDERS = {"mean": "zeros", "grey": "zeros", "black": "zeros", "edge": "border", "reflect": "reflection"}
+EXAMPLES = 5  # steps that the figure shows as pictures
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What N images give; numpy float64. T transformations, K steps, L layers."""
+
+    distance: np.ndarray  # (N, T, K, L)
+    norm: np.ndarray  # (N, L)
+    probability: np.ndarray  # (N, T, K)
+    between: np.ndarray  # (N - 1, L): distance between the untouched features of an image and of the next one
+
+
+def invariance(config: InvarianceConfig) -> None:
+    """Write `fig5_invariance/`: the figure, its arrays and the claims' numbers."""
+    require_choice("fill", config.fill, BORDERS)
+    run = open_run(config)
+    layers = list(config.layers) or [run.network.feature_layers[0], run.network.feature_layers[-1]]
+    for layer in layers:
+        require_layer("layers", layer, run.network.feature_layers)
+    own = choice.own_pictures(run, config.images, config.labels) if config.images else None
+    out = artifacts.open_output(config.folder / "fig5_invariance", config, run.checkpoint_hash)
+    if out is None:
+        return
+    seen = choice.survey(run, run.network.conv_layers[-1], config.seed)
+    shown = own or choice.chosen(run, seen, config.num_images)
+    steps = step_values(config, run.network.input_size)
+    curves = measure(run, shown.images, shown.labels, steps, layers, config)
+    pictures, at = example_pictures(run, shown.images, steps, config.fill)
+    names = [run.class_names[int(label)] for label in shown.labels]
+    out.figure(
+        "invariance.png", draw_invariance(names, pictures, at, steps, curves.distance, curves.probability, layers)
+    )
+    out.arrays(
+        "arrays.npz",
+        images=run.crops(shown.images).numpy(),
+        names=np.array(shown.names),
+        labels=shown.labels,
+        class_names=np.array(run.class_names),
+        layers=np.array(layers),
+        steps=steps,
+        examples=pictures,
+        example_steps=at,
+        **vars(curves),
+    )
+    metrics: dict[str, Any] = {"layers": layers, "fill": config.fill, "images": names}
+    which = choice.correct(seen)[: config.claims_images]
+    if len(which) > 2:
+        many = choice.take(run.data.val, seen.rows[which])
+        curves = measure(run, many.images, many.labels, steps, layers, config)
+        metrics["claims"] = claims_of(curves, steps, layers)
+        out.figure(
+            "claims.png", draw_claims(steps, curves.distance / curves.norm[:, None, None], curves.probability, layers)
+        )
+        out.arrays(
+            "claims.npz", rows=many.rows, labels=many.labels, steps=steps, layers=np.array(layers), **vars(curves)
+        )
+    out.done(metrics)
+    _print(metrics)
+
+
+def step_values(config: InvarianceConfig, size: int) -> np.ndarray:
+    """(3, K): pixels down, magnification, degrees counter-clockwise; the paper's -60..60 px are of 224."""
+    shift = config.translation if config.translation is not None else 60 / 224 * size
+    return np.stack(
+        [
+            np.linspace(-shift, shift, config.steps),
+            np.linspace(1, config.scale, config.steps),
+            np.linspace(0, config.rotation, config.steps),
+        ]
+    )
+
+
+def untouched(steps: np.ndarray) -> list[int]:
+    """The step of each transformation that changes nothing: no shift, factor 1, 0 degrees."""
+    return [steps.shape[1] // 2, 0, 0]
+
+
+# ---------------------------------------------------------------------------------------------------- transformations
+
+
+def matrices(kind: str, steps: np.ndarray) -> Tensor:
+    """(K, 2, 3): for each step the map from a place of the result to the place of the picture that it shows, (x, y) in
+    pixels from the centre, y down."""
+    found = torch.zeros(len(steps), 2, 3, dtype=torch.float64)
+    value = torch.from_numpy(np.asarray(steps, dtype=np.float64))
+    found[:, 0, 0] = found[:, 1, 1] = 1
+    if kind == "translation":
+        found[:, 1, 2] = -value
+    elif kind == "scale":
+        found[:, 0, 0] = found[:, 1, 1] = 1 / value
+    else:
+        turn = value * math.pi / 180
+        # Counter-clockwise on the screen, where y is down.
+        found[:, 0, 0] = found[:, 1, 1] = turn.cos()
+        found[:, 0, 1], found[:, 1, 0] = -turn.sin(), turn.sin()
+    return found
+
+
+def transform(images: Tensor, matrix: Tensor, border: Tensor | None, padding: str = "zeros") -> Tensor:
+    """images (B, S, S, 3) as `matrix` (B, 2, 3) has it: (B, S, S, 3) float32 pixels, bilinear.
+
+    border: (S, S, 3) pixels that show where the picture does not reach; None: `padding` of grid_sample decides.
+    """
+    size = images.shape[1]
+    place = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
+    y, x = torch.meshgrid(place, place, indexing="ij")
+    target = torch.stack([x, y, torch.ones_like(x)], -1)  # (S, S, 3)
+    source = torch.einsum("bij,yxj->byxi", matrix, target) * (2 / size)  # grid_sample's units, align_corners=False
+    source = source.float().to(images.device)
+    pixels = images.permute(0, 3, 1, 2).float()
+    sampled = F.grid_sample(pixels, source, "bilinear", padding, align_corners=False)
+    if border is not None:
+        reached = F.grid_sample(torch.ones_like(pixels[:, :1]), source, "bilinear", "zeros", align_corners=False)
+        sampled = sampled + (1 - reached) * border.permute(2, 0, 1)
+    return sampled.permute(0, 2, 3, 1)
+
+
+def border_of(run: TrainedRun, fill: str) -> Tensor | None:
+    """What shows beyond the picture: (S, S, 3) pixels, or None where the picture itself is continued."""
+    if BORDERS[fill] != "zeros":
+        return None
+    return run.mean if fill == "mean" else torch.full_like(run.mean, {"grey": 128.0, "black": 0.0}[fill])
+
+
+# ------------------------------------------------------------------------------------------------------------ measuring
+
+
+@torch.no_grad()
+def measure(
+    run: TrainedRun,
+    images: np.ndarray,
+    labels: np.ndarray,
+    steps: np.ndarray,
+    layers: list[int],
+    config: InvarianceConfig,
+) -> Curves:
+    """All steps of all transformations of all images, in batches."""
+    matrix = torch.cat([matrices(kind, values) for kind, values in zip(TRANSFORMATIONS, steps)])  # (T * K, 2, 3)
+    still = untouched(steps)[0]  # one untouched step serves all transformations: they agree there
+    border, network = border_of(run, config.fill), run.network
+    distance, norm, probability, between = [], [], [], []
+    last: list[Tensor] = []  # the untouched features of the batch before's last image
+    whole = max(1, config.batch_size // len(matrix))  # images whose steps fit a batch
+    bar = tqdm(range(0, len(images), whole), desc="Fig. 5", unit="batch", disable=None, leave=False)
+    for start in bar:
+        part = torch.from_numpy(images[start : start + whole]).to(run.device)
+        count = len(part)
+        moved = transform(
+            part.repeat_interleave(len(matrix), 0), matrix.repeat(count, 1, 1), border, BORDERS[config.fill]
+        )
+        found = network.features(
+            centre_crop(moved, run.mean, network.input_size, run.scale), [*layers, network.softmax]
+        )
+        flat = [found[layer].flatten(1).unflatten(0, (count, -1)) for layer in layers]  # (n, T * K, D)
+        distance.append(torch.stack([(f - f[:, still : still + 1]).norm(dim=2) for f in flat], 2).cpu())
+        norm.append(torch.stack([f[:, still].norm(dim=1) for f in flat], 1).cpu())
+        calm = [torch.cat([*([last[i]] if last else []), f[:, still]]) for i, f in enumerate(flat)]
+        between.append(torch.stack([(f[1:] - f[:-1]).norm(dim=1) for f in calm], 1).cpu())
+        last = [f[-1:] for f in calm]
+        softmax = found[network.softmax].softmax(1).unflatten(0, (count, -1)).cpu()
+        own = torch.from_numpy(labels[start : start + whole]).view(-1, 1, 1).expand(-1, len(matrix), 1)
+        probability.append(softmax.gather(2, own)[..., 0])
+    shape = (len(images), *steps.shape)
+    return Curves(
+        torch.cat(distance).double().numpy().reshape(*shape, len(layers)),
+        torch.cat(norm).double().numpy(),
+        torch.cat(probability).double().numpy().reshape(shape),
+        torch.cat(between).double().numpy(),
+    )
+
+
+def example_pictures(
+    run: TrainedRun, images: np.ndarray, steps: np.ndarray, fill: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the network sees at EXAMPLES evenly spread steps: (N, T, 5, s, s, 3) uint8, and the steps' values (T, 5)."""
+    index = np.linspace(0, steps.shape[1] - 1, EXAMPLES).round().astype(int)
+    at = steps[:, index]
+    border, rows = border_of(run, fill), []
+    for kind, values in zip(TRANSFORMATIONS, at):
+        matrix = matrices(kind, values).repeat(len(images), 1, 1)
+        repeated = torch.from_numpy(images).to(run.device).repeat_interleave(EXAMPLES, 0)
+        moved = transform(repeated, matrix, border, BORDERS[fill]).round().clamp(0, 255).to(torch.uint8)
+        crops = run.crops(moved.cpu())
+        rows.append(crops.unflatten(0, (len(images), EXAMPLES)))
+    return torch.stack(rows, 1).numpy(), at
+
+
+# --------------------------------------------------------------------------------------------------------------- claims
+
+
+def r_squared(x: np.ndarray, y: np.ndarray) -> float:
+    """Of the straight line of least squares through the points; NaN for a constant y."""
+    spread = ((y - y.mean()) ** 2).sum()
+    if spread == 0:
+        return float("nan")
+    slope, offset = np.polyfit(x, y, 1)
+    return float(1 - ((y - slope * x - offset) ** 2).sum() / spread)
+
+
+def claims_of(curves: Curves, steps: np.ndarray, layers: list[int]) -> dict[str, Any]:
+    """The claims of Fig. 5 in numbers, over N images.
+
+    small_step: the smallest step; relative_distance: to the norm of the untouched features; of_between_images: to the
+    mean distance between different images' features; linearity_r2: of the mean curve against the size of the change,
+    the step without a change included; probability_loss: mean over steps and images of what the true class loses, in
+    percentage points; kept: the mean probability as a share of the untouched picture's, in percent.
+    """
+    relative = curves.distance / curves.norm[:, None, None]
+    found: dict[str, Any] = {"images": len(relative)}
+    for t, (kind, still) in enumerate(zip(TRANSFORMATIONS, untouched(steps))):
+        change = np.abs(steps[t] - steps[t, still])
+        small = relative[:, t, still + 1]  # (N, L)
+        clean = curves.probability[:, t, still]
+        others = np.arange(len(change)) != still
+        loss = 100 * (clean[:, None] - curves.probability[:, t])[:, others].mean(1)
+        one: dict[str, Any] = {"small_step": float(change[still + 1])}
+        for i, layer in enumerate(layers):
+            one[f"layer{layer}_relative_distance_small_step"] = float(small[:, i].mean())
+            one[f"layer{layer}_relative_distance_small_step_std"] = float(small[:, i].std(ddof=1))
+            small_of_between = curves.distance[:, t, still + 1, i].mean() / curves.between[:, i].mean()
+            one[f"layer{layer}_small_step_of_between_images"] = float(small_of_between)
+            one[f"layer{layer}_linearity_r2"] = r_squared(change, relative[:, t, :, i].mean(0))
+            per_image = [r_squared(change, curve) for curve in relative[:, t, :, i]]
+            one[f"layer{layer}_linearity_r2_single_images"] = float(np.nanmean(per_image))
+            one[f"layer{layer}_linearity_r2_single_images_std"] = float(np.nanstd(per_image, ddof=1))
+            one[f"layer{layer}_linearity_r2_single_images_std"] = float(np.nanstd(per_image, ddof=1))
+        one["probability_loss_points"] = float(loss.mean())
+        one["probability_loss_points_standard_error"] = float(loss.std(ddof=1) / np.sqrt(len(loss)))
+        one["probability_kept_percent"] = float(100 * curves.probability[:, t][:, others].mean() / clean.mean())
+        found[kind] = one
+    return found
+
+
+def _print(metrics: dict[str, Any]) -> None:
+    """The claims in a few lines."""
+    for kind in TRANSFORMATIONS:
+        if one := metrics.get("claims", {}).get(kind):
+            parts = []
+            for layer in metrics["layers"]:
+                small, line = one[f"layer{layer}_relative_distance_small_step"], one[f"layer{layer}_linearity_r2"]
+                parts.append(f"layer {layer} moves by {small:.2f} (R2 of the curve {line:.2f})")
+            loss = one["probability_loss_points"]
+            print(f"{kind}: the first step, {', '.join(parts)}; the true class loses {loss:.1f} points on average")

@@ -1,0 +1,386 @@
+"""`zfrepro occlude`: a square slides over images; what becomes of the class and of a map (paper, section 4.2, Fig. 7).
+
+The map that is watched is the one whose maximum is largest in the clean image; its activation at a position is the sum
+over space. All positions are computed incrementally (`models/partial.py`), up to the border exactly.
+
+`arrays.npz`, for N images, P x Q positions of the square, s px network inputs:
+    images (N, s, s, 3) uint8; names (N,); labels (N,) true classes; class_names (classes,)
+    ys (P,), xs (Q,): the square's top left corner in pixels; square, stride: pixels; fill_pixels (s, s, 3) uint8
+    probability (N, P, Q) of the true class; top_class (N, P, Q) and top_probability (N, P, Q): the most probable class
+    activity (N, P, Q) of the map; layer; maps (N,) the maps' numbers; units (N, 2) row, column of their maxima
+    clean_probability, clean_activity, clean_top_class (N,): without a square
+    projections (N, s, s, 3): the map's maximum, projected; others (N, K, s, s, 3): the same map for images of other
+    classes, other_images (N, K, s, s, 3) uint8 and other_labels (N, K)
+`claims.npz`, for the M images that the claims are measured on: rows (M,) of the validation split; probability_drop and
+activity_drop (M, P, Q); energy (M, P, Q): the projection's energy below the square; where the truth is known, cover
+(M, P, Q): the object's share of the square.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import wilcoxon
+from torch import Tensor
+from tqdm import tqdm
+
+from zfrepro import artifacts
+from zfrepro.config import OccludeConfig, require, require_layer
+from zfrepro.evaluator import pictures as choice
+from zfrepro.evaluator.pictures import Pictures, Survey
+from zfrepro.figures.occlusion import Example, draw_claims, draw_occlusion
+from zfrepro.models.deconvnet import project
+from zfrepro.models.network import Network
+from zfrepro.models.partial import collect, occluded_features, square_positions
+from zfrepro.run import TrainedRun, open_run
+
+
+@dataclass(frozen=True)
+class Slide:
+    """The square and where it goes: the positions are starts x starts."""
+
+    square: int  # side in pixels
+    stride: int
+    starts: list[int]  # offsets of its top left corner, down and across
+    fill: Tensor  # (3, s, s): what it shows, place by place
+    layer: int  # whose map is watched
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What one image gives at P x P positions; floats are float64."""
+
+    map: int
+    unit: tuple[int, int]  # row, column of the map's maximum in the clean image
+    activity: np.ndarray  # (P, P): the map's sum over space
+    probability: np.ndarray  # (P, P) of the true class
+    top_class: np.ndarray  # (P, P) int64
+    top_probability: np.ndarray  # (P, P)
+    clean_activity: float
+    clean_probability: float
+    clean_top_class: int
+
+
+def occlude(config: OccludeConfig) -> None:
+    """Write `fig7_occlusion/`: the figure, its arrays and the claims' numbers."""
+    run = open_run(config)
+    slide = slide_of(run, config)
+    own = choice.own_pictures(run, config.images, config.labels) if config.images else None
+    out = artifacts.open_output(config.folder / "fig7_occlusion", config, run.checkpoint_hash)
+    if out is None:
+        return
+    seen = choice.survey(run, slide.layer, config.seed)
+    shown = own or choice.chosen(run, seen, config.num_images)
+    inputs = run.inputs(shown.images)
+    maps = [slide_over(run.network, image, int(label), slide) for image, label in zip(inputs, shown.labels)]
+    metrics: dict[str, Any] = {
+        "layer": slide.layer,
+        "square": slide.square,
+        "positions": len(slide.starts) ** 2,
+        "fill": config.fill,
+        "images": [_summary(run, *one) for one in zip(shown.names, maps, shown.labels)],
+    }
+    _draw(out, run, shown, slide, maps, _projections(run, seen, shown, slide, maps, config.others))
+    if config.claims_images and len(choice.correct(seen)) > 2:
+        claims, arrays = measure_claims(run, seen, slide, config.claims_images)
+        out.arrays("claims.npz", **arrays)
+        out.figure("claims.png", draw_claims(claims))
+        metrics["claims"] = claims
+    out.done(metrics)
+    _print(metrics)
+
+
+def slide_of(run: TrainedRun, config: OccludeConfig) -> Slide:
+    """The square's side, stride and positions for this run's input size. Raises UserError for impossible ones."""
+    size = run.network.input_size
+    square = config.square or max(1, round(size * 50 / 224))
+    stride = config.stride or max(1, round(size * 8 / 224))
+    require("square", square, square <= size, f"at most the side of the network's input, {size} pixels")
+    layer = run.network.conv_layers[-1] if config.layer is None else config.layer
+    require_layer("layer", layer, run.network.conv_layers)
+    fill = choice.fill_input(run, config.fill, config.seed)
+    return Slide(square, stride, square_positions(size, square, stride), fill, layer)
+
+
+# --------------------------------------------------------------------------------------------------------- one image
+
+
+@torch.no_grad()
+def slide_over(network: Network, image: Tensor, label: int, slide: Slide) -> Maps:
+    """All maps of one image (3, s, s) in one pass over the positions."""
+    clean = network.features(image[None], [slide.layer, network.softmax])
+    layer = clean[slide.layer][0]
+    number = int(layer.amax((1, 2)).argmax())
+    place = int(layer[number].argmax())
+    softmax = clean[network.softmax][0].double().softmax(0)
+
+    def reduce(found: dict[int, Tensor]) -> Tensor:
+        probabilities = found[network.softmax].double().softmax(1)
+        top = probabilities.max(1)
+        activity = found[slide.layer][:, number].double().sum((1, 2))
+        return torch.stack([activity, probabilities[:, label], top.values, top.indices.double()], 1)
+
+    wanted = [slide.layer, network.softmax]
+    stream = occluded_features(network, image, slide.fill, slide.square, slide.starts, slide.starts, wanted)
+    side = len(slide.starts)
+    activity, probability, top, classes = collect(stream, reduce).T.reshape(4, side, side).numpy()
+    return Maps(
+        map=number,
+        unit=(place // layer.shape[2], place % layer.shape[2]),
+        activity=activity,
+        probability=probability,
+        top_class=classes.astype(np.int64),
+        top_probability=top,
+        clean_activity=float(layer[number].double().sum()),
+        clean_probability=float(softmax[label]),
+        clean_top_class=int(softmax.argmax()),
+    )
+
+
+def project_maps(network: Network, images: Tensor, layer: int, maps: Sequence[Maps]) -> np.ndarray:
+    """The strongest unit of each image's map, projected: (N, s, s, 3), both signs."""
+    found = project(network, images, layer, [(m.map, *m.unit) for m in maps], range(len(maps)))
+    return found.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def other_images(seen: Survey, number: int, label: int, count: int) -> np.ndarray:
+    """Numbers (into the survey) of the images that excite a map most, of classes other than `label` and one another."""
+    order = torch.argsort(seen.strongest[:, number], descending=True).numpy()
+    order = order[seen.labels[order] != label]
+    _, first = np.unique(seen.labels[order], return_index=True)
+    return order[np.sort(first)[:count]]
+
+
+def project_seen(run: TrainedRun, seen: Survey, layer: int, number: int, which: np.ndarray) -> np.ndarray:
+    """The strongest unit of one map in images of the survey, projected: (K, s, s, 3)."""
+    if not len(which):
+        return np.zeros((0, run.network.input_size, run.network.input_size, 3), np.float32)
+    side = _map_side(run.network, layer)
+    places = seen.places[which, number].tolist()
+    inputs = run.inputs(run.data.val.images[seen.rows[which]])
+    units = [(number, place // side, place % side) for place in places]
+    return project(run.network, inputs, layer, units, range(len(which))).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _map_side(network: Network, layer: int) -> int:
+    """Side of a convolutional layer's output maps."""
+    ops = [op.layer for one in network.layers for op in one.ops]
+    return network.sizes[len(ops) - ops[::-1].index(layer)]
+
+
+# ------------------------------------------------------------------------------------------------------------ claims
+
+
+def covers(starts: Sequence[int], square: int, size: int) -> np.ndarray:
+    """(P, size): 1 where position p's square covers the place, along one axis."""
+    place = np.arange(size)
+    corner = np.asarray(starts)[:, None]
+    return ((place >= corner) & (place < corner + square)).astype(np.float64)
+
+
+def below_square(pixels: np.ndarray, cover: np.ndarray) -> np.ndarray:
+    """Sum of pixels (size, size) below the square at each position, (P, P). cover: from `covers`."""
+    return cover @ pixels @ cover.T
+
+
+def heat_map(drop: np.ndarray, cover: np.ndarray) -> np.ndarray:
+    """Mean drop of the positions that cover a pixel, (size, size); pixels that no square covers get 0. drop: (P, P)."""
+    counts = cover.T @ np.ones_like(drop) @ cover
+    return (cover.T @ drop @ cover) / np.maximum(counts, 1)
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's correlation over all entries; NaN where one of them is constant."""
+    a, b = a.ravel() - a.mean(), b.ravel() - b.mean()
+    scale = np.sqrt((a * a).sum() * (b * b).sum())
+    return float((a * b).sum() / scale) if scale > 0 else float("nan")
+
+
+def measure_claims(
+    run: TrainedRun, seen: Survey, slide: Slide, count: int
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The two claims of Fig. 7 over `count` correctly classified validation images: numbers, and arrays behind them.
+
+    Each comparison stands beside a control that knows nothing of the image at hand: the same with the next image's
+    projection or mask. Objects sit near the middle; a measure must beat that to mean something.
+    """
+    which = choice.correct(seen)[:count]
+    split = run.data.val
+    inputs = run.inputs(split.images[seen.rows[which]])
+    pairs = zip(inputs, seen.labels[which].tolist())
+    bar = tqdm(pairs, total=len(which), desc="claims of Fig. 7", unit="image", disable=None)
+    maps = [slide_over(run.network, image, label, slide) for image, label in bar]
+    cover = covers(slide.starts, slide.square, run.network.input_size)
+    projections = project_maps(run.network, inputs, slide.layer, maps)
+    arrays = {
+        "rows": seen.rows[which],
+        "probability_drop": np.stack([m.clean_probability - m.probability for m in maps]),
+        "activity_drop": np.stack([m.clean_activity - m.activity for m in maps]),
+        "energy": np.stack([below_square(energy, cover) for energy in (projections**2).sum(3)]),
+        "ys": np.array(slide.starts),
+        "xs": np.array(slide.starts),
+        "square": np.array(slide.square),
+    }
+    claims: dict[str, Any] = {"images": len(which)}
+    claims["activity_falls_where_the_projection_is"] = _beside_control(
+        [correlation(d, e) for d, e in zip(arrays["activity_drop"], arrays["energy"])],
+        [correlation(d, e) for d, e in zip(arrays["activity_drop"], np.roll(arrays["energy"], -1, 0))],
+    )
+    if split.truth is not None:
+        masks = run.crops(np.stack([split.truth.masks[row] for row in seen.rows[which]])).numpy() / 255.0
+        arrays["cover"] = np.stack([below_square(mask, cover) for mask in masks]) / slide.square**2
+        claims |= _mask_claims(arrays["probability_drop"], masks, arrays["cover"], cover)
+    return claims, arrays
+
+
+def _mask_claims(drops: np.ndarray, masks: np.ndarray, covered: np.ndarray, cover: np.ndarray) -> dict[str, Any]:
+    """Does the probability fall where the object is? drops, covered: (M, P, P); masks: (M, size, size) in [0, 1]."""
+    heats = [heat_map(np.maximum(drop, 0), cover) for drop in drops]
+    others = np.roll(masks, -1, 0)
+    return {
+        "probability_falls_where_the_object_is": _beside_control(
+            [correlation(d, c) for d, c in zip(drops, covered)],
+            [correlation(d, c) for d, c in zip(drops, np.roll(covered, -1, 0))],
+        ),
+        "drop_inside_mask_percent": _beside_control(
+            [100 * share_inside(h, m) for h, m in zip(heats, masks)],
+            [100 * share_inside(h, m) for h, m in zip(heats, others)],
+        ),
+        "pointing_accuracy_percent": _beside_control(
+            [100.0 * points_at(h, m) for h, m in zip(heats, masks)],
+            [100.0 * points_at(h, m) for h, m in zip(heats, others)],
+        ),
+        "mask_share_percent": float(100 * masks.mean()),  # what a drop that is spread evenly would score
+    }
+
+
+def share_inside(heat: np.ndarray, mask: np.ndarray) -> float:
+    """Share of the heat that lies inside the mask (size, size) in [0, 1]; NaN without heat."""
+    return float((heat * mask).sum() / heat.sum()) if heat.sum() > 0 else float("nan")
+
+
+def points_at(heat: np.ndarray, mask: np.ndarray) -> bool:
+    """Whether the hottest pixel lies on the object (of equally hot ones the first)."""
+    return bool(mask.flat[heat.argmax()] >= 0.5)
+
+
+def _beside_control(own: list[float], control: list[float]) -> dict[str, float]:
+    """Mean, spread and control of a measure, and the one-sided Wilcoxon signed-rank test that own > control."""
+    a, b = np.array(own), np.array(control)
+    both = ~(np.isnan(a) | np.isnan(b))
+    a, b = a[both], b[both]
+    if len(a) < 2:
+        return {"mean": float("nan"), "control": float("nan"), "images": len(a)}
+    p = float(wilcoxon(a, b, alternative="greater", zero_method="zsplit").pvalue) if np.any(a != b) else 1.0
+    error = float(a.std(ddof=1) / np.sqrt(len(a)))
+    return {
+        "mean": float(a.mean()),
+        "standard_error": error,
+        "std": float(a.std(ddof=1)),
+        "control": float(b.mean()),
+        "p_value": p,
+        "images": len(a),
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------- output
+
+
+def _summary(run: TrainedRun, name: str, m: Maps, label: int) -> dict[str, Any]:
+    """One image's numbers for metrics.json."""
+    lowest = np.unravel_index(m.probability.argmin(), m.probability.shape)
+    return {
+        "name": name,
+        "class": run.class_names[int(label)],
+        "map": m.map,
+        "clean_probability": m.clean_probability,
+        "lowest_probability": float(m.probability.min()),
+        "class_there": run.class_names[int(m.top_class[lowest])],
+    }
+
+
+def _projections(
+    run: TrainedRun, seen: Survey, shown: Pictures, slide: Slide, maps: list[Maps], count: int
+) -> dict[str, np.ndarray]:
+    """Panel (c): each image's projection, and those of its map for images of other classes."""
+    which = [other_images(seen, m.map, int(label), count) for m, label in zip(maps, shown.labels)]
+    common = min(len(one) for one in which)  # few classes: not all images have as many others
+    rows = np.stack([seen.rows[one[:common]] for one in which])
+    projected = [project_seen(run, seen, slide.layer, m.map, one[:common]) for m, one in zip(maps, which)]
+    return {
+        "projections": project_maps(run.network, run.inputs(shown.images), slide.layer, maps),
+        "others": np.stack(projected),
+        "other_images": run.crops(run.data.val.images[rows.ravel()])
+        .numpy()
+        .reshape(*rows.shape, *projected[0].shape[1:]),
+        "other_labels": run.data.val.labels[rows],
+    }
+
+
+def _draw(
+    out: artifacts.Output,
+    run: TrainedRun,
+    shown: Pictures,
+    slide: Slide,
+    maps: list[Maps],
+    panel_c: dict[str, np.ndarray],
+) -> None:
+    """`occlusion.png` and `arrays.npz`, as the module's docstring has it."""
+    images = run.crops(shown.images).numpy()
+    filled = choice.fill_pixels(run, slide.fill)
+    examples = []
+    for i, m in enumerate(maps):
+        row, column = np.unravel_index(m.probability.argmin(), m.probability.shape)
+        y, x = slide.starts[row], slide.starts[column]
+        square = slice(y, y + slide.square), slice(x, x + slide.square)
+        covered = images[i].copy()
+        covered[square] = filled[square]
+        examples.append(
+            Example(
+                title=run.class_names[int(shown.labels[i])],
+                covered=covered,
+                image=images[i],
+                corner=(y, x),
+                square=slide.square,
+                starts=slide.starts,
+                map=m.map,
+                activity=m.activity,
+                probability=m.probability,
+                top_class=m.top_class,
+                projection=panel_c["projections"][i],
+                others=list(panel_c["others"][i]),
+            )
+        )
+    out.figure("occlusion.png", draw_occlusion(examples, run.class_names, slide.layer))
+    fields = ("probability", "top_class", "top_probability", "activity")
+    clean = ("clean_probability", "clean_activity", "clean_top_class")
+    out.arrays(
+        "arrays.npz",
+        images=images,
+        names=np.array(shown.names),
+        labels=shown.labels,
+        class_names=np.array(run.class_names),
+        ys=np.array(slide.starts),
+        xs=np.array(slide.starts),
+        square=np.array(slide.square),
+        stride=np.array(slide.stride),
+        fill_pixels=filled,
+        layer=np.array(slide.layer),
+        maps=np.array([m.map for m in maps]),
+        units=np.array([m.unit for m in maps]),
+        **{name: np.stack([getattr(m, name) for m in maps]) for name in fields},
+        **{name: np.array([getattr(m, name) for m in maps]) for name in clean},
+        **panel_c,
+    )
+
+
+def _print(metrics: dict[str, Any]) -> None:
+    """The claims in a few lines."""
+    for key, value in metrics.get("claims", {}).items():
+        if isinstance(value, dict):
+            control = f"control {value['control']:.2f}, p = {value.get('p_value', float('nan')):.1e}"
+            print(f"{key.replace('_', ' ')}: {value['mean']:.2f} ({control})")
