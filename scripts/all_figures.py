@@ -1,4 +1,4 @@
-"""`make all-figures`: every figure and table of the paper, then the page that holds them; `make fig7`, `make table3`: one.
+"""`make all-figures`: every figure and table of the paper, then the page that holds them; `make fig7` and the like: one.
 
 Each stage is a `zfrepro` command in a process of its own. A command does nothing where its result is up to date, so an
 interrupted call goes on where it stopped when it is given again. A stage that fails is reported at the end and does not
@@ -59,7 +59,8 @@ def plan(args: argparse.Namespace) -> list[Stage]:
     """The stages for what was asked, in order: the training first, the page last."""
     wanted = [item for item in paper.ITEMS if not args.only or item.id in args.only]
     commands = [name for name in ORDER if any(item.command == name for item in wanted)]
-    stages = [stage(args, "train", "the network", training(args))]
+    trained = there(Path(args.outputs) / args.run, "train", "")
+    stages = [] if trained else [stage(args, "train", "the network", training(args))]
     for command in commands:
         items = [item for item in wanted if item.command == command]
         what = ", ".join(item.title for item in items)
@@ -77,8 +78,8 @@ def stage(args: argparse.Namespace, command: str, what: str, given: list[str], s
 
 def there(folder: Path, command: str, what: str) -> bool:
     """Whether a command's results are in the run's folder."""
-    if command == "train":
-        return (folder / "train" / "curves.png").exists()
+    if command == "train":  # with whatever options; drawn at its end, and by `zfrepro import`
+        return (folder / "train" / "filters.png").exists()
     items = [item for item in paper.ITEMS if item.command == command and item.title in what]
     return bool(items) and all((folder / item.folder / "metrics.json").exists() for item in items)
 

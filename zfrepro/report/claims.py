@@ -54,7 +54,7 @@ def judge(claim: Claim, metrics: Metrics | None) -> Finding:
         decision = DECISIONS[claim.id](metrics, claim.thresholds)
     except Unmeasured as error:
         return Finding(claim, NOT_MEASURED, str(error), {})
-    except (KeyError, TypeError, ValueError, AttributeError) as error:  # written by another version
+    except (LookupError, TypeError, ValueError, AttributeError) as error:  # written by another version
         return Finding(claim, NOT_MEASURED, f"the metrics are not as expected ({type(error).__name__}: {error})", {})
     verdict = REPRODUCED if decision.fulfilled else NOT_REPRODUCED
     return Finding(claim, verdict, decision.measured, decision.numbers)
