@@ -30,7 +30,7 @@ __all__ = [
     "draw_scenes",
 ]
 
-VERSION = 2  # of the pixels: part of the key under which packed data is kept
+VERSION = 3  # of the pixels: part of the key under which packed data is kept
 MIN_SIZE = 16
 SCENE_SLOTS = 4  # objects in a scene, at most
 HIDDEN, TINY = 0.3, 0.008  # visible share of an object, and share of the image, below which it is 'difficult'
@@ -149,7 +149,7 @@ def draw_scenes(classes: Sequence[str], ids: Array, size: int, seed: int) -> Sce
 def _portrait(name: str, keys: Array, size: int) -> tuple[Array, Array, Array]:
     """-> images (n, S, S, 3) uint8, coverage by the visible object (n, P), key points (n, K, 2) in pixels."""
     chance = uniforms(scramble(keys ^ np.uint64(1)), 16)
-    scale = chance[:, 0:1] * 0.4 + 0.46
+    scale = chance[:, 0:1] * 0.42 + 0.42
     room = 1.04 - scale
     pose = _pose(keys, room * (2.0 * chance[:, 1:2] - 1.0), room * (2.0 * chance[:, 2:3] - 1.0), scale)
     light = _light(keys)
@@ -201,14 +201,14 @@ def _shadow(outline: Array, light: Array, strength: Array, size: int) -> Array:
 
 
 def _occluder(picture: Array, pose: Pose, chance: Array, size: int) -> Array:
-    """Puts a bar or block in front of the edge of a quarter of the objects, in place -> its coverage (n, P)."""
+    """Puts a bar or block in front of two objects in five, in place -> its coverage (n, P)."""
     veil = np.zeros((len(picture), size * size), np.float32)
-    chosen = np.flatnonzero(chance[:, 0] < 0.25)
+    chosen = np.flatnonzero(chance[:, 0] < 0.4)
     u = [chance[chosen, i : i + 1] for i in range(1, 8)]
     c, s = np.cos(6.2832 * u[0]), np.sin(6.2832 * u[0])
     x, y, scale = pose.x[chosen], pose.y[chosen], pose.scale[chosen]
-    along = _affine(c, s, -c * x - s * y - scale * (0.55 + 0.4 * u[1]), size)
-    d = box(along, _affine(-s, c, s * x - c * y, size), 0.04 + 0.16 * u[2], 0.2 + 0.9 * u[3], 0.03)
+    along = _affine(c, s, -c * x - s * y - scale * (0.45 + 0.45 * u[1]), size)
+    d = box(along, _affine(-s, c, s * x - c * y, size), 0.05 + 0.17 * u[2], 0.2 + 0.9 * u[3], 0.03)
     part = np.clip(0.5 - d * (size / 2.0), 0.0, 1.0)
     colour = hsv(u[4], 0.7 * u[5], 0.2 + 0.7 * u[6])
     picture[chosen] += (colour[:, :, None] - picture[chosen]) * part[:, None]
@@ -413,10 +413,10 @@ def _develop(picture: Array, keys: Array, size: int) -> Array:
 
 # -------------------------------------------------------------------------------- geometry
 def _pose(keys: Array, x: Array, y: Array, scale: Array) -> Pose:
-    """Adds to a place and a scale: a mirror, stretch, slant and tilt of up to 17 degrees."""
+    """Adds to a place and a scale: a mirror, stretch, slant and tilt of up to 20 degrees."""
     u = uniforms(scramble(keys ^ np.uint64(7)), 4)
     flip = np.where(u[:, 0:1] < 0.5, -1.0, 1.0).astype(np.float32)
-    stretch, slant, tilt = 0.9 + 0.2 * u[:, 1:2], 0.24 * (u[:, 2:3] - 0.5), 0.6 * (u[:, 3:4] - 0.5)
+    stretch, slant, tilt = 0.9 + 0.2 * u[:, 1:2], 0.24 * (u[:, 2:3] - 0.5), 0.7 * (u[:, 3:4] - 0.5)
     c, s = np.cos(tilt), np.sin(tilt)
     # rotation (c -s; s c) @ slant (1 k; 0 1) @ diag(flip * stretch, 1 / stretch)
     entries = [c * flip * stretch, (c * slant - s) / stretch, s * flip * stretch, (s * slant + c) / stretch]
