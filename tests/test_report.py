@@ -1,0 +1,292 @@
+"""The page: whole where there is little, whole where there is much, and one file."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Zfrepro
+
+from zfrepro import paper
+from zfrepro.report import page
+from zfrepro.report.claims import NOT_MEASURED, judge_all
+from zfrepro.report.report import read_metrics
+
+MEASURED = {"fig2", "fig4", "fig7", "table2"}  # what the fixture `reported` has
+VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
+
+
+class Page(HTMLParser):
+    """Every element with its attributes; complains about tags that do not nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == [], f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open.pop() == tag, f"</{tag}> at {self.getpos()}"
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        """The attributes of every element of a kind."""
+        return [attrs for name, attrs in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def shown(reported: Path) -> Page:
+    """The page of the run with a few experiments."""
+    return Page((reported / "report" / "index.html").read_text())
+
+
+@pytest.fixture
+def empty(zfrepro: Zfrepro, tmp_path: Path) -> Path:
+    """A run's folder with nothing but a page."""
+    (tmp_path / "nothing").mkdir()
+    zfrepro("report", f"outputs={tmp_path}", "run=nothing")
+    return tmp_path / "nothing"
+
+
+def sections(shown: Page) -> dict[str, str | None]:
+    """Id -> whether it was measured, of the sections of figures and tables."""
+    return {str(a["id"]): a["data-measured"] for a in shown.all("section") if "data-measured" in a}
+
+
+# ------------------------------------------------------------------------------------------------------------ one file
+
+
+def test_loads_nothing(reported: Path, shown: Page) -> None:
+    text = (reported / "report" / "index.html").read_text()
+    assert len(text) < 25e6
+    for tag, attrs in shown.elements:
+        for key in ("src", "srcset", "poster", "data", "action"):
+            if value := attrs.get(key):
+                assert value.startswith("data:"), f"<{tag} {key}={value[:80]}>"
+        assert tag != "link" or str(attrs["href"]).startswith("data:")
+        assert not [key for key in attrs if key.startswith("on")]
+    assert set(re.findall(r"url\(\"?([a-z]+:)", text)) <= {"data:"}
+    assert "@import" not in text and "fetch(" not in text and "XMLHttpRequest" not in text
+    links = {str(a["href"]) for a in shown.all("a")}
+    assert {link for link in links if not link.startswith("#")} == {"https://arxiv.org/abs/1311.2901v3"}
+
+
+def test_links_and_labels_lead_somewhere(shown: Page) -> None:
+    ids = [str(attrs["id"]) for _, attrs in shown.elements if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    for tag, attrs in shown.elements:
+        if tag == "a" and str(attrs["href"]).startswith("#"):
+            assert str(attrs["href"])[1:] in ids
+        for key in ("aria-labelledby", "aria-controls", "for"):
+            if attrs.get(key):
+                assert attrs[key] in ids, f"{key}={attrs[key]}"
+
+
+def test_pictures_have_words(shown: Page) -> None:
+    pictures = shown.all("img")
+    assert len(pictures) > 20
+    empty = [a for a in pictures if not a.get("alt")]
+    assert len(empty) == 1, "only the dialog's, which gets the words of the picture that it enlarges"
+    for tag, attrs in shown.elements:
+        if tag == "canvas" or attrs.get("role") in ("img", "application", "region"):
+            assert attrs.get("aria-label"), f"<{tag} {attrs}>"
+
+
+def test_templates_are_in_the_package() -> None:
+    names = {path.name for path in (files("zfrepro.report") / "templates").iterdir()}
+    assert names == {"page.html.j2", "page.js", "style.css"}
+
+
+# --------------------------------------------------------------------------------------------------- what is there
+
+
+def test_every_figure_and_table_has_its_place(shown: Page) -> None:
+    assert list(sections(shown)) == [item.id for item in paper.ITEMS]
+    assert {name for name, measured in sections(shown).items() if measured == "yes"} == MEASURED
+
+
+def test_what_is_missing_says_what_to_do(shown: Page, reported: Path) -> None:
+    text = (reported / "report" / "index.html").read_text()
+    for item in paper.ITEMS:
+        part = text.split(f'<section id="{item.id}"')[1].split("</section>")[0]
+        assert ("Not measured yet" in part) == (item.id not in MEASURED)
+        assert f"zfrepro {item.command}" in part
+        if item.id in MEASURED:
+            assert "<dt>Took</dt>" in part and "<dt>On</dt>" in part
+    table5 = text.split('<section id="table5"')[1].split("</section>")[0]
+    assert "74.2" in table5, "the paper's own numbers"
+
+
+def test_every_picture_of_the_run_is_there(shown: Page, reported: Path) -> None:
+    drawn = [path for item in paper.ITEMS for path in (reported / item.folder).glob("*.png")]
+    drawn += (reported / "train").glob("*.png")
+    assert len(drawn) >= 10
+    words = " ".join(str(a.get("alt")) for a in shown.all("img"))
+    for path in drawn:
+        assert page.words(path) in words or path.stem in ("curves", "filters")
+
+
+def test_panels_hold_the_numbers_of_the_arrays(reported: Path) -> None:
+    text = (reported / "report" / "index.html").read_text()
+    panel = json.loads(re.findall(r'id="fig7-data">(.*?)</script>', text, re.DOTALL)[0])
+    with np.load(reported / "fig7_occlusion" / "arrays.npz") as arrays:
+        assert panel["ys"] == arrays["ys"].tolist() and panel["xs"] == arrays["xs"].tolist()
+        for i, image in enumerate(panel["images"]):
+            for name in ("probability", "top_probability", "activity"):
+                np.testing.assert_allclose(image[name], arrays[name][i].ravel(), rtol=1e-4)
+            assert image["top_class"] == arrays["top_class"][i].ravel().tolist()
+    layers = re.findall(r'<div class="features">\s*<script type="application/json">(.*?)</script>', text, re.DOTALL)
+    assert [json.loads(layer)["layer"] for layer in layers] == [1, 2, 3, 4, 5]
+    with np.load(reported / "fig2_features" / "layer3.npz") as arrays:
+        maps = json.loads(layers[2])["maps"]
+        assert [one["number"] for one in maps] == arrays["maps"].tolist()
+        np.testing.assert_allclose([one["activations"] for one in maps], arrays["activations"], rtol=1e-3)
+    assert json.loads(re.findall(r'id="fig4-data">(.*?)</script>', text, re.DOTALL)[0]) == {"epochs": [1, 2]}
+
+
+def test_claims_as_data(reported: Path) -> None:
+    written = json.loads((reported / "report" / "claims.json").read_text())
+    findings = judge_all(read_metrics(reported))
+    assert [c["id"] for c in written["claims"]] == [claim.id for claim in paper.CLAIMS]
+    assert [c["verdict"] for c in written["claims"]] == [finding.verdict for finding in findings]
+    assert sum(written["tally"].values()) == len(paper.CLAIMS)
+    assert written["provenance"]["command"].startswith("zfrepro report")
+    for claim in written["claims"]:
+        assert claim["threshold"] and claim["reason"] and claim["statistic"]
+        assert bool(claim["numbers"]) == (claim["verdict"] != NOT_MEASURED)
+    assert next(c for c in written["claims"] if c["id"] == "convergence")["verdict"] != NOT_MEASURED
+
+
+# -------------------------------------------------------------------------------------------------- what is not there
+
+
+def test_empty_run(empty: Path) -> None:
+    shown = Page((empty / "report" / "index.html").read_text())
+    assert set(sections(shown).values()) == {"no"} and len(sections(shown)) == len(paper.ITEMS)
+    tally = json.loads((empty / "report" / "claims.json").read_text())["tally"]
+    assert tally == {"reproduced": 0, "not reproduced": 0, "not measured": len(paper.CLAIMS)}
+    assert "zfrepro train run=nothing" in (empty / "report" / "index.html").read_text()
+
+
+def test_no_such_run(zfrepro: Zfrepro, reported: Path) -> None:
+    done = zfrepro("report", f"outputs={reported.parent}", "run=tinny", check=False)
+    assert done.returncode == 2 and "did you mean tiny?" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_damaged_files_cost_only_themselves(zfrepro: Zfrepro, reported: Path, tmp_path: Path) -> None:
+    shutil.copytree(reported, tmp_path / "tiny")
+    (tmp_path / "tiny" / "table2_imagenet" / "metrics.json").write_text('{"runs": ')
+    (tmp_path / "tiny" / "fig7_occlusion" / "arrays.npz").write_bytes(b"PK\x03\x04 not an archive")
+    (tmp_path / "tiny" / "fig2_features" / "layer2.npz").unlink()
+    out = zfrepro("report", f"outputs={tmp_path}", "run=tiny").stdout
+    assert "table2_imagenet/metrics.json" in out and "fig7_occlusion/arrays.npz" in out
+    text = (tmp_path / "tiny" / "report" / "index.html").read_text()
+    shown = sections(Page(text))
+    assert shown["table2"] == "no" and shown["fig7"] == shown["fig4"] == "yes"
+    assert "cannot be read" in text and "explorer-root" not in text.split("<main>")[1].split("</main>")[0]
+
+
+def test_results_of_other_weights_are_marked(zfrepro: Zfrepro, reported: Path, tmp_path: Path) -> None:
+    assert "made from other weights" not in (reported / "report" / "index.html").read_text()
+    shutil.copytree(reported, tmp_path / "tiny")
+    for path in (tmp_path / "tiny" / "train" / "checkpoints").glob("*.pt"):
+        path.write_bytes(path.read_bytes() + b"\0")
+    zfrepro("report", f"outputs={tmp_path}", "run=tiny")
+    text = (tmp_path / "tiny" / "report" / "index.html").read_text()
+    assert text.count("made from other weights") == 2  # Figures 2 and 7; 4 rests on all snapshots
+
+
+def test_words_are_not_markup(zfrepro: Zfrepro, tmp_path: Path) -> None:
+    hostile = "</script><img src=x onerror=alert(1)>"
+    folder = tmp_path / "run" / "table2_imagenet"
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text(json.dumps({"provenance": {"command": hostile, "device": hostile}}))
+    (folder / "table.csv").write_text(f"model,{hostile}\n{hostile},1.5\n")
+    (folder / "table.md").write_text(f"{hostile}\n")
+    other = tmp_path / "run" / "fig7_occlusion"
+    other.mkdir()
+    (other / "metrics.json").write_text("{}")
+    np.savez(other / "arrays.npz", **occlusion_arrays(hostile))
+    zfrepro("report", f"outputs={tmp_path}", "run=run")
+    text = (tmp_path / "run" / "report" / "index.html").read_text()
+    assert hostile not in text and "onerror=alert(1)&gt;" in text
+    Page(text)
+
+
+def occlusion_arrays(name: str) -> dict[str, np.ndarray]:
+    """The least that the explorer reads: one image, 2 x 3 positions."""
+    maps = {key: np.full((1, 2, 3), 0.25) for key in ("probability", "top_probability", "activity")}
+    one = {key: np.array([0.5]) for key in ("clean_probability", "clean_activity")}
+    return {
+        **maps,
+        **one,
+        "images": np.zeros((1, 8, 8, 3), np.uint8),
+        "fill_pixels": np.zeros((8, 8, 3), np.uint8),
+        "names": np.array([name]),
+        "class_names": np.array([name, "b"]),
+        "top_class": np.ones((1, 2, 3), int),
+        "labels": np.array([0]),
+        "maps": np.array([3]),
+        "ys": np.array([0, 4]),
+        "xs": np.array([0, 2, 4]),
+        "square": np.array(4),
+        "layer": np.array(5),
+    }
+
+
+# --------------------------------------------------------------------------------------------------------------- parts
+
+
+def test_tables() -> None:
+    rows = [["ours: a", "1234567", "12.345", "0.0671", "-"], ["b", "7", "", "0.5", "2"]]
+    table = page.make_table("t", ["model", "parameters", "val_error", "score", "mixed"], rows, "")
+    assert [column.numeric for column in table.columns] == [False, True, True, True, False]
+    assert [cell.text for cell in table.rows[0].cells] == ["ours: a", "1,234,567", "12.3", "0.067", "-"]
+    assert table.rows[0].cells[2].value == 12.345 and table.rows[1].cells[2].value is None
+    assert [row.ours for row in table.rows] == [True, False]
+    assert table.columns[2].title == "val error"
+
+
+def test_blocks() -> None:
+    tiles = np.arange(9, dtype=np.uint8)[:, None, None, None] * np.ones((9, 4, 4, 3), np.uint8)
+    pair = page.block_pair([tiles, tiles + 100], gap=2)
+    assert pair.shape == (16, 38, 4)
+    assert pair[0, 0].tolist() == [0, 0, 0, 255] and pair[15, 15, 0] == 8 and pair[15, 37, 0] == 108
+    assert pair[6, 22 + 12, 0] == 105 and pair[4, 0, 3] == 0 and pair[0, 16:22, 3].sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (3599, "59 min 59 s"), (7260, "2 h 1 min")]
+)
+def test_durations(seconds: float, said: str) -> None:
+    assert page.duration(seconds) == said
+
+
+def test_evolution_panel_lays_out_maps_and_epochs() -> None:
+    projections = np.zeros((2, 3, 4, 4, 3), np.float32)
+    projections[1, 2] = 1.0
+    arrays = {
+        "epochs": np.array([1, 2, 5]),
+        "projections_1": projections,
+        "images_1": np.array([[7, 7, 8], [1, 2, 2]]),
+        "maps_1": np.array([3, 9]),
+    }
+    layer = page.evolution_panel(arrays)["layers"][0]
+    assert [frame["jumps"] for frame in layer["frames"]] == ["001", "010"]
+    assert [frame["row"] for frame in layer["frames"]] == [0, 100] and (layer["zoom_x"], layer["zoom_y"]) == (300, 200)
