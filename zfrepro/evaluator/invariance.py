@@ -257,15 +257,23 @@ def claims_of(curves: Curves, steps: np.ndarray, layers: list[int]) -> dict[str,
             small_of_between = curves.distance[:, t, still + 1, i].mean() / curves.between[:, i].mean()
             one[f"layer{layer}_small_step_of_between_images"] = float(small_of_between)
             one[f"layer{layer}_linearity_r2"] = r_squared(change, relative[:, t, :, i].mean(0))
-            per_image = [r_squared(change, curve) for curve in relative[:, t, :, i]]
-            one[f"layer{layer}_linearity_r2_single_images"] = float(np.nanmean(per_image))
-            one[f"layer{layer}_linearity_r2_single_images_std"] = float(np.nanstd(per_image, ddof=1))
-            one[f"layer{layer}_linearity_r2_single_images_std"] = float(np.nanstd(per_image, ddof=1))
+            per_image = np.array([r_squared(change, curve) for curve in relative[:, t, :, i]])
+            per_image = per_image[~np.isnan(per_image)]  # features that no step moves have no curve
+            one[f"layer{layer}_linearity_r2_single_images"] = _mean(per_image)
+            one[f"layer{layer}_linearity_r2_single_images_std"] = _std(per_image)
         one["probability_loss_points"] = float(loss.mean())
         one["probability_loss_points_standard_error"] = float(loss.std(ddof=1) / np.sqrt(len(loss)))
         one["probability_kept_percent"] = float(100 * curves.probability[:, t][:, others].mean() / clean.mean())
         found[kind] = one
     return found
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _std(values: np.ndarray) -> float:
+    return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
 
 def _print(metrics: dict[str, Any]) -> None:
