@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from zfrepro.config import LayerConfig, ModelConfig
 
@@ -88,3 +91,22 @@ def small_table(size: int = 31, **last: int) -> ModelConfig:
             LayerConfig(kind="fc", units=7, dropout=0.5),
         ],
     )
+
+
+@pytest.fixture(scope="session")
+def reported(tmp_path_factory: pytest.TempPathFactory, zfrepro: Zfrepro, tiny_run: Path) -> Path:
+    """A run's folder with a few small experiments and the page on it; the others are missing. Do not write into it."""
+    outputs = tmp_path_factory.mktemp("reported")
+    shutil.copytree(tiny_run / "tiny" / "train", outputs / "tiny" / "train")
+    pictures = []
+    for seed, name in enumerate(("first.png", "second.png")):
+        pixels = np.random.default_rng(seed).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(outputs / name)
+        pictures.append(str(outputs / name))
+    where = (f"outputs={outputs}", "run=tiny", "precision=fp32")
+    zfrepro("visualize", *where, "num_maps=3")
+    zfrepro("evolve", *where, "num_maps=2", "alike_maps=4")
+    zfrepro("occlude", *where, f"images=[{','.join(pictures)}]", "stride=6", "claims_images=0")
+    zfrepro("evaluate", *where)
+    zfrepro("report", *where)
+    return outputs / "tiny"
