@@ -22,6 +22,9 @@ from zfrepro.figures.style import symmetric
 
 OF_ONE_CHECKPOINT = ("visualize", "invariance", "occlude", "correspond", "transfer", "probe")  # experiments
 LARGE = 1_000_000  # bytes above which a picture is embedded as WebP: a page of some megabytes still opens at once
+SMALL = (
+    64  # pixels: up to here a tile of Figures 2 and 4 is kept exactly; larger ones are compressed as photographs are
+)
 
 
 @dataclass(frozen=True)
@@ -301,7 +304,7 @@ def feature_panel(arrays: Mapping[str, np.ndarray], layer: int) -> dict[str, Any
         maps.append(
             {
                 "number": count,
-                "uri": pixels_uri(block_pair(blocks, gap), lossless=tile <= 24),
+                "uri": pixels_uri(block_pair(blocks, gap), lossless=tile <= SMALL),
                 "range": f"{activations[row].min():.3g} to {activations[row].max():.3g}",
             }
         )
@@ -346,7 +349,7 @@ def evolution_panel(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
             {"map": number, "row": 100 * i / max(1, rows - 1), "jumps": "".join(map(str, jumps[i].astype(int)))}
             for i, number in enumerate(arrays[f"maps_{layer}"].tolist())
         ]
-        uri = pixels_uri(sheet, lossless=side <= 24)
+        uri = pixels_uri(sheet, lossless=side <= SMALL)
         layers.append({"layer": layer, "uri": uri, "frames": frames, "zoom_x": 100 * count, "zoom_y": 100 * rows})
     return {"data": {"epochs": epochs}, "layers": layers}
 

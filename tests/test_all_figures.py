@@ -1,0 +1,186 @@
+"""`make all-figures`: nothing of the paper can go missing from it, and it goes on where it stopped."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import TINY
+
+from zfrepro import paper
+from zfrepro.cli import COMMANDS
+from zfrepro.config import conf_folder
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "scripts" / "all_figures.py"
+# arXiv v3 has Figures 1-9 and Tables 1-7. Figures 1 and 3 are diagrams; Figure 8 shows the pictures of Table 1.
+IDS = ["fig2", "fig4", "fig5", "fig6", "fig7", "fig9", *(f"table{n}" for n in range(1, 8))]
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    """scripts/all_figures.py as a module."""
+    spec = importlib.util.spec_from_file_location("all_figures", SCRIPT)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["all_figures"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+# ------------------------------------------------------------------------------------------------- nothing is missing
+
+
+def test_every_figure_and_table_is_an_item() -> None:
+    assert sorted(item.id for item in paper.ITEMS) == sorted(IDS) and len(IDS) == 13
+    assert len({item.folder for item in paper.ITEMS}) == len(IDS), "each has its own folder"
+    assert all(item.folder.startswith(item.id) for item in paper.ITEMS)
+
+
+@pytest.mark.parametrize("item", paper.ITEMS, ids=lambda item: item.id)
+def test_every_item_has_a_config_a_command_and_a_target(item: paper.Item, script: ModuleType) -> None:
+    assert item.command in COMMANDS
+    head = (conf_folder() / f"{item.command}.yaml").read_text().splitlines()[0:12]
+    assert any(f"zfrepro {item.command}" in line for line in head)
+    stages = script.plan(script.arguments(["--only", item.id]))
+    assert [stage.command for stage in stages] == ["train", item.command, "report"]
+    assert re.search(rf"^ITEMS := .*\b{item.id}\b", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_every_table_of_numbers_has_them() -> None:
+    folder = Path(paper.__file__).parent / "reference"
+    stems = [path.stem for item in paper.ITEMS for path in folder.glob(f"{item.id}_*.csv")]
+    assert len(stems) == 7
+    assert all(paper.reported(stem) for stem in stems)
+
+
+def test_all_of_it_is_planned(script: ModuleType) -> None:
+    stages = script.plan(script.arguments([]))
+    assert stages[0].command == "train" and stages[-1].command == "report"
+    assert {stage.command for stage in stages[1:-1]} == {item.command for item in paper.ITEMS}
+    assert len(stages) == 12
+    assert all(stage.minutes is not None and not stage.skip for stage in stages)
+    assert sum(stage.minutes for stage in stages) <= 20, "what a new user is asked to wait"
+    titles = " ".join(stage.what for stage in stages)
+    assert all(item.title in titles for item in paper.ITEMS)
+
+
+def test_configs_accept_what_is_planned(script: ModuleType, zfrepro: Any, tmp_path: Path) -> None:
+    given = ["--target", "caltech101", "--target-data", "/there", "--parts", "parts.csv", "--data", "/here"]
+    for preset in ("demo", "tiny_imagenet", "paper"):
+        for stage in script.plan(script.arguments(["--preset", preset, *given])):
+            printed = zfrepro(stage.command, *stage.options, "--cfg", "job", cwd=tmp_path).stdout
+            assert "run: " in printed
+
+
+def test_what_only_the_user_has_is_asked_for(script: ModuleType) -> None:
+    stages = {stage.command: stage for stage in script.plan(script.arguments(["--preset", "paper", "--data", "/x"]))}
+    assert "TARGET=" in stages["transfer"].skip and "PARTS=" in stages["correspond"].skip and not stages["occlude"].skip
+    given = ["--preset", "paper", "--target", "caltech256", "--target-data", "/y", "--parts", "p.csv"]
+    stages = {stage.command: stage for stage in script.plan(script.arguments(given))}
+    assert not any(stage.skip for stage in stages.values())
+    assert {"data=caltech256", "data.root=/y"} <= set(stages["probe"].options)
+    assert "data.root=/y" not in stages["train"].options
+
+
+# ---------------------------------------------------------------------------------------------------------- running it
+
+
+def test_a_failure_does_not_stop_the_others(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    called = []
+
+    def call(stage: Any, log: Path) -> int:
+        called.append(stage.command)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("zfrepro: it went wrong\n" if stage.command == "occlude" else "wrote something\n")
+        return 2 if stage.command == "occlude" else 0
+
+    monkeypatch.setattr(script, "call", call)
+    args = script.arguments(["--outputs", str(tmp_path), "--only", "fig2", "fig7", "table7"])
+    assert script.run(script.plan(args), args) == 1
+    out = capsys.readouterr().out
+    assert called == ["train", "visualize", "occlude", "probe", "report"]
+    assert "FAILED" in out and "it went wrong" in out and "failed: zfrepro occlude" in out
+    called.clear()
+    monkeypatch.setattr(script, "call", lambda stage, log: called.append(stage.command) or log.write_text("no") * 0 + 2)
+    assert script.run(script.plan(args), args) == 1
+    assert called == ["train"], "without a network there is nothing to look at"
+
+
+def all_figures(outputs: Path, *more: str) -> list[str]:
+    """The command line of a small call: training, Figures 2 and 4, Table 2, the page."""
+    train = ["--train", *TINY, "snapshot_epochs=[1,2]", "checkpoint_every=1"]
+    also = ["--also", "precision=fp32", "device=cpu"]
+    only = ["--only", "fig2", "fig4", "table2"]
+    return [sys.executable, str(SCRIPT), "--outputs", str(outputs), "--run", "tiny", *train, *also, *only, *more]
+
+
+def test_the_second_call_has_nothing_to_do(tmp_path: Path) -> None:
+    first = subprocess.run(all_figures(tmp_path), capture_output=True, text=True, timeout=600)
+    assert first.returncode == 0, first.stdout + first.stderr
+    lines = [line for line in first.stdout.splitlines() if line.startswith("[")]
+    assert len(lines) == 5 and all("done in" in line for line in lines)
+    assert first.stdout.splitlines()[-1] == f"The page: {tmp_path / 'tiny' / 'report' / 'index.html'}"
+    second = subprocess.run(all_figures(tmp_path), capture_output=True, text=True, timeout=600)
+    lines = [line for line in second.stdout.splitlines() if line.startswith("[")]
+    assert len(lines) == 4 and all("up to date" in line for line in lines[:-1])
+
+
+def test_mistakes(tmp_path: Path) -> None:
+    wrong = subprocess.run(
+        [sys.executable, str(SCRIPT), "--only", "fig3"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert wrong.returncode == 2 and "the ids are fig2" in wrong.stderr
+    assert os.listdir(tmp_path) == []  # noqa: PTH208
+
+
+def numbers(folder: Path) -> dict[str, Any]:
+    """All that was measured: arrays, and metrics without where and when."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.glob("*/*.npz")):
+        if path.parent.name != "search":
+            with np.load(path) as arrays:
+                found |= {f"{path.parent.name}/{path.name}/{name}": arrays[name] for name in arrays}
+    for path in sorted(folder.glob("*/metrics.json")):
+        metrics = json.loads(path.read_text())
+        metrics.pop("provenance")
+        found[f"{path.parent.name}/metrics"] = np.array(json.dumps(metrics, sort_keys=True))
+    lines = [json.loads(line) for line in (folder / "train" / "metrics.jsonl").read_text().splitlines()]
+    found["train/loss"] = np.array([[line["train_loss"], line["val_top1_error"]] for line in lines])
+    return found
+
+
+@pytest.mark.long
+def test_killed_at_three_stages(tmp_path: Path) -> None:
+    """SIGKILL in training, in Figure 2 and in Figure 4; the call after that ends with the numbers of an undisturbed one."""
+    subprocess.run(all_figures(tmp_path / "whole"), check=True, timeout=600, capture_output=True)
+    outputs = tmp_path / "killed"
+    marks = ("train/checkpoints/last.pt", ".fig2_features.layer2.tmp", ".fig4_evolution.all.tmp")
+    for mark in marks:
+        process = subprocess.Popen(all_figures(outputs), stdout=subprocess.DEVNULL, start_new_session=True)
+        deadline = time.monotonic() + 300
+        while not (outputs / "tiny" / mark).exists():
+            assert process.poll() is None and time.monotonic() < deadline, f"{mark} never appeared"
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert not (outputs / "tiny" / "report" / "index.html").exists()
+    subprocess.run(all_figures(outputs), check=True, timeout=600, capture_output=True)
+    whole, killed = numbers(tmp_path / "whole" / "tiny"), numbers(outputs / "tiny")
+    assert whole.keys() == killed.keys() and len(whole) > 60
+    for name, values in whole.items():
+        np.testing.assert_array_equal(killed[name], values, err_msg=name)
+    assert (outputs / "tiny" / "report" / "index.html").exists()
