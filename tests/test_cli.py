@@ -73,7 +73,7 @@ MISTAKES = [
     (["train", "model=zfnet"], "model.input_size=224: the crop is larger than the images"),
     (["train", "device=cuda:7"], "device=cuda:7: "),
     (["train", "device=gpu"], "device=gpu: must be auto, cpu, cuda"),
-    (["train", "precision=fp16"], "precision=fp16: must be one of fp32, bf16, auto (did you mean fp32?)"),
+    (["train", "precision=fp16"], "precision=fp16: must be one of fp32, bf16, auto (did you mean bf16?)"),
     (["train", "schedule=plato"], "schedule=plato: must be one of plateau, cosine"),
     (["train", "renorm_radius=0"], "renorm_radius=0.0: must be a positive number, or null for off"),
     (["train", "model.remove=[9]"], "model.remove=9: the layers to choose from are 1, 2, 3, 4, 5, 6, 7"),

@@ -154,7 +154,7 @@ def test_two_processes_at_one_run(tmp_path: Path, zfrepro: Zfrepro) -> None:
 
 def test_two_processes_train_as_one(tiny_run: Path, tmp_path: Path) -> None:
     """torchrun with two CPU processes: the same global batches, crops and dropout; equal up to rounding."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     command += ["-m", "zfrepro", "train", f"outputs={tmp_path}", "run=team", "snapshot_epochs=[1,2]", *TINY]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}

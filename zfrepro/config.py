@@ -92,7 +92,7 @@ class ModelConfig:
     layers: list[LayerConfig] = field(default_factory=list)
     sibling: Optional[str] = None  # the other architecture at the same scale (Fig. 6, Table 3): a name in conf/model
     remove: list[int] = field(default_factory=list)  # Table 3: layers to leave out
-    scale: dict[int, float] = field(default_factory=dict)  # Table 3: layer -> factor on its maps or units
+    scale: Optional[dict[int, float]] = None  # Table 3: layer -> factor on its maps or units
     norm_size: int = 5  # contrast normalisation (Krizhevsky et al. 2012, section 3.3): n, k, alpha, beta
     norm_k: float = 2.0
     norm_alpha: float = 1e-4
@@ -422,8 +422,8 @@ def unknown_key(key: str, cfg: DictConfig, cls: type) -> str:
         part = part.split("[")[0]
         factory = names[part].default_factory if part in names else None
         node = factory if dataclasses.is_dataclass(factory) else (LayerConfig if part == "layers" else cls)
-    valid = [f.name for f in dataclasses.fields(node)]
-    close = nearest(name, valid)
+    valid = [f"{parent}.{f.name}" if parent else f.name for f in dataclasses.fields(node)]
+    close = nearest(key, valid)
     return f"{key}: unknown key{close or '; known are ' + ', '.join(valid)}"
 
 
@@ -561,10 +561,10 @@ def _check_model(m: ModelConfig) -> None:
     require("model.input_size", m.input_size, m.input_size >= 1, "1 or more")
     require("model.layers", len(m.layers), len(m.layers) >= 1, "at least one layer")
     numbers = list(range(1, len(m.layers) + 1))
-    for key, edited in (("model.remove", m.remove), ("model.scale", list(m.scale))):
+    for key, edited in (("model.remove", m.remove), ("model.scale", list(m.scale or {}))):
         for number in edited:
             require_layer(key, number, numbers)
-    for number, factor in m.scale.items():
+    for number, factor in (m.scale or {}).items():
         require(f"model.scale.{number}", factor, 0 < factor < math.inf, "a positive factor")
     seen_fc = False
     for number, layer in zip(numbers, m.layers):

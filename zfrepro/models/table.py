@@ -54,7 +54,7 @@ def layers_of(config: ModelConfig) -> tuple[Layer, ...]:
     for number, row in enumerate(config.layers, start=1):
         if number in config.remove:
             continue
-        outputs = max(1, round((row.maps if row.kind == "conv" else row.units) * config.scale.get(number, 1.0)))
+        outputs = max(1, round((row.maps if row.kind == "conv" else row.units) * (config.scale or {}).get(number, 1.0)))
         ops: list[Op] = []
         if row.kind == "conv":
             ops = [Op("conv", number, row.kernel, row.stride, row.padding), Op("relu", number)]
