@@ -66,7 +66,15 @@ def test_a_state_dict_becomes_a_run(zfrepro: Zfrepro, tmp_path: Path) -> None:
     file = tmp_path / "alexnet.pth"
     torch.save(theirs.state_dict(), file)
     options = ["model=torchvision/alexnet", "run=alex", f"outputs={tmp_path}"]
-    zfrepro("import", *options, f"weights={file}", "data=embedded", "data.size=256", "data.train_per_class=1", "data.val_per_class=1")
+    zfrepro(
+        "import",
+        *options,
+        f"weights={file}",
+        "data=embedded",
+        "data.size=256",
+        "data.train_per_class=1",
+        "data.val_per_class=1",
+    )
     assert "nothing to do" in zfrepro("import", *options, f"weights={file}").stdout
     run = open_run(Experiment(run="alex", outputs=str(tmp_path), device="cpu", precision="fp32"))
     assert run.class_names[0] == "tench" and len(run.class_names) == 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -49,16 +50,20 @@ def draw_alike(arrays: Mapping[str, np.ndarray], layers: Sequence[int], title: s
     """How alike consecutive snapshots are, a curve a layer: their projections of one image, and their nine strongest."""
     figure = new_figure(9, 3.2)
     epochs = arrays["epochs"]
-    panels = (("alike", "correlation of projections of the same image"), ("common", "share of the nine strongest images in common"))
-    for axes, (name, label) in zip(figure.subplots(1, 2), panels):
+    panels = {
+        "alike": "correlation of projections of the same image",
+        "common": "share of the nine strongest images in common",
+    }
+    for axes, (name, label) in zip(figure.subplots(1, 2), panels.items()):
         for number, layer in enumerate(layers):
             values = arrays[f"{name}_{layer}"]
             error = values.std(0) / np.sqrt(len(values))
             colour = COLOURS[number % len(COLOURS)]
             axes.plot(range(1, len(epochs)), values.mean(0), marker="o", ms=3, color=colour, label=f"layer {layer}")
-            axes.fill_between(range(1, len(epochs)), values.mean(0) - error, values.mean(0) + error, color=colour, alpha=0.15)
+            band = values.mean(0) - error, values.mean(0) + error
+            axes.fill_between(range(1, len(epochs)), *band, color=colour, alpha=0.15)
         axes.set(title=label, xlabel="consecutive snapshots (epochs)", ylim=(min(0, axes.get_ylim()[0]), 1))
-        axes.set_xticks(range(1, len(epochs)), [f"{a}→{b}" for a, b in zip(epochs, epochs[1:])], fontsize=7)
+        axes.set_xticks(range(1, len(epochs)), [f"{a}→{b}" for a, b in pairwise(epochs)], fontsize=7)
         axes.legend(fontsize=7)
     figure.suptitle(f"{title}: how alike consecutive snapshots are (mean and standard error over maps)", fontsize=10)
     return figure

@@ -7,7 +7,9 @@ from matplotlib.figure import Figure
 
 from zfrepro.figures.style import new_figure, symmetric, tile
 
-QUANTILE = 0.997  # of a map's magnitudes: what is larger is clipped, so that one bright pixel does not grey out the rest
+QUANTILE = (
+    0.997  # of a map's magnitudes: what is larger is clipped, so that one bright pixel does not grey out the rest
+)
 
 
 def contrast(projections: np.ndarray) -> float:

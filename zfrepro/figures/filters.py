@@ -20,13 +20,18 @@ def draw_figure(arrays: Mapping[str, np.ndarray], titles: Mapping[str, str]) -> 
     second = [name for name in ("sibling", "own") if f"projections_{name}" in arrays]
     columns = max(len(first), 2)
     figure = new_figure(3.2 * columns, 8.6 if second else 3.6)
-    upper, lower = figure.subfigures(2, 1, height_ratios=[3.6, 5]) if second else (figure, None)
+    parts = figure.subfigures(2 if second else 1, 1, squeeze=False, height_ratios=[3.6, 5] if second else [1])[:, 0]
+    upper, lower = parts[0], parts[1] if second else None
     letters = {"without": "(a)", "with": "(a')", "sibling": "(b)", "own": "(c)"}
     for axes, name in zip(upper.subplots(1, columns, squeeze=False).flat, first):
-        draw_mosaic(axes, arrays[f"filters_{name}"].transpose(0, 2, 3, 1), f"{letters[name]} {titles[name]}, layer 1", True)
+        filters = arrays[f"filters_{name}"].transpose(0, 2, 3, 1)
+        draw_mosaic(axes, filters, f"{letters[name]} {titles[name]}, layer 1", True)
     if lower is not None:
-        for axes, name, letter in zip(lower.subplots(1, 2, squeeze=False).flat, second, ("(d)", "(e)") if len(second) == 2 else ("(e)",)):
-            draw_mosaic(axes, arrays[f"projections_{name}"], f"{letter} {titles[name]}, layer 2 projected", False)
+        letters = {"sibling": "(d)", "own": "(e)"}
+        for axes, name in zip(lower.subplots(1, 2, squeeze=False).flat, second):
+            draw_mosaic(
+                axes, arrays[f"projections_{name}"], f"{letters[name]} {titles[name]}, layer 2 projected", False
+            )
     for axes in [*upper.axes, *(lower.axes if lower is not None else [])]:
         axes.axis("off")
     return figure
@@ -55,7 +60,8 @@ def draw_spectra(
     for name in names:
         rms = np.sort(np.sqrt((arrays[f"filters_{name}"] ** 2).mean((1, 2, 3))))[::-1]
         strength.plot(np.linspace(0, 100, len(rms)), rms / np.median(rms), color=colours[name], label=titles[name])
-    strength.set(title="RMS of the first layer's filters", xlabel="filters, strongest first (%)", ylabel="RMS / median", ylim=(0, None))
+    strength.set(title="RMS of the first layer's filters", ylabel="RMS / median", ylim=(0, None))
+    strength.set_xlabel("filters, strongest first (%)")
     strength.legend(fontsize=7)
     kinds = ("low", "middle", "high")
     for number, name in enumerate(shown := [name for name in ("sibling", "own") if name in metrics]):
@@ -67,8 +73,12 @@ def draw_spectra(
     spectrum.legend(fontsize=7)
     for name in shown:
         if f"power_{name}" in arrays:
-            second.semilogy(arrays[f"frequencies_{name}"], arrays[f"power_{name}"], color=colours[name], label=titles[name])
+            second.semilogy(
+                arrays[f"frequencies_{name}"], arrays[f"power_{name}"], color=colours[name], label=titles[name]
+            )
             second.axvline(1 / strides[name], color=colours[name], linestyle=":", linewidth=1)
-    second.set(title="second layer projected: spectrum along an axis", xlabel="cycles per pixel (dotted: 1 / first stride)")
+    second.set(
+        title="second layer projected: spectrum along an axis", xlabel="cycles per pixel (dotted: 1 / first stride)"
+    )
     second.legend(fontsize=7)
     return figure

@@ -40,13 +40,15 @@ def convert(network: Network, model: nn.Module) -> Network:
         elif isinstance(module, nn.BatchNorm2d):
             assert last is not None
             weights[-1] = fold_batch_norm(last, module)
-    own = list(network.weights.values())
-    shapes, theirs = ([tuple(w.shape) for w in ws] for ws in ([m.weight for m in own], [w for w, _ in weights]))
+    own = [module for module in network.weights.values() if isinstance(module, nn.Conv2d | nn.Linear)]
+    shapes = [tuple(module.weight.shape) for module in own]
+    theirs = [tuple(weight.shape) for weight, _ in weights]
     if shapes != theirs:
         raise UserError(f"model={network.config.name}: its table does not fit these weights: {shapes} against {theirs}")
     for module, (weight, bias) in zip(own, weights):
-        module.weight.copy_(weight)  # type: ignore[operator]
-        module.bias.copy_(bias)  # type: ignore[operator]
+        module.weight.copy_(weight)
+        assert module.bias is not None
+        module.bias.copy_(bias)
     return network
 
 

@@ -180,7 +180,7 @@ def lower(
         elif op.kind == "pool" and single and frame.width == 1:
             # One value goes to one cell: the cone below is that cell's, not the pooling window's.
             assert keep is not None
-            place = keep.places(frame, reached)[torch.arange(len(maps)), maps, 0, 0].tolist()
+            place = keep.places(frame, reached)[torch.arange(len(maps), device=maps.device), maps, 0, 0].tolist()
             row = [start + flat // reached.width for start, flat in zip(reached.row, place)]
             column = [start + flat % reached.width for start, flat in zip(reached.column, place)]
             frame = Frame(row, column, 1, size)

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -93,10 +94,10 @@ def likeness(
     maps = chosen_maps(tops[-1], [], config.alike_maps, config.seed + 1, layer)
     rows = tops[-1].images[maps, 0]
     projections = [project_maps(run, layer, maps, rows, rules) for run in runs]
-    alike = [correlation(before, after) for before, after in zip(projections, projections[1:])]
+    alike = [correlation(before, after) for before, after in pairwise(projections)]
     common = [
         [len(np.intersect1d(a, b)) / len(a) for a, b in zip(before.images[maps], after.images[maps])]
-        for before, after in zip(tops, tops[1:])
+        for before, after in pairwise(tops)
     ]
     return {"measured": maps, "alike": np.stack(alike, axis=1), "common": np.array(common).T}
 

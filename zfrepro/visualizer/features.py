@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from zfrepro import artifacts
@@ -63,7 +64,9 @@ def visualize(config: VisualizeConfig) -> None:
         names = np.array([[split.files[row] for row in rows] for rows in page.images], dtype=np.str_)
         out.arrays(f"layer{layer}.npz", **vars(page), labels=split.labels[page.images], files=names)
         what = f"{config.run}, layer {layer}: strongest {config.num_images} {config.split} images of {len(maps)} maps"
-        out.figure(f"layer{layer}.png", draw_features(page.maps, page.activations, page.projections, page.patches, what))
+        out.figure(
+            f"layer{layer}.png", draw_features(page.maps, page.activations, page.projections, page.patches, what)
+        )
         out.done(measure(run, config, layer, top, rules))
 
 
@@ -102,13 +105,14 @@ def chosen_maps(top: Top, maps: list[int], num_maps: int, seed: int, layer: int)
 def project_top(run: TrainedRun, split: str, layer: int, top: Top, maps: np.ndarray, rules: Rules) -> Windows:
     """Projections of the strongest units of `maps`, map by map, strongest first."""
     images = (run.data.train if split == "train" else run.data.val).images
-    rows, units = top.images[maps].ravel(), top.units(maps)
+    rows, units = top.images[maps].ravel(), torch.from_numpy(top.units(maps))
     parts: list[Windows] = []
     bar = tqdm(total=len(rows), desc=f"layer {layer}", unit="projection", disable=None, leave=False)
     for start in range(0, len(rows), UNITS_AT_ONCE):
-        needed, which = np.unique(rows[start : start + UNITS_AT_ONCE], return_inverse=True)
-        inputs = run.inputs(images[needed])
-        parts.append(project_windows(run.network, inputs, layer, units[start : start + UNITS_AT_ONCE], which, rules))
+        group = slice(start, start + UNITS_AT_ONCE)
+        needed, which = np.unique(rows[group], return_inverse=True)
+        found = project_windows(run.network, run.inputs(images[needed]), layer, units[group], torch.from_numpy(which), rules)
+        parts.append(found)
         bar.update(len(which))
     bar.close()
     return Windows.join(parts)

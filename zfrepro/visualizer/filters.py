@@ -162,7 +162,9 @@ def band_shares(filters: np.ndarray, size: int = 64) -> np.ndarray:
 # -------------------------------------------------------------------------------------------------------- second layer
 
 
-def second_layer(run: TrainedRun, config: FiltersConfig, rules: Rules) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+def second_layer(
+    run: TrainedRun, config: FiltersConfig, rules: Rules
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """Projections of the strongest image of random second-layer maps, and how far the grid of the first layer's stride
     stands out of their spectrum."""
     layer = run.network.conv_layers[1]
@@ -209,7 +211,8 @@ def grid_peak(frequencies: np.ndarray, power: np.ndarray, grid: float, side: int
 
 def table(metrics: dict[str, Any], titles: dict[str, str]) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows: a row a network."""
-    columns = ["network", "input scale", "renormalisation", "RMS max / median", "dead filters, %", "low, %", "middle, %", "high, %", "grid peak"]
+    measured = ["RMS max / median", "dead filters, %", "low, %", "middle, %", "high, %", "grid peak"]
+    columns = ["network", "input scale", "renormalisation", *measured]
     rows = []
     for name, m in metrics.items():
         radius = m["renorm_radius"]
