@@ -25,15 +25,21 @@ def run(tiny_run: Path) -> TrainedRun:
 
 def test_hamming_of_ternary_signs_by_hand() -> None:
     eps = torch.tensor([[0.5, 0.0, -2.0, 0.0], [3.0, 0.0, 0.0, -1.0], [-1.0, 1e-9, -7.0, 0.0]])
-    found = correspondence.hamming_matrix(torch.sign(eps).to(torch.int8))
+    sign = torch.sign(eps).to(torch.int8)
     # Rows as signs: + 0 - 0, + 0 0 -, - + - 0.
-    assert found.tolist() == [[0, 0.5, 0.5], [0.5, 0, 1.0], [0.5, 1.0, 0]]
+    assert correspondence.hamming_matrix(sign, sign).tolist() == [[0, 0.5, 0.5], [0.5, 0, 1.0], [0.5, 1.0, 0]]
+    # Of the first two, entry 1 is 0 in both: 2 of 3 differ.
+    changed = correspondence.hamming_matrix(sign, sign, changed_only=True)
+    torch.testing.assert_close(changed, torch.tensor([[0, 2 / 3, 2 / 3], [2 / 3, 0, 1], [2 / 3, 1, 0]]).double())
+    assert correspondence.hamming_matrix(sign[:1], sign[2:]).tolist() == [[0.5]]
+    nothing = torch.zeros(2, 4, dtype=torch.int8)
+    assert not correspondence.hamming_matrix(nothing, nothing, changed_only=True).any()
 
 
 def test_scores_are_over_ordered_pairs() -> None:
     rng = np.random.default_rng(0)
     signs = rng.integers(-1, 2, (5, 4, 30))  # 2 parts and 3 random places, 4 images
-    hamming = torch.stack([correspondence.hamming_matrix(torch.from_numpy(one)) for one in signs]).numpy()
+    hamming = np.stack([correspondence.hamming_matrix(one, one).numpy() for one in torch.from_numpy(signs)])
     mean, std = correspondence.score_pairs(hamming, 2)
     for p in range(2):
         pairs = [(signs[p, i] != signs[p, j]).mean() for i, j in permutations(range(4), 2)]
@@ -70,7 +76,7 @@ def test_signs_equal_their_definition(run: TrainedRun) -> None:
 
 def test_disjoint_groups_share_no_image() -> None:
     one = correspondence.Subjects("a", [], np.zeros((7, 1)), ("p",), np.zeros((7, 1, 4)), np.zeros((7, 1, 4)))
-    hamming = np.zeros((1, 2, 7, 7))
+    distances = correspondence.Distances(np.zeros((1, 2, 7, 7)), np.ones((1, 2, 7, 7)), np.full((1, 7, 7), 2.0))
     used: list[int] = []
     original = correspondence.scores
 
@@ -80,23 +86,43 @@ def test_disjoint_groups_share_no_image() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(correspondence, "scores", spy)
-        groups, classes = correspondence.disjoint_groups([one], {"a": hamming}, 3, np.random.default_rng(0))
-    assert groups.shape == (1, 2, 2)
-    assert classes == ["a", "a"]
-    assert len(used) == len(set(used)) == 6
+        groups = correspondence.disjoint_groups([one], {"a": distances}, 3, np.random.default_rng(0))
+    assert groups.hamming.shape == groups.changed.shape == (1, 2, 2)
+    assert (groups.hamming.max(), groups.changed.min(), groups.other_part.tolist()) == (0, 1, [[2, 2]])
+    assert groups.classes == ["a", "a"]
+    assert used[::2] != used[1::2]
+    assert len(set(used)) == 6
+    assert sorted(used) == sorted([*set(used)] * 2)  # once for each measure
 
 
 def test_the_paired_test_finds_what_is_there() -> None:
     rng = np.random.default_rng(0)
     random = rng.random(40)
-    groups = np.stack([random - 0.1, random - 0.05, random], 1)
-    table = groups[0], groups[0]
-    found = correspondence._layer_metrics(("eye", "nose", "random"), table, groups, groups)
+    own = np.stack([random - 0.1, random - 0.05, random], 1)[None]
+    groups = correspondence.Groups(own, own[..., [2, 2, 0]], own[..., 2] + 0.2, ["a"] * 40)
+    found = correspondence._layer_metrics(("eye", "nose", "random"), (own[0, 0], own[0, 0]), own[0], groups, 0)
     assert found["random_minus_parts"] == pytest.approx(0.075)
+    assert found["random_minus_parts_low"] == pytest.approx(0.075)
     assert found["p_value_parts_below_random"] < 1e-6
     assert found["disjoint_draws"] == 40
-    back = correspondence._layer_metrics(("eye", "nose", "random"), table, groups, groups[:, [2, 2, 0]])
-    assert back["p_value_parts_below_random"] > 0.99
+    assert found["over_changed_features"]["p_value"] > 0.99
+    assert found["same_part_against_other_part"]["other_minus_same"] == pytest.approx(0.275)
+
+
+def test_other_part_distances_by_loop(run: TrainedRun) -> None:
+    images = np.array(run.data.val.images[:3])
+    rng = np.random.default_rng(2)
+    low = rng.integers(0, 40, (3, 2, 2))
+    boxes = np.concatenate([low, low + 12], -1)
+    one = correspondence.Subjects("a", [], images, ("p", "q"), boxes, boxes[:, :1])
+    fill = pictures.fill_input(run, "grey", 0)
+    found = correspondence.distances_of(run, one, fill, [5], 8)
+    sign = correspondence.signs(run, images, boxes, fill, [5], 8)[5]
+    for i, j in permutations(range(3), 2):
+        expected = ((sign[0, i] != sign[1, j]).double().mean() + (sign[1, i] != sign[0, j]).double().mean()) / 2
+        assert found.other_part[0, i, j] == pytest.approx(float(expected))
+        changed = (sign[0, i] != 0) | (sign[0, j] != 0)
+        assert found.changed[0, 0, i, j] == pytest.approx(float((sign[0, i] != sign[0, j])[changed].double().mean()))
 
 
 def test_random_places_lie_on_the_object_and_apart_from_the_parts() -> None:

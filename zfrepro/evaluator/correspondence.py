@@ -16,7 +16,12 @@ folder; every image needs every part. The part `object`, if given, bounds the ra
 `arrays.npz`: images (N, s, s, 3) uint8 of the draw; names; parts (P,); boxes (N, P, 4) and random_boxes (N, R, 4): y0,
 x0, y1, x1 in pixels of the network's input; layers (L,); hamming (L, P + R, N, N): pairwise, the random places last.
 `draws.npz`: scores (L, draws, P + 1) of random draws of images of the class (random places last); groups (L, G, P + 1)
-of disjoint draws, of all classes that have the parts; group_class (G,).
+of disjoint draws, of all classes that have the parts; group_class (G,); and of the same disjoint draws the two measures
+beyond the paper, groups_changed (L, G, P + 1) and groups_other_part (L, G).
+
+The paper's measure counts features that neither mask touches as alike, so a mask that changes fewer features scores
+lower wherever it stands. Two measures beside it are free of that: the distance over the features that at least one of the
+two masks changes, and the same part in two images against two different parts in two images.
 """
 
 from __future__ import annotations
@@ -78,15 +83,15 @@ def correspond(config: CorrespondConfig) -> None:
     if out is None:
         return
     count, generator = config.num_images, np.random.default_rng(config.seed)
-    hamming = {one.class_name: hamming_of(run, one, fill, layers, config.batch_size) for one in subjects}
-    own = hamming[chosen.class_name]
+    distances = {one.class_name: distances_of(run, one, fill, layers, config.batch_size) for one in subjects}
+    own = distances[chosen.class_name].hamming
     first = generator.permutation(len(chosen))[:count]
     parts = len(chosen.parts)
     shown = own[:, :, first][..., first]  # (L, P + R, n, n)
     draws = np.stack(
         [scores(own, generator.permutation(len(chosen))[:count], parts)[0] for _ in range(config.draws)], axis=1
     )
-    groups, classes = disjoint_groups(subjects, hamming, count, generator)
+    groups = disjoint_groups(subjects, distances, count, generator)
     table = [score_pairs(shown[i], parts) for i in range(len(layers))]
     metrics: dict[str, Any] = {
         "class": chosen.class_name,
@@ -94,7 +99,7 @@ def correspond(config: CorrespondConfig) -> None:
         "fill": config.fill,
     }
     for i, layer in enumerate(layers):
-        metrics[f"layer{layer}"] = _layer_metrics((*chosen.parts, "random"), table[i], draws[i], groups[i])
+        metrics[f"layer{layer}"] = _layer_metrics((*chosen.parts, "random"), table[i], draws[i], groups, i)
     crops = run.crops(chosen.images[first]).numpy()
     filled = choice.fill_pixels(run, fill)
     names = (*chosen.parts, "random")
@@ -111,7 +116,14 @@ def correspond(config: CorrespondConfig) -> None:
         layers=np.array(layers),
         hamming=shown,
     )
-    out.arrays("draws.npz", scores=draws, groups=groups, group_class=np.array(classes))
+    out.arrays(
+        "draws.npz",
+        scores=draws,
+        groups=groups.hamming,
+        groups_changed=groups.changed,
+        groups_other_part=groups.other_part,
+        group_class=np.array(groups.classes),
+    )
     out.done(metrics)
     _print(metrics, layers)
 
@@ -296,20 +308,51 @@ def signs(
     return {layer: torch.stack([torch.cat(one) for one in variants]) for layer, variants in found.items()}
 
 
-def hamming_matrix(sign: Tensor) -> Tensor:
-    """Share of entries that differ, for every pair: (N, D) of -1, 0, 1 -> (N, N) float64."""
-    agree = torch.zeros(len(sign), len(sign), dtype=torch.float64, device=sign.device)
-    for value in (-1, 0, 1):
-        held = (sign == value).double()
-        agree += held @ held.T
-    return 1 - agree / sign.shape[1]
+@dataclass(frozen=True)
+class Distances:
+    """Pairwise distances of N images' signs at L layers, float64; P parts, R random places."""
+
+    hamming: np.ndarray  # (L, P + R, N, N): the paper's
+    changed: np.ndarray  # (L, P + R, N, N): over the features that at least one of the two masks changes
+    other_part: np.ndarray  # (L, N, N): image i under one part's mask, j under another's; mean over pairs of parts
 
 
-def hamming_of(run: TrainedRun, subjects: Subjects, fill: Tensor, layers: list[int], batch: int) -> np.ndarray:
-    """(L, P + R, N, N): pairwise distances under each part's mask and each random place's."""
+def alike(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """For every pair of rows of a and b, (N, D) of -1, 0, 1: how many entries are alike, and how many are 0 in both."""
+    same = [(a == value).double() @ (b == value).double().T for value in (-1, 0, 1)]
+    return same[0] + same[1] + same[2], same[1]
+
+
+def hamming_matrix(a: Tensor, b: Tensor, changed_only: bool = False) -> Tensor:
+    """Share of entries that differ, for every pair of rows of (N, D) signs: (N, N) float64. `changed_only`: of those that
+    are not 0 in both; 0 where there is none."""
+    equal, zero = alike(a, b)
+    compared = a.shape[1] - zero if changed_only else torch.full_like(zero, a.shape[1])
+    return (a.shape[1] - equal) / compared.clamp(min=1)
+
+
+def distances_of(run: TrainedRun, subjects: Subjects, fill: Tensor, layers: list[int], batch: int) -> Distances:
+    """All pairs under each part's mask and each random place's."""
     boxes = np.concatenate([subjects.boxes, subjects.random], 1)
     found = signs(run, subjects.images, boxes, fill, layers, batch)
-    return np.stack([torch.stack([hamming_matrix(sign) for sign in found[layer]]).cpu().numpy() for layer in layers])
+    parts = range(len(subjects.parts))
+    pairs = [(p, q) for p in parts for q in parts if p != q]
+
+    def stacked(matrices: list[Tensor]) -> np.ndarray:
+        return torch.stack(matrices).cpu().numpy()
+
+    return Distances(
+        np.stack([stacked([hamming_matrix(one, one) for one in found[layer]]) for layer in layers]),
+        np.stack([stacked([hamming_matrix(one, one, True) for one in found[layer]]) for layer in layers]),
+        np.stack(
+            [
+                stacked([hamming_matrix(found[layer][p], found[layer][q]) for p, q in pairs]).mean(0)
+                if pairs
+                else np.full((len(subjects), len(subjects)), np.nan)
+                for layer in layers
+            ]
+        ),
+    )
 
 
 def score_pairs(hamming: np.ndarray, parts: int) -> tuple[np.ndarray, np.ndarray]:
@@ -328,49 +371,78 @@ def scores(hamming: np.ndarray, rows: np.ndarray, parts: int) -> tuple[np.ndarra
     return np.stack([mean for mean, _ in found]), np.stack([std for _, std in found])
 
 
+@dataclass(frozen=True)
+class Groups:
+    """Scores of G draws that share no image, of every class; see `Distances`."""
+
+    hamming: np.ndarray  # (L, G, P + 1), random places last
+    changed: np.ndarray  # (L, G, P + 1)
+    other_part: np.ndarray  # (L, G)
+    classes: list[str]  # (G,)
+
+
 def disjoint_groups(
-    subjects: list[Subjects], hamming: dict[str, np.ndarray], count: int, generator: np.random.Generator
-) -> tuple[np.ndarray, list[str]]:
-    """Scores of draws that share no image, of every class: (L, G, P + 1), and the groups' classes."""
-    found, classes = [], []
+    subjects: list[Subjects], distances: dict[str, Distances], count: int, generator: np.random.Generator
+) -> Groups:
+    """Every class's images in a random order, cut into draws of `count`."""
+    paper_way, changed, other, classes = [], [], [], []
     for one in subjects:
-        order = generator.permutation(len(one))
+        found, order = distances[one.class_name], generator.permutation(len(one))
         for group in range(len(one) // count):
             rows = order[group * count : (group + 1) * count]
-            found.append(scores(hamming[one.class_name], rows, len(one.parts))[0])
+            paper_way.append(scores(found.hamming, rows, len(one.parts))[0])
+            changed.append(scores(found.changed, rows, len(one.parts))[0])
+            other.append(found.other_part[:, rows][:, :, rows][:, ~np.eye(count, dtype=bool)].mean(1))
             classes.append(one.class_name)
-    return np.stack(found, 1), classes
+    return Groups(np.stack(paper_way, 1), np.stack(changed, 1), np.stack(other, 1), classes)
 
 
 # -------------------------------------------------------------------------------------------------------------- output
 
 
 def _layer_metrics(
-    names: Sequence[str], table: tuple[np.ndarray, np.ndarray], draws: np.ndarray, groups: np.ndarray
+    names: Sequence[str], table: tuple[np.ndarray, np.ndarray], draws: np.ndarray, groups: Groups, layer: int
 ) -> dict[str, Any]:
-    """One layer's numbers: the draw of the table, intervals over draws, and the paired test on disjoint draws.
+    """One layer's numbers: the draw of the table, intervals over draws, and paired tests on disjoint draws.
 
-    draws: (draws, P + 1); groups: (G, P + 1).
+    draws: (draws, P + 1); layer: its place in `groups`.
     """
     low, high = np.percentile(draws, [2.5, 97.5], axis=0)
-    parts_less = groups[:, -1] - groups[:, :-1].mean(1)  # above 0: parts score lower than random places
-    enough = len(groups) >= MIN_GROUPS
-    half = (
-        stats.t.ppf(0.975, len(groups) - 1) * parts_less.std(ddof=1) / np.sqrt(len(groups)) if enough else float("nan")
-    )
+    own, changed, other = groups.hamming[layer], groups.changed[layer], groups.other_part[layer]
+    parts, random = own[:, :-1].mean(1), own[:, -1]
+    enough = len(own) >= MIN_GROUPS
+    paired = _paired(parts, random, "random_minus_parts")
     return {
         "draw": {name: {"mean": m, "std": s} for name, m, s in zip(names, *table)},
         "draws": {name: {"mean": draws[:, i].mean(), "low": low[i], "high": high[i]} for i, name in enumerate(names)},
-        "disjoint_draws": len(groups),
-        "random_minus_parts": float(parts_less.mean()),
-        "random_minus_parts_low": float(parts_less.mean() - half),
-        "random_minus_parts_high": float(parts_less.mean() + half),
-        "random_minus_parts_relative": float(parts_less.mean() / groups[:, -1].mean())
-        if groups[:, -1].mean() > 0
-        else None,
-        "p_value_parts_below_random": _test(groups[:, :-1].mean(1), groups[:, -1]) if enough else None,
-        "p_values": {n: _test(groups[:, i], groups[:, -1]) if enough else None for i, n in enumerate(names[:-1])},
+        "disjoint_draws": len(own),
+        **paired,
+        "random_minus_parts_relative": float((random - parts).mean() / random.mean()) if random.mean() > 0 else None,
+        "p_value_parts_below_random": paired["p_value"],
+        "p_values": {n: _test(own[:, i], random) if enough else None for i, n in enumerate(names[:-1])},
+        "over_changed_features": {
+            "parts": float(changed[:, :-1].mean()),
+            "random": float(changed[:, -1].mean()),
+            **_paired(changed[:, :-1].mean(1), changed[:, -1], "random_minus_parts"),
+        },
+        "same_part_against_other_part": {
+            "same": float(parts.mean()),
+            "other": float(other.mean()),
+            **_paired(parts, other, "other_minus_same"),
+        },
     }
+
+
+def _paired(low: np.ndarray, high: np.ndarray, name: str) -> dict[str, float | None]:
+    """Mean of high - low over disjoint draws, its 95 % interval (Student's t), and the test of low < high."""
+    difference = high - low
+    found: dict[str, float | None] = {name: float(difference.mean()), f"{name}_low": None, f"{name}_high": None}
+    found["p_value"] = None
+    if len(difference) >= MIN_GROUPS and not np.isnan(difference).any():
+        half = stats.t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / np.sqrt(len(difference))
+        found |= {f"{name}_low": float(difference.mean() - half), f"{name}_high": float(difference.mean() + half)}
+        found["p_value"] = _test(low, high)
+    return found
 
 
 def _test(part: np.ndarray, random: np.ndarray) -> float:
@@ -428,12 +500,17 @@ def _table(
 
 
 def _print(metrics: dict[str, Any], layers: list[int]) -> None:
-    """The claim in a line a layer."""
+    """The claim in two lines a layer."""
     for layer in layers:
         one = metrics[f"layer{layer}"]
         drawn = ", ".join(f"{name} {value['mean']:.3f}" for name, value in one["draws"].items())
-        p = one["p_value_parts_below_random"]
+        print(f"layer {layer}: {drawn}")
+        if one["p_value"] is None:
+            continue
+        changed, other = one["over_changed_features"], one["same_part_against_other_part"]
         print(
-            f"layer {layer}: {drawn}; parts are {one['random_minus_parts']:.3f} below random places"
-            + (f" (p = {p:.1e}, {one['disjoint_draws']} disjoint draws)" if p is not None else "")
+            f"  {one['disjoint_draws']} disjoint draws: random - parts {one['random_minus_parts']:+.3f} "
+            f"(p = {one['p_value']:.1e}); over changed features {changed['random_minus_parts']:+.3f} "
+            f"(p = {changed['p_value']:.1e}); other part - same part {other['other_minus_same']:+.3f} "
+            f"(p = {other['p_value']:.1e})"
         )
