@@ -104,7 +104,9 @@ def top_images(run: TrainedRun, split: str = "val", count: int = COUNT) -> dict[
     images = run.data.train if split == "train" else run.data.val
     rows = images.per_class(run.config.data.per_class if split == "train" else None)
     if len(rows) < count:
-        raise UserError(f"num_images={count}: the data set has only {len(rows)} images; give num_images={len(rows)} or less")
+        raise UserError(
+            f"num_images={count}: the data set has only {len(rows)} images; give num_images={len(rows)} or less"
+        )
     name = f"{split}-{len(rows)}-top{count}-{run.checkpoint_hash[:16]}-{run.data.key[:16]}.npz"
     path = run.folder / "search" / name
     layers = run.network.conv_layers
