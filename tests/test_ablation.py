@@ -1,0 +1,152 @@
+"""Table 3: the rows' edits against the paper's words, and the bookkeeping around the trainings (which a stub stands in for)."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from zfrepro import artifacts, paper
+from zfrepro.config import AblateConfig, TrainConfig, UserError, conf_folder, load_model, to_dataclass
+from zfrepro.data import open_data
+from zfrepro.evaluator.ablation import VARIANTS, ablate, edited
+from zfrepro.models.network import Network, initialise
+
+
+def config(outputs: Path, *overrides: str) -> AblateConfig:
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        cfg = compose("ablate", [f"outputs={outputs}", "run=tiny", "precision=fp32", *overrides])
+    return to_dataclass(cfg, AblateConfig)
+
+
+class Stub:
+    """A trainer that writes freshly drawn weights and invented metrics; finished runs are left alone, as by the real one."""
+
+    def __init__(self, failing: tuple[str, ...] = ()) -> None:
+        self.failing, self.trained = failing, list[TrainConfig]()
+
+    def __call__(self, config: TrainConfig) -> None:
+        folder = config.folder / "train"
+        if (folder / "metrics.jsonl").exists():
+            return
+        name = config.run.rpartition("/")[2]
+        if name in self.failing:
+            raise RuntimeError(f"no luck with {name}")
+        self.trained.append(config)
+        data = open_data(config.data)
+        network = Network(config.model, data.num_classes)
+        initialise(network, "he", config.seed)
+        artifacts.write_config(folder / "config.yaml", config)
+        state = {
+            "model": network.state_dict(),
+            "class_names": list(data.class_names),
+            "mean": torch.from_numpy(data.mean.copy()),
+            "scale": torch.tensor(config.input_scale),
+            "epoch": config.epochs,
+        }
+        artifacts.save_checkpoint(folder / "checkpoints" / "last.pt", state)
+        lines = [{"epoch": n + 1, "seconds": 2.0 * (n + 1)} for n in range(config.epochs)]
+        artifacts.write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_every_row_of_the_paper_is_a_variant_and_its_edit_says_the_same() -> None:
+    rows = paper.reported("table3_ablation")
+    assert len(rows) == len(VARIANTS) == 12
+    for row, variant in zip(rows, VARIANTS):
+        words = str(row["variant"])
+        model = edited(load_model("zfnet"), variant)
+        layers = {layer.number: layer.outputs for layer in Network(model, 1000).layers}
+        base = {layer.number: layer.outputs for layer in Network(load_model(str(row["base"])), 1000).layers}
+        expected = dict(base)
+        if match := re.search(r"removed layers? ([\d ]+)", words):
+            for number in match.group(1).split():
+                del expected[int(number)]
+        if match := re.search(r"layers 6 7 at (\d+) units", words):
+            expected |= {6: int(match.group(1)), 7: int(match.group(1))}
+        if match := re.search(r"layers 3 4 5 at (\d+) (\d+) (\d+) maps", words):
+            expected |= dict(zip((3, 4, 5), map(int, match.groups())))
+        assert layers == expected, variant
+        assert (expected == base) == (variant in ("alexnet", "zfnet"))
+
+
+def test_edits_apply_at_another_scale_and_to_the_sibling() -> None:
+    wide = edited(load_model("zfnet_demo"), "zfnet_maps_512_fc_8192")
+    assert [layer.outputs for layer in Network(wide, 5).layers] == [32, 96, 171, 341, 192, 1024, 1024]
+    other = edited(load_model("zfnet_demo"), "alexnet_no_3_4")
+    assert (other.layers[0].kernel, other.layers[0].stride) == (11, 4)  # AlexNet's
+    assert [layer.number for layer in Network(other, 5).layers] == [1, 2, 5, 6, 7]
+
+
+def test_a_model_of_another_family_is_refused() -> None:
+    with pytest.raises(UserError, match="alexnet and zfnet"):
+        edited(dataclasses.replace(load_model("zfnet"), name="vgg16"), "zfnet")
+    with pytest.raises(UserError, match="sibling"):
+        edited(dataclasses.replace(load_model("zfnet"), sibling=None), "alexnet")
+
+
+def test_table_from_several_seeds(tiny_run: Path) -> None:
+    stub = Stub()
+    ablate(config(tiny_run, "seeds=[0,3]", "epochs=2", "data.per_class=4"), stub)
+    folder = tiny_run / "tiny" / "table3_ablation"
+    assert len(stub.trained) == 24
+    assert {run.run for run in stub.trained} >= {"tiny/table3_ablation/alexnet", "tiny/table3_ablation/alexnet_s3"}
+    assert all(run.epochs == 2 and run.data.per_class == 4 for run in stub.trained)
+    with (folder / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["paper_val_top1_error"] for row in rows[:2]] == ["40.5", "45.4"]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    own = metrics["variants"]["zfnet"]
+    nets = np.array(list(own["runs"].values()))
+    assert own["val_top1_error"] == pytest.approx(nets[:, 1].mean())
+    assert own["val_top1_error_std"] == pytest.approx(nets[:, 1].std(ddof=1))
+    assert float(rows[7]["val_top1_error"]) == pytest.approx(nets[:, 1].mean())
+    assert own["seconds"] == 4.0
+    assert rows[-1]["variant"].startswith("average of 2 nets: zfnet")
+    assert metrics["averages"]["zfnet"]["val_top1_error"] == pytest.approx(float(rows[-1]["val_top1_error"]))
+    assert np.load(folder / "arrays.npz")["errors"].shape == (12, 2, 3)
+    assert (folder / "ablation.png").stat().st_size > 10_000
+    before = (folder / "metrics.json").stat().st_mtime_ns
+    ablate(config(tiny_run, "seeds=[0,3]", "epochs=2", "data.per_class=4"), stub)
+    assert len(stub.trained) == 24  # nothing was trained again
+    assert (folder / "metrics.json").stat().st_mtime_ns == before
+
+
+def test_a_failing_variant_does_not_take_the_others_along(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = ["epochs=1", "data.per_class=3", "seeds=[7]"]
+    with pytest.raises(UserError, match=r"1 of 12 trainings failed: zfnet_fc_8192_s7 \(no luck") as caught:
+        ablate(config(tiny_run, *own), Stub(failing=("zfnet_fc_8192_s7",)))
+    assert caught.value.status == 1  # type: ignore[attr-defined]
+    metrics = json.loads((tiny_run / "tiny" / "table3_ablation" / "metrics.json").read_text())
+    assert metrics["variants"]["zfnet_fc_8192"] == {"nets": 0}
+    assert metrics["variants"]["zfnet_maps_512_fc_8192"]["nets"] == 1
+    second = Stub()
+    ablate(config(tiny_run, *own), second)  # the table is made again once it is there
+    assert [run.run for run in second.trained] == ["tiny/table3_ablation/zfnet_fc_8192_s7"]
+    metrics = json.loads((tiny_run / "tiny" / "table3_ablation" / "metrics.json").read_text())
+    assert metrics["variants"]["zfnet_fc_8192"]["nets"] == 1
+
+
+def test_a_request_to_stop_is_no_failure(tiny_run: Path) -> None:
+    class Interrupted(Exception):
+        status = 130
+
+    def stopped(config: TrainConfig) -> None:
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        ablate(config(tiny_run, "seeds=[8]"), stopped)
+
+
+def test_one_variant_alone_is_trained_for_a_sweep(tiny_run: Path) -> None:
+    stub = Stub()
+    ablate(config(tiny_run, "variant=alexnet_no_7", "seeds=[9]", "epochs=1"), stub)
+    assert [run.run for run in stub.trained] == ["tiny/table3_ablation/alexnet_no_7_s9"]
+    with pytest.raises(UserError, match="did you mean alexnet_no_7"):
+        ablate(config(tiny_run, "variant=alexnet_no7"), stub)

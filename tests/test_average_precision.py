@@ -1,0 +1,59 @@
+"""Average precision against hand-worked cases and against the devkit's procedure, written out step by step."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score
+
+from zfrepro.evaluator.average_precision import average_precision
+
+
+def devkit(scores: np.ndarray, truth: np.ndarray) -> float:
+    """VOCevalcls.m and VOCap.m of the VOC 2010-2012 devkit, line by line: difficult images count as neither tp nor fp."""
+    order = np.argsort(-scores, kind="stable")
+    tp, fp = np.cumsum(truth[order] == 1), np.cumsum(truth[order] == 0)
+    recall = tp / (truth == 1).sum()
+    precision = np.divide(tp, tp + fp, out=np.zeros(len(tp)), where=tp + fp > 0)
+    mrec, mpre = np.r_[0, recall, 1], np.r_[0, precision, 0]
+    for i in range(len(mpre) - 2, -1, -1):
+        mpre[i] = max(mpre[i], mpre[i + 1])
+    return float(sum((mrec[i] - mrec[i - 1]) * mpre[i] for i in range(1, len(mrec)) if mrec[i] != mrec[i - 1]))
+
+
+@pytest.mark.parametrize(
+    ("truth", "expected"),
+    [
+        ([1, 1, 0, 0], 1.0),  # the positives first
+        ([0, 0, 1], 1 / 3),  # the only one last
+        ([1, 0, 1], 0.5 * 1 + 0.5 * 2 / 3),
+        ([0, 1, 1], 0.5 * 2 / 3 + 0.5 * 2 / 3),  # the envelope lifts the 1/2 at the first positive to the later 2/3
+        ([0, 1, 0, 1, 1], 3 * (1 / 3) * 3 / 5),  # precisions 1/2, 2/4, 3/5: all lifted
+        ([-1, 1, -1, 0, 1], 0.5 * 1 + 0.5 * 2 / 3),  # difficult images are not there
+    ],
+)
+def test_hand_worked(truth: list[int], expected: float) -> None:
+    scores = np.linspace(1, 0, len(truth))
+    assert average_precision(scores, np.array(truth)) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_equals_the_devkit_on_random_lists_with_ties_and_difficult_images(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(2, 60))
+    truth = rng.choice([-1, 0, 1], count, p=[0.2, 0.5, 0.3])
+    truth[0] = 1
+    scores = rng.integers(0, 8, count) / 7.0  # many equal ones
+    assert average_precision(scores, truth) == pytest.approx(devkit(scores, truth), abs=1e-12)
+
+
+def test_the_envelope_is_what_scikit_learn_lacks() -> None:
+    truth, scores = np.array([0, 1, 1]), np.array([3.0, 2.0, 1.0])
+    assert average_precision_score(truth, scores) == pytest.approx(7 / 12)
+    assert average_precision(scores, truth) == pytest.approx(8 / 12)
+
+
+def test_a_class_without_positive_images_has_none() -> None:
+    assert math.isnan(average_precision(np.array([1.0, 0.5]), np.array([0, -1])))

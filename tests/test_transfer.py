@@ -1,0 +1,242 @@
+"""Tables 4-6 and Fig. 9: the protocol against hand-worked examples, the softmax against scikit-learn, and the command."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from sklearn.linear_model import LogisticRegression
+
+from zfrepro.config import DataConfig, TransferConfig, UserError, conf_folder, to_dataclass
+from zfrepro.data import open_data
+from zfrepro.evaluator.overlap import best_matches, small_grey
+from zfrepro.evaluator.softmax import choose_strength, fit, one_hot
+from zfrepro.evaluator.splits import Fold, draw_fold, inner_folds, mean_class_accuracy, possible_sizes
+from zfrepro.evaluator.target import fold_data, open_target, softmax_accuracy
+from zfrepro.evaluator.transfer import network_hash, transfer
+from zfrepro.features import extract
+from zfrepro.run import TrainedRun, open_run
+from zfrepro.trainer import train
+
+# ------------------------------------------------------------------------------------------------------------- protocol
+
+
+def test_mean_of_per_class_accuracies_is_not_the_overall_one() -> None:
+    labels = np.array([0, 0, 0, 0, 1, 1, 4])
+    predicted = np.array([0, 0, 0, 1, 1, 4, 0])
+    assert mean_class_accuracy(predicted, labels) == pytest.approx(100 * (3 / 4 + 1 / 2 + 0) / 3)
+
+
+def test_folds_follow_caltechs_protocol() -> None:
+    labels = np.repeat([0, 1, 2], [9, 60, 31])
+    fold = draw_fold(labels, 8, 20, seed=0, fold=0)
+    assert np.bincount(labels[fold.train]).tolist() == [8, 8, 8]
+    assert np.bincount(labels[fold.test]).tolist() == [1, 20, 20]  # the rest of a small class, at most 20 of a large one
+    assert not set(fold.train) & set(fold.test)
+    again, other = draw_fold(labels, 8, 20, seed=0, fold=0), draw_fold(labels, 8, 20, seed=0, fold=1)
+    np.testing.assert_array_equal(again.train, fold.train)
+    assert set(other.train) != set(fold.train)
+    assert set(draw_fold(labels, 3, 20, seed=0, fold=0).train) < set(fold.train)  # fewer are part of more
+    with pytest.raises(UserError, match="per_class must be at most 8"):
+        draw_fold(labels, 9, 20, seed=0, fold=0)
+    assert possible_sizes(labels, [30, 8, 9, 1]) == [1, 8]
+
+
+def test_inner_folds_hold_out_every_image_once_and_every_class_each_time() -> None:
+    labels = np.repeat([0, 1, 2], [4, 7, 3])
+    folds = inner_folds(labels, 3, seed=0)
+    assert np.bincount(np.concatenate([fold.test for fold in folds])).tolist() == [1] * 14
+    assert all(set(labels[fold.test]) == set(labels[fold.train]) == {0, 1, 2} for fold in folds)
+    assert all(set(fold.train) | set(fold.test) == set(range(14)) for fold in folds)
+    assert len(inner_folds(labels[:-1], 3, seed=0)) == 2  # a class with two images
+    assert inner_folds(np.array([0, 1, 1]), 3, seed=0) == []
+
+
+# -------------------------------------------------------------------------------------------------------------- softmax
+
+
+def problem(seed: int, count: int = 90, width: int = 13) -> tuple[torch.Tensor, np.ndarray]:
+    """Overlapping classes with strongly correlated features."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(count) % 4)
+    features = rng.normal(size=(4, width))[labels] + 1.5 * rng.normal(size=(count, width))
+    return torch.from_numpy(features @ rng.normal(size=(width, width))), labels
+
+
+@pytest.mark.parametrize("strength", [1e-3, 0.1, 10.0])
+def test_softmax_equals_scikit_learn(strength: float) -> None:
+    features, labels = problem(0)
+    own = fit(features, one_hot(labels, 4), strength)
+    other = LogisticRegression(C=strength, tol=1e-9, max_iter=10_000).fit(features.numpy(), labels)
+    np.testing.assert_allclose(own.weights.T.numpy(), other.coef_, atol=1e-2 * np.abs(other.coef_).max())
+    np.testing.assert_allclose(own.probabilities(features), other.predict_proba(features.numpy()), atol=1e-3)
+    assert own.gradient < 1e-3
+
+
+def test_softmax_with_several_labels_is_one_with_shares_of_images() -> None:
+    features, labels = problem(1)
+    second = (labels + 1 + np.arange(len(labels)) % 2) % 4
+    own = fit(features, (one_hot(labels, 4) + one_hot(second, 4)) / 2, 0.5)
+    twice = np.concatenate([features.numpy()] * 2)
+    other = LogisticRegression(C=0.5, tol=1e-9, max_iter=10_000).fit(
+        twice, np.concatenate([labels, second]), sample_weight=np.full(len(twice), 0.5)
+    )
+    np.testing.assert_allclose(own.probabilities(features), other.predict_proba(features.numpy()), atol=1e-3)
+
+
+def test_fewer_images_than_features() -> None:
+    features, labels = problem(2, count=12, width=40)
+    own = fit(features.float(), one_hot(labels, 4), 1.0)
+    other = LogisticRegression(C=1.0, tol=1e-9, max_iter=10_000).fit(features.numpy(), labels)
+    np.testing.assert_allclose(own.probabilities(features), other.predict_proba(features.numpy()), atol=1e-3)
+
+
+def test_start_does_not_change_the_solution() -> None:
+    features, labels = problem(3)
+    targets = one_hot(labels, 4)
+    cold, warm = fit(features, targets, 1.0), fit(features, targets, 1.0, fit(features, targets, 0.01))
+    np.testing.assert_allclose(warm.weights, cold.weights, atol=1e-3)
+
+
+def test_strength_is_the_best_on_the_held_out_parts() -> None:
+    features, labels = problem(4)
+    scores = {0.01: 1.0, 0.1: 3.0, 1.0: 2.0, 10.0: 9.0}  # 10 is not reached: 1 is worse than 0.1 already
+    tried = iter(scores.values())
+    folds = inner_folds(labels, 2, 0)[:1]
+    chosen = choose_strength(features, one_hot(labels, 4), [10.0, 1.0, 0.01, 0.1], folds, lambda p, rows: next(tried))
+    assert chosen == 0.1
+    assert choose_strength(features, one_hot(labels, 4), [1.0, 0.01, 0.1], [], lambda p, rows: 0.0) == 0.1
+
+
+def test_choice_looks_at_training_rows_only(tiny_run: Path) -> None:
+    features, labels = (values for values in problem(5))
+    array, config = features.numpy().astype(np.float32), options(tiny_run)
+    fold = Fold(np.arange(60), np.arange(60, 90))
+    first = softmax_accuracy(config, array, labels, fold, 0, torch.device("cpu"))
+    garbled = array.copy()
+    garbled[60:] = np.random.default_rng(0).normal(size=garbled[60:].shape) * 50
+    second = softmax_accuracy(config, garbled, labels, fold, 0, torch.device("cpu"))
+    assert first.strength == second.strength
+    assert first.accuracy > second.accuracy
+
+
+# -------------------------------------------------------------------------------------------------- overlap and features
+
+
+def test_overlap_finds_a_planted_copy_and_nothing_else() -> None:
+    rng = np.random.default_rng(0)
+    base = np.repeat(np.repeat(rng.integers(0, 256, (30, 5, 5, 3)), 8, 1), 8, 2)
+    sources = np.clip(base + rng.normal(0, 5, base.shape), 0, 255).astype(np.uint8)
+    copy = np.clip(0.8 * sources[17].astype(float) + 20 + rng.normal(0, 4, sources[17].shape), 0, 255).astype(np.uint8)
+    targets = np.stack([255 - sources[3], copy, np.full_like(copy, 90)])
+    best, row = best_matches(small_grey(targets), small_grey(sources))
+    assert best[1] > 0.98 and row[1] == 17
+    assert best[0] < 0.9  # a negative is no copy
+    assert best[2] == 0.0  # nor is an image of one grey
+
+
+@pytest.fixture()
+def run(tiny_run: Path) -> TrainedRun:
+    return open_run(options(tiny_run))
+
+
+def test_features_are_the_networks_outputs_in_the_pools_order(run: TrainedRun) -> None:
+    small = DataConfig(name="embedded", size=64, part="target", train_per_class=7, val_per_class=2, cache=run.config.data.cache)
+    data = open_data(small)  # 140 + 40 images: neither is a multiple of the batch
+    before = network_hash(run)
+    found = extract(run, data, [2, 7])
+    assert found[2].shape == (180, 96 * 7 * 7) and found[7].shape == (180, 512)
+    for row, image in ((0, data.train.images[0]), (139, data.train.images[139]), (140, data.val.images[0]), (179, data.val.images[39])):
+        outputs = run.network.features(run.inputs(image[None]), [2, 7])
+        for layer in (2, 7):
+            expected = outputs[layer].flatten().numpy()
+            np.testing.assert_allclose(found[layer][row], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    pooled = extract(run, data, [2], "float16", 1)[2]
+    assert pooled.dtype == np.float16
+    means = np.asarray(found[2]).reshape(180, 96, 49).mean(2)
+    np.testing.assert_allclose(pooled, means, rtol=2e-3, atol=2e-3 * np.abs(means).max())
+    assert network_hash(run) == before
+    folder = next((run.folder / "features").glob("*"))
+    assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_a_fold_as_data_to_train_on_holds_its_training_images_only(run: TrainedRun, tiny_run: Path) -> None:
+    target = open_target(options(tiny_run).data, run)
+    assert target.data.size == run.config.data.size
+    fold = draw_fold(target.labels, 3, 50, 0, 0)
+    data = fold_data(target, fold, 2)
+    assert len(data.train) == 2 * 60
+    assert set(data.train.files) == set(target.files(fold.train))
+    assert not set(target.files(fold.test)) & {*data.train.files, *data.val.files}
+    for position in (0, 59, 60, 119):
+        row = fold.train[position % 60]
+        np.testing.assert_array_equal(data.train.images[position], target.images(np.array([row]))[0])
+        assert data.train.labels[position] == target.labels[row]
+    np.testing.assert_allclose(data.mean, data.train.images.mean(0), atol=1e-3)
+    assert data.key not in (target.data.key, fold_data(target, draw_fold(target.labels, 3, 50, 0, 1), 2).key)
+
+
+# ---------------------------------------------------------------------------------------------------------- the command
+
+
+def options(outputs: Path, *overrides: str) -> TransferConfig:
+    small = [f"{data}.{split}_per_class={n}" for data in ("data", "scenes") for split, n in (("train", 6), ("val", 3))]
+    given = ["folds=2", "test_per_class=4", "scratch_steps=10", "per_class={table4:[2,4],table5:[2],fig9:[1,2,3,99]}", "precision=fp32"]
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        cfg = compose("transfer", [f"outputs={outputs}", "run=tiny", *small, *given, *overrides])
+    return to_dataclass(cfg, TransferConfig)
+
+
+def test_the_demo_fills_all_four_folders(tiny_run: Path, run: TrainedRun, capsys: pytest.CaptureFixture[str]) -> None:
+    before = network_hash(run)
+    transfer(options(tiny_run), train)
+    assert network_hash(open_run(options(tiny_run))) == before
+    folder = tiny_run / "tiny"
+    metrics = {path.parent.name: json.loads(path.read_text()) for path in folder.glob("[tf]*/metrics.json")}
+    four = metrics["table4_caltech101"]
+    assert len(four["pretrained"]["2"]["folds"]) == len(four["scratch"]["4"]["folds"]) == 2
+    assert four["overlap"]["checked"] and four["overlap"]["images"] == 0
+    assert four["network_hash"] == before
+    with (folder / "table4_caltech101" / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["acc_15"] for row in rows[:4]] == ["", "73.2", "22.8", "83.8"]
+    assert float(rows[4]["acc_4"]) == pytest.approx(four["pretrained"]["4"]["mean"])
+    splits = np.load(folder / "table4_caltech101" / "splits.npz")
+    assert len(splits["train_2_1"]) == 40 and not set(splits["train_4_0"]) & set(splits["test_4_0"])
+    assert "scratch" not in metrics["fig9_few_shot"]
+    assert list(metrics["fig9_few_shot"]["pretrained"]) == ["1", "2", "3"]  # 99 is more than there are
+    six = metrics["table6_pascal2012"]
+    known = [value for value in six["average_precision"].values() if value is not None]
+    assert six["mean_average_precision"] == pytest.approx(np.mean(known))
+    for name in ("table4_caltech101", "table5_caltech256", "table6_pascal2012", "fig9_few_shot"):
+        assert (folder / name / f"{name}.png").stat().st_size > 10_000
+        assert (folder / name / "table.md").exists()
+    capsys.readouterr()
+    transfer(options(tiny_run), train)
+    assert capsys.readouterr().out.count("up to date") == 4
+    transfer(options(tiny_run, "parts=2", "tables=[table4]"), train)  # another result, from the same networks
+    assert capsys.readouterr().out.count("finished, 10 epochs; nothing to do") == 4
+
+
+def test_an_image_of_the_source_is_found_and_left_out(tiny_run: Path, run: TrainedRun) -> None:
+    own = ["data.part=source", "data.train_per_class=8", "data.val_per_class=4", "scratch=false", "tables=[table4]"]
+    transfer(options(tiny_run, *own, "drop_overlap=true", "per_class={table4:[2]}", "overlap=0.999"), train)
+    folder = tiny_run / "tiny" / "table4_caltech101"
+    found = json.loads((folder / "metrics.json").read_text())["overlap"]
+    assert found["images"] == found["dropped"] == 160  # the target is the source itself: its training images overlap
+    splits = np.load(folder / "splits.npz")
+    assert min(rows.min() for rows in splits.values()) >= 160
+
+
+def test_tables_that_do_not_fit_the_target_are_refused(tiny_run: Path) -> None:
+    with pytest.raises(UserError, match="several labels"):
+        transfer(options(tiny_run, "data=embedded_scenes", "tables=[table4]"), train)
+    with pytest.raises(UserError, match="one label each"):
+        transfer(options(tiny_run, "scenes.part=target", "tables=[table6]", "overlap=0.5"), train)
+    with pytest.raises(UserError, match="too few images"):
+        transfer(options(tiny_run, "tables=[table4]", "per_class={table4:[20]}", "overlap=0.5"), train)

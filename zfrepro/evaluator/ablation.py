@@ -1,0 +1,285 @@
+"""`zfrepro ablate`: the networks of Table 3, each trained from scratch, and the table.
+
+A row is an edit of a base table (layers removed, units or maps by a factor: conf/model/<variant>.yaml), applied to the run's own
+architecture or to its sibling, so the same experiment runs at any size. Every network is an ordinary run below
+outputs/<run>/table3_ablation/: `zfrepro visualize run=<run>/table3_ablation/<variant>` works.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from zfrepro import artifacts, paper
+from zfrepro.config import (
+    AblateConfig,
+    ModelConfig,
+    TrainConfig,
+    UserError,
+    conf_folder,
+    load_model,
+    require_choice,
+)
+from zfrepro.data import Split
+from zfrepro.evaluator.errors import softmax_outputs, top_errors
+from zfrepro.features import outputs
+from zfrepro.figures.ablation import draw_ablation
+from zfrepro.run import TrainedRun, load_config, open_run
+
+# The rows of Table 3, in its order, which is that of reference/table3_ablation.csv; each is a file in conf/model.
+VARIANTS = (
+    "alexnet", "alexnet_no_3_4", "alexnet_no_7", "alexnet_no_6_7", "alexnet_no_3_4_6_7", "alexnet_fc_2048", "alexnet_fc_8192",
+    "zfnet", "zfnet_fc_2048", "zfnet_fc_8192", "zfnet_maps_512", "zfnet_maps_512_fc_8192",
+)  # fmt: skip
+ERRORS = ("train_top1_error", "val_top1_error", "val_top5_error")
+FOLDER = "table3_ablation"
+TRAIN_IMAGES = 2000  # training images on which the training error is measured, or as many as there are to validate
+BATCH = 256
+
+Train = Callable[[TrainConfig], None]
+
+
+@dataclass(frozen=True)
+class Net:
+    """One network of a row, trained: errors in percent, parameters, seconds of training."""
+
+    errors: tuple[float, float, float]  # in the order of ERRORS
+    parameters: int
+    seconds: float
+    checkpoint_hash: str
+    run: str
+
+
+def ablate(config: AblateConfig, train: Train) -> None:
+    """Train the rows that are not trained yet; with variant=all, write `table3_ablation/` as well.
+
+    A row that fails is reported and leaves the others alone; the exit status is then 1.
+    """
+    require_choice("variant", config.variant, ("all", *VARIANTS))
+    for name in config.average:
+        require_choice("average", name, VARIANTS)
+    source = load_config(config.folder)
+    source.data.root = config.data.root or source.data.root
+    wanted = VARIANTS if config.variant == "all" else (config.variant,)
+    jobs = {name: [job(config, source, name, seed) for seed in config.seeds or [config.seed]] for name in wanted}
+    failures = [failure for runs in jobs.values() for run in runs if (failure := attempt(run, train, config.debug))]
+    if config.variant == "all":
+        write(config, source, {name: [run for run in runs if finished(run)] for name, runs in jobs.items()})
+    else:
+        print(f"{config.variant} is trained; `zfrepro ablate` with variant=all makes the table")
+    if failures:
+        error = UserError(f"{len(failures)} of {sum(map(len, jobs.values()))} trainings failed: " + "; ".join(failures))
+        error.status = 1  # type: ignore[attr-defined]
+        raise error
+
+
+# ------------------------------------------------------------------------------------------------------------- training
+
+
+def job(config: AblateConfig, source: TrainConfig, variant: str, seed: int) -> TrainConfig:
+    """The training of one row with one seed: the run's own but for the table, the seed and what `config` overrides."""
+    given = {key: getattr(config, key) for key in ("epochs", "batch_size", "lr", "warmup_steps")}
+    data = dataclasses.replace(source.data, per_class=config.data.per_class or source.data.per_class)
+    return dataclasses.replace(
+        source,
+        run=f"{config.run}/{FOLDER}/{variant}" + (f"_s{seed}" if seed else ""),
+        outputs=config.outputs,
+        model=edited(source.model, variant),
+        data=data,
+        seed=seed,
+        device=config.device,
+        precision=config.precision,
+        resume=config.resume,
+        snapshot_epochs=[],
+        **{key: value for key, value in given.items() if value is not None},
+    )
+
+
+def edited(own: ModelConfig, variant: str) -> ModelConfig:
+    """The run's architecture `own`, or its sibling if that is the row's base, with the row's layers removed and resized."""
+    base = own
+    if architecture(own.name) != architecture(variant):
+        if own.sibling is None:
+            raise UserError(f"model.sibling=null: Table 3 has rows of {architecture(variant)}, and {own.name} names no such sibling")
+        base = load_model(own.sibling)
+    row = OmegaConf.load(conf_folder() / "model" / f"{variant}.yaml")
+    assert isinstance(row, DictConfig)
+    remove, scale = list(row.get("remove", [])), dict(row.get("scale") or {})
+    return dataclasses.replace(base, name=variant, remove=remove, scale={int(layer): float(f) for layer, f in scale.items()})
+
+
+def architecture(name: str) -> str:
+    """'alexnet' or 'zfnet', from the name of a model."""
+    for base in ("alexnet", "zfnet"):
+        if name.startswith(base):
+            return base
+    raise UserError(f"model.name={name}: Table 3 is about alexnet and zfnet; train a run of one of them")
+
+
+def attempt(run: TrainConfig, train: Train, debug: bool) -> str | None:
+    """Train; return a line about the failure if there is one. A request to stop is no failure and goes on upwards."""
+    try:
+        train(run)
+    except Exception as error:
+        if hasattr(error, "status"):
+            raise
+        if debug or not isinstance(error, UserError):
+            traceback.print_exc()
+        failure = f"{run.run.rpartition('/')[2]} ({' '.join(str(error).split()) or type(error).__name__})"
+        print(f"failed, the others go on: {failure}")
+        return failure
+    return None
+
+
+def finished(run: TrainConfig) -> bool:
+    """Whether the last epoch is there (of a row that failed it is not)."""
+    lines = run.folder / "train" / "metrics.jsonl"
+    return lines.exists() and len(lines.read_text().splitlines()) >= run.epochs
+
+
+# ------------------------------------------------------------------------------------------------------------ measuring
+
+
+def measure(config: AblateConfig, run: TrainConfig) -> Net:
+    """The errors of a trained network after its last epoch: centre crops, no dropout, float32."""
+    net = open_run(dataclasses.replace(config, run=run.run), "last")
+    train, val = net.data.train, net.data.val
+    rows = train.per_class(run.data.per_class)
+    most = max(TRAIN_IMAGES, len(val))
+    if len(rows) > most:
+        rows = np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
+    last = json.loads((run.folder / "train" / "metrics.jsonl").read_text().splitlines()[-1])
+    return Net(
+        errors=(crop_errors(net, train, rows)[0], *crop_errors(net, val, np.arange(len(val)))),
+        parameters=sum(p.numel() for p in net.network.parameters()),
+        seconds=float(last["seconds"]),
+        checkpoint_hash=net.checkpoint_hash,
+        run=run.run,
+    )
+
+
+@torch.no_grad()
+def crop_errors(run: TrainedRun, split: Split, rows: np.ndarray) -> tuple[float, float]:
+    """Top-1 and top-5 errors of the centre crops of some rows, in percent."""
+    top = run.network.softmax
+    logits = [
+        outputs(run, split.images[rows[start : start + BATCH]], [top])[top].cpu().numpy()
+        for start in range(0, len(rows), BATCH)
+    ]
+    return top_errors(np.concatenate(logits), split.labels[rows])
+
+
+def averaged(config: AblateConfig, runs: Sequence[TrainConfig]) -> tuple[float, float]:
+    """Top-1 and top-5 validation errors of the mean of several nets' softmax outputs, ten crops each (Table 2)."""
+    total = np.zeros(())
+    for run in runs:
+        net = open_run(dataclasses.replace(config, run=run.run), "last")
+        total = total + softmax_outputs(net, BATCH)[1]
+    return top_errors(total, net.data.val.labels)
+
+
+# -------------------------------------------------------------------------------------------------------------- writing
+
+
+def write(config: AblateConfig, source: TrainConfig, jobs: dict[str, list[TrainConfig]]) -> None:
+    """Table, chart, arrays and metrics of the networks that are trained."""
+    hashes = [artifacts.file_hash(run.folder / "train" / "checkpoints" / "last.pt") for runs in jobs.values() for run in runs]
+    out = artifacts.open_output(config.folder / FOLDER, config, "-".join(digest[:12] for digest in hashes) or None)
+    if out is None:
+        return
+    nets = {
+        name: [measure(config, run) for run in runs]
+        for name, runs in tqdm(jobs.items(), desc="measuring", unit="row", disable=None)
+    }
+    averages = {name: averaged(config, jobs[name]) for name in config.average if len(jobs[name]) > 1}
+    # (rows, nets, errors), NaN where there is no such net
+    errors = np.full((len(nets), max(1, *map(len, nets.values())), len(ERRORS)), np.nan)
+    for row, found in enumerate(nets.values()):
+        for index, net in enumerate(found):
+            errors[row, index] = net.errors
+    reference = paper.reported(FOLDER)
+    columns, rows = table(nets, averages, reference)
+    out.table(columns, rows, notes(source, jobs))
+    known = np.array([[row[key] for key in ERRORS] for row in reference], dtype=float)
+    out.arrays("arrays.npz", variants=np.array(list(nets)), errors=errors, paper=known)
+    labels = [str(row["variant"]) for row in reference]
+    out.figure("ablation.png", draw_ablation(labels, _spread(errors), known, f"Table 3: {config.run}"))
+    out.done({"variants": {name: summary(found) for name, found in nets.items()}, "averages": _named(averages)})
+    say(nets)
+
+
+def _spread(errors: np.ndarray) -> np.ndarray:
+    """(R, nets, 3) with NaN for missing nets -> (R, 3, 2): means, and standard deviations (0 for a single net)."""
+    present = ~np.isnan(errors)
+    count = present.sum(1)
+    with np.errstate(invalid="ignore"):
+        mean = np.where(present, errors, 0).sum(1) / count
+        squares = np.where(present, errors - mean[:, None], 0) ** 2
+    return np.stack([mean, np.sqrt(squares.sum(1) / np.maximum(count - 1, 1))], axis=-1)
+
+
+def _named(averages: dict[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
+    return {name: {"val_top1_error": top1, "val_top5_error": top5} for name, (top1, top5) in averages.items()}
+
+
+def summary(nets: Sequence[Net]) -> dict[str, object]:
+    """A row's scalars: means, standard deviations (of the sample), and what each net scored."""
+    if not nets:
+        return {"nets": 0}
+    errors = np.array([net.errors for net in nets])
+    means = dict(zip(ERRORS, errors.mean(0)))
+    stds = {f"{key}_std": errors[:, i].std(ddof=1) if len(nets) > 1 else None for i, key in enumerate(ERRORS)}
+    costs = {"parameters": nets[0].parameters, "seconds": float(np.mean([net.seconds for net in nets]))}
+    return {"nets": len(nets), **means, **stds, **costs, "runs": {net.run: net.errors for net in nets}}
+
+
+def table(
+    nets: dict[str, list[Net]], averages: dict[str, tuple[float, float]], reference: list[dict[str, str | float | None]]
+) -> tuple[list[str], list[list[object]]]:
+    """Columns and rows of Table 3: ours, then the paper's; then the averages of several nets beside Table 2's."""
+    columns = ["base", "variant"]
+    for key in ERRORS:
+        columns += [key, f"{key}_std"]
+    columns += [f"paper_{key}" for key in ERRORS] + ["parameters", "seconds", "nets"]
+    rows: list[list[object]] = []
+    for given, found in zip(reference, nets.values()):
+        own = summary(found)
+        pairs = [own.get(name) for key in ERRORS for name in (key, f"{key}_std")]
+        costs = [own.get("parameters"), own.get("seconds"), own["nets"]]
+        rows.append([given["base"], given["variant"], *pairs, *(given[key] for key in ERRORS), *costs])
+    five = next(row for row in paper.reported("table2_imagenet") if "5 convnets) (a)" in str(row["model"]))
+    for name, (top1, top5) in averages.items():
+        theirs = [five["val_top1_error"], five["val_top5_error"]] if name == "zfnet" else [None, None]
+        label = f"average of {len(nets[name])} nets: {name}" + (" (the paper's: of 5, Table 2)" if name == "zfnet" else "")
+        rows.append([name.split("_")[0], label, None, None, top1, None, top5, None, None, *theirs, None, None, len(nets[name])])
+    return columns, rows
+
+
+def notes(source: TrainConfig, jobs: dict[str, list[TrainConfig]]) -> str:
+    """What ours were trained and measured on."""
+    first = next((run for runs in jobs.values() for run in runs), source)
+    count = "all" if first.data.per_class is None else f"the first {first.data.per_class} training"
+    return (
+        f"Errors in percent: means and standard deviations over networks of different seeds, after the last epoch; centre crops "
+        f"(averages of nets: ten crops). The paper's: ImageNet 2012. Ours: edits of {source.model.name} and {source.model.sibling} "
+        f"on {source.data.name} at {source.data.size} px, {count} images of a class, {first.epochs} epochs, batches of "
+        f"{first.batch_size}, learning rate {first.lr:g}, {first.schedule} (the run itself: {source.epochs} epochs, batches of "
+        f"{source.batch_size}, {source.lr:g}). Units and maps are resized by the paper's factors; row names are the paper's. "
+        "Seconds: training, mean over the nets."
+    )
+
+
+def say(nets: dict[str, list[Net]]) -> None:
+    """The validation errors, a line a row, the worst marked."""
+    scores = {name: float(np.mean([net.errors[1] for net in found])) for name, found in nets.items() if found}
+    worst = max(scores, key=lambda name: scores[name], default=None)
+    for name, score in scores.items():
+        print(f"{name:<24} {score:5.1f} % val top-1 error" + ("  (the worst)" if name == worst else ""))

@@ -1,0 +1,170 @@
+"""`zfrepro probe`: how well each layer's features tell another data set's classes apart (paper, section 5.3, Table 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from zfrepro import artifacts, paper
+from zfrepro.artifacts import Output
+from zfrepro.config import ProbeConfig, UserError, require_layer
+from zfrepro.evaluator.splits import draw_fold, possible_sizes
+from zfrepro.evaluator.svm import svm_accuracy
+from zfrepro.evaluator.target import Target, mean_std, open_target, softmax_accuracy
+from zfrepro.features import extract, outputs
+from zfrepro.figures.probe import draw_depth
+from zfrepro.run import TrainedRun, open_run
+
+PER_CLASS = {"caltech256": 60}  # as in Table 7
+USUAL = 30
+
+
+def probe(config: ProbeConfig) -> None:
+    """Write `table7_layers/`; results on several targets stand beside each other, as in the paper."""
+    run = open_run(config)
+    for key in ("layers", "softmax_layers"):
+        for layer in getattr(config, key):
+            require_layer(key, layer, run.network.feature_layers)
+    part = config.data.name if config.data.name != "embedded" else f"embedded_{config.data.part}"
+    out = artifacts.open_output(config.folder / "table7_layers", config, run.checkpoint_hash, part=part)
+    if out is None:
+        return
+    target = open_target(config.data, run)
+    if target.data.train.multi is not None:
+        raise UserError(f"data={part}: its images have several labels; Table 7 needs one")
+    size = config.per_class or PER_CLASS.get(target.config.name, USUAL)
+    if not possible_sizes(target.labels, [size]):
+        smallest = int(np.unique(target.labels, return_counts=True)[1].min())
+        raise UserError(f"per_class={size}: must be at most {smallest - 1}, the smallest class has {smallest} images")
+    results = measure(config, run, target, size)
+    write(config, out, run, target, size, part, results)
+
+
+def measure(config: ProbeConfig, run: TrainedRun, target: Target, size: int) -> dict[str, dict[int, list[Any]]]:
+    """For 'svm' and 'softmax', by layer, each fold's result."""
+    wanted = {"svm": list(config.layers), "softmax": list(config.softmax_layers)}
+    layers = sorted({*wanted["svm"], *wanted["softmax"]})
+    features = extract(run, target.data, layers, config.dtype, config.pool)
+    folds = [draw_fold(target.labels, size, config.test_per_class, config.seed, n) for n in range(config.folds)]
+    results: dict[str, dict[int, list[Any]]] = {"svm": {}, "softmax": {}}
+    total = len(folds) * sum(map(len, wanted.values()))
+    with tqdm(total=total, desc="classifiers", unit="fold", disable=None) as bar:
+        for kind, chosen in wanted.items():
+            for layer in chosen:
+                own = results[kind].setdefault(layer, [])
+                for number, fold in enumerate(folds):
+                    given, labels = features[layer], target.labels
+                    if kind == "svm":
+                        options = (config.scalings, config.costs, config.parts, number, run.device)
+                        own.append(svm_accuracy(given, labels, fold, *options))
+                    else:
+                        own.append(softmax_accuracy(config, given, labels, fold, number, run.device))
+                    bar.update()
+    return results
+
+
+def write(
+    config: ProbeConfig,
+    out: Output,
+    run: TrainedRun,
+    target: Target,
+    size: int,
+    part: str,
+    results: dict[str, dict[int, list[Any]]],
+) -> None:
+    """Table, plot, arrays, metrics. The table also shows what stands there for other targets and the same checkpoint."""
+    summary = {kind: {str(layer): summarise(found) for layer, found in by.items()} for kind, by in results.items()}
+    metrics: dict[str, Any] = {
+        **summary,
+        "per_class": size,
+        "folds": config.folds,
+        "classes": target.data.num_classes,
+        "target_key": target.data.key,
+        "widths": {str(layer): width for layer, width in widths(run, config).items()},
+        "dtype": config.dtype,
+        "pool": config.pool,
+    }
+    parts = {**others(config, run), part: metrics}
+    columns, rows = table(parts)
+    source = run.config
+    pooled = "as they are" if config.pool is None else f"averaged down to {config.pool} x {config.pool} first"
+    out.table(
+        columns,
+        rows,
+        "Mean of the per-class accuracies in percent, mean and standard deviation over random folds. The paper's: ImageNet features at "
+        f"224 px; Caltech-101 at 30 and Caltech-256 at 60 training images per class. Ours: {source.model.name} trained on "
+        f"{source.data.name}, images at {source.data.size} px, centre crops, "
+        + "; ".join(f"{name} at {found['per_class']} per class, {found['folds']} folds" for name, found in parts.items())
+        + f". Features in {config.dtype}, maps {pooled}. Linear SVM (libsvm): scaling of the features and C chosen on a held-out part of the "
+        "training images; softmax: regularisation chosen by cross-validation within them.",
+    )
+    accuracies = {f"{kind}_{layer}": np.array([r.accuracy for r in found]) for kind, by in results.items() for layer, found in by.items()}
+    out.arrays(f"{part}.npz", **accuracies)
+    out.figure("table7_layers.png", draw_depth(curves(parts), f"Table 7: {source.model.name}"))
+    out.done(metrics)
+    for kind, by in summary.items():
+        for layer, own in by.items():
+            print(f"layer {layer}, {kind}: {own['mean']:.1f} %" + (f" +- {own['std']:.1f}" if own["std"] is not None else ""))
+
+
+def summarise(found: Sequence[Any]) -> dict[str, Any]:
+    """A layer's scalars: mean and standard deviation, each fold's accuracy, and what was chosen on each."""
+    mean, std = mean_std([result.accuracy for result in found])
+    chosen = [{key: value for key, value in vars(result).items() if key != "accuracy"} for result in found]
+    return {"mean": mean, "std": std, "folds": [result.accuracy for result in found], "chosen": chosen}
+
+
+def widths(run: TrainedRun, config: ProbeConfig) -> dict[int, int]:
+    """Number of features of each layer as they were used."""
+    image = np.zeros((1, run.config.data.size, run.config.data.size, 3), np.uint8)
+    layers = sorted({*config.layers, *config.softmax_layers})
+    return {layer: values.shape[1] for layer, values in outputs(run, image, layers, config.pool).items()}
+
+
+def others(config: ProbeConfig, run: TrainedRun) -> dict[str, Any]:
+    """Results that stand there already for other targets, if they are of the same checkpoint."""
+    path = config.folder / "table7_layers" / "metrics.json"
+    old = artifacts.read_json(path) if path.exists() else {}
+    origin = old.pop("provenance", {})
+    return old if origin.get("checkpoint_hash") == run.checkpoint_hash else {}
+
+
+def table(parts: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of Table 7: the paper's two targets, then ours; a row for every classifier and layer of either."""
+    reference = {(str(row["classifier"]), int(row["layer"] or 0)): row for row in paper.reported("table7_layer_analysis")}
+    keys = ("caltech101_30", "caltech101_std", "caltech256_60", "caltech256_std")
+    columns = ["classifier", "layer", *(f"paper_{key}" for key in keys)]
+    wanted = set(reference)
+    for name, found in parts.items():
+        columns += [f"ours_{name}_{found['per_class']}", f"ours_{name}_std"]
+        wanted |= {(kind, int(layer)) for kind in ("svm", "softmax") for layer in found[kind]}
+    rows = []
+    for kind, layer in sorted(wanted, key=lambda row: (row[0] == "softmax", row[1])):
+        given = reference.get((kind, layer), {})
+        row: list[Any] = [kind, layer, *(given.get(key) for key in keys)]
+        for found in parts.values():
+            own = found[kind].get(str(layer), {})
+            row += [own.get("mean"), own.get("std")]
+        rows.append(row)
+    return columns, rows
+
+
+def curves(parts: dict[str, Any]) -> dict[str, tuple[list[int], list[float], list[float]]]:
+    """Label -> layers, means, standard deviations: ours, and the paper's with a label that begins with 'the paper's'."""
+    found: dict[str, tuple[list[int], list[float], list[float]]] = {}
+    for name, own in parts.items():
+        for kind in ("svm", "softmax"):
+            by = sorted((int(layer), value) for layer, value in own[kind].items())
+            if by:
+                spread = [value["std"] or 0.0 for _, value in by]
+                found[f"ours: {name}, {kind}"] = ([n for n, _ in by], [value["mean"] for _, value in by], spread)
+    reference = paper.reported("table7_layer_analysis")
+    for kind in ("svm", "softmax"):
+        rows = [row for row in reference if row["classifier"] == kind]
+        for key, label in (("caltech101_30", "Caltech-101"), ("caltech256_60", "Caltech-256")):
+            layers, means = [int(row["layer"] or 0) for row in rows], [float(row[key] or 0) for row in rows]
+            found[f"the paper's: {label}, {kind}"] = (layers, means, [0.0] * len(rows))
+    return found

@@ -1,0 +1,128 @@
+"""A target data set read by a frozen network: its images at the source's size, their features, and classifiers on them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zfrepro.config import DataConfig, TargetConfig
+from zfrepro.data import Packed, Split, open_data
+from zfrepro.evaluator.softmax import Softmax, choose_strength, fit, one_hot
+from zfrepro.evaluator.splits import Fold, inner_folds, mean_class_accuracy
+from zfrepro.run import TrainedRun
+
+# What stands for what: the data sets of the paper's tables, and the embedded one in their place.
+STAND_INS = {"target": "the embedded data set's target classes", "scenes": "the embedded data set's scenes"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """The pool from which folds are drawn: training rows first, then validation rows."""
+
+    config: DataConfig  # at the source network's size
+    data: Packed
+    labels: np.ndarray  # (N,) int64
+    rows: np.ndarray  # (M,) those rows that may be used, sorted
+
+    @property
+    def name(self) -> str:
+        """What the tables call it."""
+        return STAND_INS.get(self.config.part, self.config.name) if self.config.name == "embedded" else self.config.name
+
+    def images(self, rows: np.ndarray) -> np.ndarray:
+        """(n, S, S, 3) uint8, a copy."""
+        own, other = self.data.train.images, self.data.val.images
+        picked = np.empty((len(rows), *own.shape[1:]), np.uint8)
+        first = rows < len(own)
+        picked[first], picked[~first] = own[rows[first]], other[rows[~first] - len(own)]
+        return picked
+
+    def files(self, rows: np.ndarray) -> list[str]:
+        """Names of the sources of some rows."""
+        own, other = self.data.train.files, self.data.val.files
+        return [own[row] if row < len(own) else other[row - len(own)] for row in rows.tolist()]
+
+
+def open_target(config: DataConfig, run: TrainedRun) -> Target:
+    """The target's images, packed at the size that the source network was trained on."""
+    sized = dataclasses.replace(config, size=run.config.data.size)
+    data = open_data(sized)
+    labels = np.concatenate([data.train.labels, data.val.labels])
+    return Target(sized, data, labels, np.arange(len(labels)))
+
+
+def fold_data(target: Target, fold: Fold, repeat: int) -> Packed:
+    """A fold's training images as a data set to train on, in memory, each `repeat` times.
+
+    The validation split is one training image per class: the trainer wants one, and the test images are not to be looked at
+    before the end.
+    """
+    rows = fold.train
+    images, labels = target.images(rows), target.labels[rows]
+    files = target.files(rows)
+    train = Split("train", np.concatenate([images] * repeat), np.tile(labels, repeat), files * repeat)
+    first = np.unique(labels, return_index=True)[1]
+    val = Split("val", images[first], labels[first], [files[i] for i in first])
+    mean = images.mean(0, dtype=np.float64).astype(np.float32)
+    key = hashlib.sha256(target.data.key.encode() + rows.tobytes() + bytes([repeat % 256])).hexdigest()
+    return dataclasses.replace(target.data, key=key, mean=mean, train=train, val=val)
+
+
+# ---------------------------------------------------------------------------------------------------- softmax on features
+
+
+def load_rows(features: np.ndarray, rows: np.ndarray, device: torch.device) -> Tensor:
+    """(n, D) float32 on the device, out of a memory-mapped (N, D)."""
+    return torch.from_numpy(np.asarray(features[rows], dtype=np.float32)).to(device)
+
+
+def common_scale(train: Tensor) -> tuple[Tensor, Tensor]:
+    """Shift (D,) and factor () that centre the training features and bring their variance to 1 per feature on average.
+
+    One factor for all features: scaling each by its own deviation blows up units that hardly ever fire.
+    """
+    shift = train.mean(0)
+    return shift, 1 / (train - shift).square().mean().sqrt().clamp(min=1e-12)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A fold's result: accuracy in percent, the regularisation chosen, and the gradient at which the softmax stopped."""
+
+    accuracy: float
+    strength: float
+    gradient: float
+
+
+def softmax_accuracy(
+    config: TargetConfig, features: np.ndarray, labels: np.ndarray, fold: Fold, seed: int, device: torch.device
+) -> Scored:
+    """Train a softmax on a fold's training features and test it: mean of the per-class accuracies.
+
+    Scaling and regularisation come from the training rows alone.
+    """
+    train, test = (load_rows(features, rows, device) for rows in (fold.train, fold.test))
+    shift, factor = common_scale(train)
+    train, test = (train - shift) * factor, (test - shift) * factor
+    own = labels[fold.train]
+    targets = one_hot(own, int(labels.max()) + 1).to(device)
+
+    def score(probabilities: np.ndarray, held: np.ndarray) -> float:
+        return mean_class_accuracy(probabilities.argmax(1), own[held])
+
+    folds = inner_folds(own, config.parts, seed)
+    strength = choose_strength(train, targets, config.strengths, folds, score)
+    model: Softmax = fit(train, targets, strength)
+    predicted = model.probabilities(test).argmax(1)
+    return Scored(mean_class_accuracy(predicted, labels[fold.test]), strength, model.gradient)
+
+
+def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean, and standard deviation of the sample (None for a single value)."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None

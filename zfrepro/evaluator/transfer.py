@@ -1,0 +1,388 @@
+"""`zfrepro transfer`: frozen layers, a new softmax on another data set (paper, section 5.2: Tables 4-6 and Fig. 9).
+
+The features of the target's images are computed once; on every fold a softmax is trained on them to its optimum, and beside it
+(Tables 4 and 5) the same network from scratch on the same images.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from zfrepro import artifacts, paper
+from zfrepro.artifacts import Output
+from zfrepro.config import DataConfig, TrainConfig, TransferConfig, UserError, require_layer
+from zfrepro.data import Packed
+from zfrepro.evaluator.average_precision import average_precision
+from zfrepro.evaluator.overlap import best_matches, small_grey
+from zfrepro.evaluator.softmax import choose_strength, fit
+from zfrepro.evaluator.splits import Fold, draw_fold, mean_class_accuracy, possible_sizes
+from zfrepro.evaluator.target import (
+    Scored,
+    Target,
+    common_scale,
+    fold_data,
+    load_rows,
+    mean_std,
+    open_target,
+    softmax_accuracy,
+)
+from zfrepro.features import extract, outputs
+from zfrepro.figures.transfer import Curve, draw_accuracies, draw_classes
+from zfrepro.run import TrainedRun, open_run
+
+Train = Callable[[TrainConfig, Packed], None]
+
+FITTING = {"caltech101": ["table4"], "caltech256": ["table5", "fig9"], "voc2012": ["table6"]}
+STEM = {"table4": "table4_caltech101", "table5": "table5_caltech256", "fig9": "table5_caltech256"}  # in reference/
+SCRATCH_EPOCHS = 10  # of the trainer, each of several passes: it saves and validates every epoch, and small sets have short ones
+BATCH = 256
+
+
+@dataclass
+class Bench:
+    """What all tables of one call share."""
+
+    config: TransferConfig
+    run: TrainedRun
+    layer: int
+    train: Train
+    targets: dict[str, Target] = dataclasses.field(default_factory=dict)
+    overlaps: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+
+    def target(self, data: DataConfig) -> Target:
+        """A target, opened and compared with the source once."""
+        key = f"{data.name} {data.part}"
+        if key not in self.targets:
+            self.targets[key], self.overlaps[key] = compare_with_source(self.config, self.run, open_target(data, self.run))
+        return self.targets[key]
+
+    def overlap(self, data: DataConfig) -> dict[str, Any]:
+        """What the comparison found."""
+        return self.overlaps[f"{data.name} {data.part}"]
+
+
+def transfer(config: TransferConfig, train: Train) -> None:
+    """Write the tables that fit the target, or those of `config.tables`, each into its folder."""
+    run = open_run(config)
+    layer = config.layer or run.network.feature_layers[-1]
+    require_layer("layer", layer, run.network.feature_layers)
+    bench, before = Bench(config, run, layer, train), network_hash(run)
+    for name in config.tables or fitting(config.data):
+        item = next(item for item in paper.ITEMS if item.id == name)
+        out = artifacts.open_output(config.folder / item.folder, config, run.checkpoint_hash)
+        if out is not None:
+            (pascal if name == "table6" else caltech)(bench, item, out)
+    if network_hash(run) != before:
+        raise RuntimeError("the frozen layers have changed")
+
+
+def fitting(data: DataConfig) -> list[str]:
+    """The tables that a target data set fits: all of them for the embedded one, which stands in for every data set."""
+    if data.name == "embedded":
+        return ["table6"] if data.part == "scenes" else ["table4", "table5", "table6", "fig9"]
+    return FITTING.get(data.name, ["table4", "fig9"])
+
+
+def network_hash(run: TrainedRun) -> str:
+    """SHA-256 over the bits of all weights."""
+    digest = hashlib.sha256()
+    for name, tensor in run.network.state_dict().items():
+        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+# -------------------------------------------------------------------------------------------------------------- overlap
+
+
+def compare_with_source(config: TransferConfig, run: TrainedRun, target: Target) -> tuple[Target, dict[str, Any]]:
+    """The target without the images that the source was trained on, if `drop_overlap`, and what was found.
+
+    Found: 'checked', and then 'threshold', 'images' (how many reach it), 'largest' correlation, 'dropped', and for each of
+    the first 100 'pairs' the target's file, the source's file and their correlation.
+    """
+    if config.overlap is None:
+        return target, {"checked": False, "why": "overlap=null"}
+    try:
+        source = run.data.train
+    except UserError as error:
+        print(f"overlap of source and target not checked: {error}")
+        return target, {"checked": False, "why": str(error)}
+    pool = np.concatenate([small_grey(target.data.train.images), small_grey(target.data.val.images)])
+    best, match = best_matches(torch.from_numpy(pool), small_grey(source.images))
+    rows = np.flatnonzero(best >= config.overlap)
+    pairs = [
+        {"target": name, "source": source.files[int(match[row])], "correlation": float(best[row])}
+        for name, row in zip(target.files(rows[:100]), rows[:100])
+    ]
+    found = {"checked": True, "threshold": config.overlap, "images": len(rows), "largest": float(best.max()), "pairs": pairs}
+    if config.drop_overlap:
+        target = dataclasses.replace(target, rows=np.setdiff1d(target.rows, rows))
+    found["dropped"] = len(rows) if config.drop_overlap else 0
+    if len(rows):
+        what = "left out" if config.drop_overlap else "kept; drop_overlap=true leaves them out"
+        print(f"{len(rows)} of {len(best)} target images correlate by {config.overlap} or more with a source image ({what})")
+    return target, found
+
+
+# ---------------------------------------------------------------------------------------- Tables 4 and 5, Figure 9
+
+
+def caltech(bench: Bench, item: paper.Item, out: Output) -> None:
+    """Accuracy against the number of training images per class, over random folds."""
+    config, run = bench.config, bench.run
+    target = bench.target(config.data)
+    if target.data.train.multi is not None:
+        raise UserError(f"data={target.config.name}: its images have several labels; give tables=[table6]")
+    labels = target.labels[target.rows]
+    sizes = possible_sizes(labels, config.per_class[item.id])
+    if not sizes:
+        raise UserError(f"per_class.{item.id}={config.per_class[item.id]}: the smallest class has too few images")
+    features = extract(run, target.data, [bench.layer], config.dtype, config.pool)[bench.layer]
+    frozen: dict[int, list[Scored]] = {size: [] for size in sizes}
+    scratch: dict[int, list[dict[str, float]]] = {size: [] for size in sizes}
+    splits: dict[str, np.ndarray] = {}
+    with tqdm(total=len(sizes) * config.folds, desc=item.id, unit="fold", disable=None) as bar:
+        for size in sizes:
+            for number in range(config.folds):
+                drawn = draw_fold(labels, size, config.test_per_class, config.seed, number)
+                fold = Fold(target.rows[drawn.train], target.rows[drawn.test])
+                splits |= {f"train_{size}_{number}": fold.train, f"test_{size}_{number}": fold.test}
+                frozen[size].append(softmax_accuracy(config, features, target.labels, fold, number, run.device))
+                if config.scratch and item.id != "fig9":
+                    scratch[size].append(from_scratch(bench, item, target, size, number, fold))
+                bar.update()
+    write_caltech(bench, item, out, target, frozen, scratch, splits)
+
+
+def from_scratch(bench: Bench, item: paper.Item, target: Target, size: int, number: int, fold: Fold) -> dict[str, float]:
+    """Train the source's architecture on a fold's images alone; accuracy on its test images, in percent."""
+    config, run = bench.config, bench.run
+    per_epoch = math.ceil(config.scratch_steps / SCRATCH_EPOCHS)
+    repeat = math.ceil(per_epoch * run.config.batch_size / len(fold.train))
+    recipe = dataclasses.replace(
+        run.config,
+        run=f"{config.run}/{item.folder}/scratch_{size}_fold{number}",
+        outputs=config.outputs,
+        data=target.config,
+        epochs=SCRATCH_EPOCHS,
+        schedule="cosine",  # nothing to be chosen on held-out images
+        warmup_steps=min(run.config.warmup_steps, config.scratch_steps // 10),
+        snapshot_epochs=[],
+        seed=config.seed + number,
+        device=config.device,
+        precision=config.precision,
+        resume=config.resume,
+    )
+    bench.train(recipe, fold_data(target, fold, repeat))
+    net = open_run(dataclasses.replace(config, run=recipe.run), "last")
+    predicted = predict(net, target, fold.test)
+    last = json.loads((recipe.folder / "train" / "metrics.jsonl").read_text().splitlines()[-1])
+    return {
+        "accuracy": mean_class_accuracy(predicted, target.labels[fold.test]),
+        "train_error": last["train_top1_error"],
+        "passes": SCRATCH_EPOCHS * repeat,
+        "seconds": last["seconds"],
+    }
+
+
+@torch.no_grad()
+def predict(run: TrainedRun, target: Target, rows: np.ndarray) -> np.ndarray:
+    """(n,) classes of the centre crops of some rows."""
+    top, predicted = run.network.softmax, []
+    for start in range(0, len(rows), BATCH):
+        images = target.images(rows[start : start + BATCH])
+        predicted.append(outputs(run, images, [top])[top].argmax(1).cpu().numpy())
+    return np.concatenate(predicted)
+
+
+def write_caltech(
+    bench: Bench,
+    item: paper.Item,
+    out: Output,
+    target: Target,
+    frozen: dict[int, list[Scored]],
+    scratch: dict[int, list[dict[str, float]]],
+    splits: dict[str, np.ndarray],
+) -> None:
+    """Table, picture, splits, metrics."""
+    ours = {"pretrained": {n: [s.accuracy for s in found] for n, found in frozen.items()}}
+    if any(scratch.values()):
+        ours["scratch"] = {n: [s["accuracy"] for s in found] for n, found in scratch.items()}
+    name = bench.run.config.model.name
+    labels = {
+        "pretrained": f"ours: {name} trained on {bench.run.config.data.name}, layer {bench.layer} frozen",
+        "scratch": f"ours: {name} from scratch",
+    }
+    sizes, reference = list(frozen), paper.reported(STEM[item.id])
+    every = sorted({*sizes, *(int(key[4:]) for key in reference[0] if key.startswith("acc_"))})
+    columns = ["method", *(f"{kind}_{n}" for n in every for kind in ("acc", "std"))]
+    rows: list[list[Any]] = [[row.get(column) for column in columns] for row in reference]
+    for key, found in ours.items():
+        cells = [mean_std(found[n]) if n in found else (None, None) for n in every]
+        rows.append([labels[key], *(value for pair in cells for value in pair)])
+    out.table(columns, rows, caltech_notes(bench, target, sizes, scratch))
+    folds = {f"{key}_{n}": np.array(values) for key, found in ours.items() for n, values in found.items()}
+    out.arrays("arrays.npz", sizes=np.array(sizes), **folds)
+    out.arrays("splits.npz", **splits)
+    curves = [Curve(labels[key], sizes, *zip(*(mean_std(found[n]) for n in sizes))) for key, found in ours.items()]
+    curves += [paper_curve(row) for row in reference]
+    out.figure(f"{item.folder}.png", draw_accuracies(curves, f"{item.title}: {target.name}"))
+    metrics: dict[str, Any] = {
+        key: {str(n): dict(zip(("mean", "std"), mean_std(values)), folds=values) for n, values in found.items()}
+        for key, found in ours.items()
+    }
+    if "scratch" in metrics:
+        for n, found in scratch.items():
+            means = {key: float(np.mean([s[key] for s in found])) for key in ("train_error", "passes", "seconds")}
+            metrics["scratch"][str(n)] |= means
+    metrics |= {
+        "target": target.config.name,
+        "target_part": target.config.part if target.config.name == "embedded" else None,
+        "target_key": target.data.key,
+        "classes": target.data.num_classes,
+        "layer": bench.layer,
+        "strengths": {str(n): [s.strength for s in found] for n, found in frozen.items()},
+        "largest_gradient": max(s.gradient for found in frozen.values() for s in found),
+        "network_hash": network_hash(bench.run),
+        "overlap": bench.overlap(target.config),
+    }
+    out.done(metrics)
+    for key, found in ours.items():
+        print(f"{labels[key]}: " + ", ".join(f"{shown(values)} % at {n} per class" for n, values in found.items()))
+
+
+def shown(values: Sequence[float]) -> str:
+    """'61.2 +- 0.4'."""
+    mean, std = mean_std(values)
+    return f"{mean:.1f}" + ("" if std is None else f" +- {std:.1f}")
+
+
+def paper_curve(row: dict[str, str | float | None]) -> Curve:
+    """A row of the paper's table as a curve: the sizes for which it reports an accuracy."""
+    sizes = [int(key[4:]) for key, value in row.items() if key.startswith("acc_") and value is not None]
+    mean = [float(row[f"acc_{n}"] or 0) for n in sizes]
+    std = [None if row[f"std_{n}"] is None else float(row[f"std_{n}"] or 0) for n in sizes]
+    return Curve(f"the paper's: {row['method']}", sizes, mean, std, paper=True)
+
+
+def caltech_notes(bench: Bench, target: Target, sizes: Sequence[int], scratch: dict[int, list[dict[str, float]]]) -> str:
+    """What ours were measured on."""
+    config, source = bench.config, bench.run.config
+    tested = f"at most {config.test_per_class} test images of each"
+    text = (
+        f"Mean of the per-class accuracies in percent, mean and standard deviation over {config.folds} random folds; training images "
+        f"per class in the columns' names, {tested}. The paper's: pre-trained on ImageNet, 224 px. Ours: {target.name}, "
+        f"{target.data.num_classes} classes, at {source.data.size} px; {source.model.name} trained on {source.data.name}; a softmax "
+        f"on the features of layer {bench.layer} (centre crops), its regularisation chosen by {config.parts}-fold cross-validation "
+        "within the training images."
+    )
+    if any(scratch.values()):
+        passes = ", ".join(f"{found[0]['passes']:.0f} at {n} per class" for n, found in scratch.items())
+        error = ", ".join(f"{np.mean([s['train_error'] for s in found]):.0f} % at {n}" for n, found in scratch.items())
+        text += (
+            f" From scratch: the source's recipe with a learning rate that falls to 0 over {config.scratch_steps} updates (passes over "
+            f"the images: {passes}; training error in the last ones, with crops and dropout: {error}), weights after the last."
+        )
+    return text
+
+
+# -------------------------------------------------------------------------------------------------------------- Table 6
+
+
+def pascal(bench: Bench, item: paper.Item, out: Output) -> None:
+    """Average precision of every class on images that hold several objects, from one softmax over the classes."""
+    config, run = bench.config, bench.run
+    several = config.data.name == "voc2012" or (config.data.name == "embedded" and config.data.part == "scenes")
+    target = bench.target(config.data if several else config.scenes)
+    data = target.data
+    if data.train.multi is None or data.val.multi is None:
+        raise UserError(f"scenes={target.config.name}: its images have one label each; Table 6 needs several")
+    features = extract(run, data, [bench.layer], config.dtype, config.pool)[bench.layer]
+    present = data.train.multi == 1
+    usable = np.intersect1d(np.flatnonzero(present.any(1)), target.rows)
+    probabilities, strength = multi_label(config, features, present, np.asarray(data.train.multi), usable, len(data.train), run)
+    truth = np.asarray(data.val.multi)
+    precisions = 100 * np.array([average_precision(p, t) for p, t in zip(probabilities.T, truth.T)])
+    write_pascal(bench, out, target, precisions, probabilities, strength, len(usable))
+
+
+def multi_label(
+    config: TransferConfig,
+    features: np.ndarray,
+    present: np.ndarray,
+    marks: np.ndarray,
+    usable: np.ndarray,
+    count: int,
+    run: TrainedRun,
+) -> tuple[np.ndarray, float]:
+    """Probabilities (n_val, C) for the validation images, and the strength chosen on a held-out part of the training images.
+
+    The target of an image with k classes is 1/k for each of them. Rows from `count` on are validation images.
+    """
+    train = load_rows(features, usable, run.device)
+    shift, factor = common_scale(train)
+    train = (train - shift) * factor
+    targets = torch.from_numpy(present[usable] / present[usable].sum(1, keepdims=True)).to(run.device)
+    order = np.random.default_rng(config.seed).permutation(len(usable))
+    part = len(usable) // config.parts
+    held = [Fold(np.sort(order[part:]), np.sort(order[:part]))] if part else []
+
+    def score(probabilities: np.ndarray, positions: np.ndarray) -> float:
+        truth = marks[usable[positions]]
+        return float(np.nanmean([average_precision(p, t) for p, t in zip(probabilities.T, truth.T)]))
+
+    strength = choose_strength(train, targets, config.strengths, held, score)
+    model = fit(train, targets, strength)
+    test = (load_rows(features, np.arange(count, len(features)), run.device) - shift) * factor
+    return model.probabilities(test), strength
+
+
+def write_pascal(
+    bench: Bench, out: Output, target: Target, precisions: np.ndarray, probabilities: np.ndarray, strength: float, count: int
+) -> None:
+    """Table 6, a bar chart, arrays, metrics."""
+    reference, names = paper.reported("table6_pascal2012"), list(target.data.class_names)
+    mean = float(np.nanmean(precisions))
+    ours: list[float | None] = [None if np.isnan(value) else float(value) for value in precisions]
+    theirs = ["sande_2012", "yan_2012", "zfnet"]
+    if target.config.name == "voc2012":  # the paper's rows are in the devkit's order
+        rows = [[row["class"], *(row[key] for key in theirs), value] for row, value in zip(reference, [*ours, mean])]
+    else:
+        rows = [[row["class"], *(row[key] for key in theirs), None] for row in reference[:-1]]
+        rows += [[name, None, None, None, value] for name, value in zip(names, ours)]
+        rows.append(["mean", *(reference[-1][key] for key in theirs), mean])
+    source = bench.run.config
+    out.table(
+        ["class", *(f"paper_{key}" for key in theirs), "ours"],
+        rows,
+        "Average precision in percent (area under the precision envelope, VOC 2010-2012; classes only 'difficult' in an image are "
+        f"ignored there). The paper's: PASCAL VOC 2012 test. Ours: {target.name}, {count} training and {len(target.data.val)} "
+        f"validation images at {source.data.size} px; {source.model.name} trained on {source.data.name}, softmax on layer {bench.layer}.",
+    )
+    out.arrays("arrays.npz", average_precisions=precisions, probabilities=probabilities, truth=np.asarray(target.data.val.multi))
+    paper_values = [float(row["zfnet"] or 0) for row in reference[:-1]] if target.config.name == "voc2012" else None
+    out.figure("table6_pascal2012.png", draw_classes(names, precisions, mean, paper_values, f"Table 6: {target.name}"))
+    out.done(
+        {
+            "mean_average_precision": mean,
+            "average_precision": dict(zip(names, ours)),
+            "target": target.config.name,
+            "target_part": target.config.part if target.config.name == "embedded" else None,
+            "target_key": target.data.key,
+            "layer": bench.layer,
+            "strength": strength,
+            "network_hash": network_hash(bench.run),
+            "overlap": bench.overlap(target.config),
+        }
+    )
+    print(f"mean average precision {mean:.1f} % over {len(names)} classes of {target.name}")

@@ -1,0 +1,64 @@
+"""Tables 4-6 and Fig. 9 as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from zfrepro.figures.style import COLOURS, new_figure
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Accuracies in percent against training images per class; standard deviations where they are known."""
+
+    label: str
+    sizes: Sequence[int]
+    mean: Sequence[float]
+    std: Sequence[float | None]
+    paper: bool = False
+
+
+def draw_accuracies(curves: Sequence[Curve], title: str) -> Figure:
+    """Accuracy against the number of training images per class, with error bars (paper, Fig. 9); the paper's dashed."""
+    figure = new_figure(9.5, 4.2)
+    axes = figure.subplots()
+    for index, curve in enumerate(curves):
+        axes.errorbar(
+            curve.sizes,
+            curve.mean,
+            yerr=[std or 0.0 for std in curve.std],
+            label=curve.label,
+            color=COLOURS[index % len(COLOURS)],
+            marker="s" if curve.paper else "o",
+            markersize=4,
+            linestyle="--" if curve.paper else "-",
+            linewidth=1 if curve.paper else 1.8,
+            capsize=3,
+        )
+    ours = sorted({size for curve in curves for size in curve.sizes})
+    axes.set(title=title, xlabel="training images per class", ylabel="accuracy (%)", ylim=(0, 100), xlim=(0, max(ours) * 1.04))
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
+def draw_classes(
+    names: Sequence[str], values: np.ndarray, mean: float, paper: Sequence[float] | None, title: str
+) -> Figure:
+    """Average precision per class in percent, best first; the paper's as dots where the classes are the same."""
+    order = np.argsort(-np.nan_to_num(values))
+    figure = new_figure(8, 0.22 * len(names) + 1.2)
+    axes = figure.subplots()
+    axes.barh(np.arange(len(names)), values[order], color=COLOURS[0], height=0.7, label="ours")
+    if paper is not None:
+        axes.plot(np.array(paper)[order], np.arange(len(names)), "o", color=COLOURS[1], label="the paper's (ImageNet)")
+    axes.axvline(mean, color=COLOURS[7], linestyle="--", label=f"our mean, {mean:.1f} %")
+    axes.set(yticks=range(len(names)), yticklabels=[names[i] for i in order], xlim=(0, 100))
+    axes.set(xlabel="average precision (%)", title=title)
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.legend(loc="lower right", frameon=True)
+    return figure
