@@ -88,6 +88,11 @@ def spread(mean: float, error: float, digits: int = 2) -> str:
     return f"{mean:.{digits}f} ± {error:.{digits}f}"
 
 
+def named(layer: str) -> str:
+    """'layer5' as one writes it."""
+    return layer.replace("layer", "layer ")
+
+
 def standard_error(values: Sequence[float], what: str) -> float:
     """Of the mean of several values. Raises Unmeasured for a single one, which has no spread."""
     if len(values) < 2:
@@ -103,7 +108,7 @@ def parts_exaggerated(m: Metrics, t: Thresholds) -> Decision:
     layer = max((key for key in m if key.startswith("layer")), default="layer5")
     mean, error = get(m, layer, "energy_minus_share"), get(m, layer, "energy_minus_share_error")
     share, area = get(m, layer, "energy_on_object"), get(m, layer, "object_share_of_field")
-    text = f"{spread(mean, error, 1)} points ({share:.1f} % of the energy on {area:.1f} % of the area; {layer})"
+    text = f"{spread(mean, error, 1)} points ({share:.1f} % of the energy on {area:.1f} % of the area; {named(layer)})"
     return Decision(beyond(mean, error, t["errors"]), text, {"difference": mean, "standard_error": error})
 
 
@@ -250,7 +255,7 @@ def correspondence(m: Metrics, t: Thresholds) -> Decision:
     ends = [scale * get(m, layers[0], f"random_minus_parts_{end}") for end in ("low", "high")]
     draws = get(m, layers[0], "disjoint_draws")
     interval = f"95 %: {ends[0]:.1f} to {ends[1]:.1f}, {draws:.0f} draws"
-    text = f"{layers[0]}: {low:.1f} % ({interval}); {layers[-1]}: {high:.1f} %"
+    text = f"{named(layers[0])}: {low:.1f} % ({interval}); {named(layers[-1])}: {high:.1f} %"
     fulfilled = get(m, layers[0], "random_minus_parts_low") > 0 and high < t["share"] * low
     return Decision(fulfilled, text, {"lower_layer": low, "low": ends[0], "high": ends[1], "upper_layer": high})
 

@@ -186,7 +186,7 @@ def layer_table(config: TrainConfig) -> page.Table:
     for number, layer in enumerate(config.model.layers, 1):
         if number in config.model.remove:
             continue
-        width = round((layer.maps or layer.units) * config.model.scale.get(number, 1))
+        width = round((layer.maps or layer.units) * (config.model.scale or {}).get(number, 1))
         if layer.kind == "fc":
             rows.append([str(number), layer.kind, str(width), "", "", "", "", "", f"{layer.dropout:g}"])
             continue
