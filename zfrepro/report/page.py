@@ -18,6 +18,7 @@ from PIL import Image
 from zfrepro import paper
 from zfrepro.artifacts import file_hash, read_json
 from zfrepro.config import UserError
+from zfrepro.figures.features import contrast
 from zfrepro.figures.style import symmetric
 
 OF_ONE_CHECKPOINT = ("visualize", "invariance", "occlude", "correspond", "transfer", "probe")  # experiments
@@ -300,7 +301,8 @@ def feature_panel(arrays: Mapping[str, np.ndarray], layer: int) -> dict[str, Any
     gap = max(1, tile // 16)
     maps, data = [], []
     for row, count in enumerate(numbers.tolist()):
-        blocks = [bytes_of(symmetric(projections[row])), patches[row]]
+        own = projections[row]
+        blocks = [bytes_of(symmetric(own, contrast(own))), patches[row]]
         maps.append(
             {
                 "number": count,
@@ -342,7 +344,8 @@ def evolution_panel(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     for layer in sorted(int(name.removeprefix("projections_")) for name in arrays if name.startswith("projections_")):
         projections, images = arrays[f"projections_{layer}"], arrays[f"images_{layer}"]  # (R, E, f, f, 3), (R, E)
         rows, count, side = projections.shape[:3]
-        shown = np.stack([bytes_of(symmetric(one)) for row in projections for one in row]).reshape(projections.shape)
+        shown = np.stack([bytes_of(symmetric(one, contrast(one))) for row in projections for one in row])
+        shown = shown.reshape(projections.shape)
         sheet = shown.transpose(0, 2, 1, 3, 4).reshape(rows * side, count * side, 3)
         jumps = np.concatenate([np.zeros((rows, 1), bool), images[:, 1:] != images[:, :-1]], axis=1)
         frames = [
