@@ -87,6 +87,17 @@ def test_edge_fill_continues_the_picture() -> None:
     torch.testing.assert_close(moved[0], image[0, 0].float(), atol=1e-3, rtol=0)
 
 
+def test_shifts_are_whole_pixels_where_they_can_be() -> None:
+    steps = invariance.step_values(InvarianceConfig(run="tiny"), 56)[0]
+    assert len(set(steps.tolist())) == 25
+    assert (steps == np.round(steps)).all()
+    assert (steps == -steps[::-1]).all()
+    assert steps[[0, 12, 24]].tolist() == [-15, 0, 15]
+    assert invariance.step_values(InvarianceConfig(run="tiny"), 224)[0].tolist() == list(range(-60, 61, 5))
+    fine = invariance.step_values(InvarianceConfig(run="tiny", translation=6.0), 56)[0]
+    np.testing.assert_allclose(np.diff(fine), 0.5)
+
+
 def test_curves_equal_a_loop(run: TrainedRun) -> None:
     config = InvarianceConfig(run="tiny", steps=3, batch_size=20, fill="grey")
     steps = invariance.step_values(config, run.network.input_size)

@@ -96,11 +96,16 @@ def invariance(config: InvarianceConfig) -> None:
 
 
 def step_values(config: InvarianceConfig, size: int) -> np.ndarray:
-    """(3, K): pixels down, magnification, degrees counter-clockwise; the paper's -60..60 px are of 224."""
+    """(3, K): pixels down, magnification, degrees counter-clockwise; the paper's -60..60 px are of 224.
+
+    Shifts are whole pixels where the steps are wide enough: a fraction of a pixel blurs the picture, and features answer
+    to the blur.
+    """
     shift = config.translation if config.translation is not None else 60 / 224 * size
+    shifts = np.linspace(-shift, shift, config.steps)
     return np.stack(
         [
-            np.linspace(-shift, shift, config.steps),
+            np.round(shifts) if shifts[1] - shifts[0] >= 1 else shifts,
             np.linspace(1, config.scale, config.steps),
             np.linspace(0, config.rotation, config.steps),
         ]

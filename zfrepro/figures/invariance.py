@@ -28,8 +28,8 @@ def draw_invariance(
     probability (N, T, K).
     """
     columns = 2 + len(layers)
-    figure = new_figure(2.75 * columns + 1.6, 2.65 * len(steps))
-    grid = figure.add_gridspec(len(steps), columns, width_ratios=[1.5] + [1] * (columns - 1))
+    figure = new_figure(2.75 * columns + 1.0, 2.65 * len(steps))
+    grid = figure.add_gridspec(len(steps), columns, width_ratios=[1.25] + [1] * (columns - 1))
     for t, values in enumerate(steps):
         strip = figure.add_subplot(grid[t, 0])
         count = pictures.shape[2]
