@@ -53,7 +53,7 @@ def test_every_item_has_a_config_a_command_and_a_target(item: paper.Item, script
     assert item.command in COMMANDS
     head = (conf_folder() / f"{item.command}.yaml").read_text().splitlines()[0:12]
     assert any(f"zfrepro {item.command}" in line for line in head)
-    stages = script.plan(script.arguments(["--only", item.id]))
+    stages = script.plan(script.arguments(["--outputs", "nowhere", "--only", item.id]))
     assert [stage.command for stage in stages] == ["train", item.command, "report"]
     assert re.search(rf"^ITEMS := .*\b{item.id}\b", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
@@ -66,7 +66,7 @@ def test_every_table_of_numbers_has_them() -> None:
 
 
 def test_all_of_it_is_planned(script: ModuleType) -> None:
-    stages = script.plan(script.arguments([]))
+    stages = script.plan(script.arguments(["--outputs", "nowhere"]))
     assert stages[0].command == "train" and stages[-1].command == "report"
     assert {stage.command for stage in stages[1:-1]} == {item.command for item in paper.ITEMS}
     assert len(stages) == 12
@@ -79,15 +79,29 @@ def test_all_of_it_is_planned(script: ModuleType) -> None:
 def test_configs_accept_what_is_planned(script: ModuleType, zfrepro: Any, tmp_path: Path) -> None:
     given = ["--target", "caltech101", "--target-data", "/there", "--parts", "parts.csv", "--data", "/here"]
     for preset in ("demo", "tiny_imagenet", "paper"):
-        for stage in script.plan(script.arguments(["--preset", preset, *given])):
+        for stage in script.plan(script.arguments(["--outputs", "nowhere", "--preset", preset, *given])):
             printed = zfrepro(stage.command, *stage.options, "--cfg", "job", cwd=tmp_path).stdout
             assert "run: " in printed
 
 
 def test_what_only_the_user_has_is_asked_for(script: ModuleType) -> None:
-    stages = {stage.command: stage for stage in script.plan(script.arguments(["--preset", "paper", "--data", "/x"]))}
+    stages = {
+        stage.command: stage
+        for stage in script.plan(script.arguments(["--outputs", "nowhere", "--preset", "paper", "--data", "/x"]))
+    }
     assert "TARGET=" in stages["transfer"].skip and "PARTS=" in stages["correspond"].skip and not stages["occlude"].skip
-    given = ["--preset", "paper", "--target", "caltech256", "--target-data", "/y", "--parts", "p.csv"]
+    given = [
+        "--outputs",
+        "nowhere",
+        "--preset",
+        "paper",
+        "--target",
+        "caltech256",
+        "--target-data",
+        "/y",
+        "--parts",
+        "p.csv",
+    ]
     stages = {stage.command: stage for stage in script.plan(script.arguments(given))}
     assert not any(stage.skip for stage in stages.values())
     assert {"data=caltech256", "data.root=/y"} <= set(stages["probe"].options)
