@@ -92,10 +92,23 @@ def test_probe_writes_table_7_and_keeps_other_targets_beside_it(tiny_run: Path) 
     with (folder / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 8  # the paper's rows
-    assert [row["paper_caltech101_30"] for row in rows] == ["44.8", "66.2", "72.3", "76.6", "86.2", "85.5", "82.9", "85.4"]
+    assert [row["paper_caltech101_30"] for row in rows] == [
+        "44.8",
+        "66.2",
+        "72.3",
+        "76.6",
+        "86.2",
+        "85.5",
+        "82.9",
+        "85.4",
+    ]
     assert float(rows[0]["ours_embedded_target_4"]) == pytest.approx(metrics["svm"]["1"]["mean"])
     assert rows[1]["ours_embedded_target_4"] == ""  # layer 2 was not asked for
-    probe(config(tiny_run, "per_class=2", "layers=[7]", "softmax_layers=[]", "data.part=source", "dtype=float16", "pool=1"))
+    probe(
+        config(
+            tiny_run, "per_class=2", "layers=[7]", "softmax_layers=[]", "data.part=source", "dtype=float16", "pool=1"
+        )
+    )
     both = json.loads((folder / "metrics.json").read_text())
     assert set(both) == {"embedded_target", "embedded_source", "provenance"}
     assert both["embedded_source"]["dtype"] == "float16"

@@ -36,7 +36,11 @@ def test_folds_follow_caltechs_protocol() -> None:
     labels = np.repeat([0, 1, 2], [9, 60, 31])
     fold = draw_fold(labels, 8, 20, seed=0, fold=0)
     assert np.bincount(labels[fold.train]).tolist() == [8, 8, 8]
-    assert np.bincount(labels[fold.test]).tolist() == [1, 20, 20]  # the rest of a small class, at most 20 of a large one
+    assert np.bincount(labels[fold.test]).tolist() == [
+        1,
+        20,
+        20,
+    ]  # the rest of a small class, at most 20 of a large one
     assert not set(fold.train) & set(fold.test)
     again, other = draw_fold(labels, 8, 20, seed=0, fold=0), draw_fold(labels, 8, 20, seed=0, fold=1)
     np.testing.assert_array_equal(again.train, fold.train)
@@ -146,12 +150,15 @@ def run(tiny_run: Path) -> TrainedRun:
 
 
 def test_features_are_the_networks_outputs_in_the_pools_order(run: TrainedRun) -> None:
-    small = DataConfig(name="embedded", size=64, part="target", train_per_class=7, val_per_class=2, cache=run.config.data.cache)
+    small = DataConfig(
+        name="embedded", size=64, part="target", train_per_class=7, val_per_class=2, cache=run.config.data.cache
+    )
     data = open_data(small)  # 140 + 40 images: neither is a multiple of the batch
     before = network_hash(run)
     found = extract(run, data, [2, 7])
     assert found[2].shape == (180, 96 * 7 * 7) and found[7].shape == (180, 512)
-    for row, image in ((0, data.train.images[0]), (139, data.train.images[139]), (140, data.val.images[0]), (179, data.val.images[39])):
+    images = np.concatenate([data.train.images, data.val.images])
+    for row, image in ((row, images[row]) for row in (0, 127, 128, 139, 140, 179)):
         outputs = run.network.features(run.inputs(image[None]), [2, 7])
         for layer in (2, 7):
             expected = outputs[layer].flatten().numpy()
@@ -186,7 +193,8 @@ def test_a_fold_as_data_to_train_on_holds_its_training_images_only(run: TrainedR
 
 def options(outputs: Path, *overrides: str) -> TransferConfig:
     small = [f"{data}.{split}_per_class={n}" for data in ("data", "scenes") for split, n in (("train", 6), ("val", 3))]
-    given = ["folds=2", "test_per_class=4", "scratch_steps=10", "per_class={table4:[2,4],table5:[2],fig9:[1,2,3,99]}", "precision=fp32"]
+    sizes = "per_class={table4:[2,4],table5:[2],fig9:[1,2,3,99]}"
+    given = ["folds=2", "test_per_class=4", "scratch_steps=10", "precision=fp32", sizes]
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         cfg = compose("transfer", [f"outputs={outputs}", "run=tiny", *small, *given, *overrides])
     return to_dataclass(cfg, TransferConfig)

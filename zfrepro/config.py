@@ -289,7 +289,7 @@ class TransferConfig(TargetConfig):
     layer: Optional[int] = None  # whose features the new softmax reads; null: the last below the old one
     per_class: dict[str, list[int]] = field(default_factory=dict)  # table -> numbers of training images per class
     scratch: bool = True  # also train the same network from scratch on the same images (Tables 4 and 5)
-    scratch_steps: int = 1500  # ... for so many updates, at the run's own recipe, its learning rate falling to 0
+    scratch_steps: int = 400  # ... for so many updates, at the run's own recipe, its learning rate falling to 0
     overlap: Optional[float] = (
         0.95  # correlation from which a target image counts as one of the source's; null: no check
     )

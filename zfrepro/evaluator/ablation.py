@@ -108,12 +108,16 @@ def edited(own: ModelConfig, variant: str) -> ModelConfig:
     base = own
     if architecture(own.name) != architecture(variant):
         if own.sibling is None:
-            raise UserError(f"model.sibling=null: Table 3 has rows of {architecture(variant)}, and {own.name} names no such sibling")
+            raise UserError(
+                f"model.sibling=null: {own.name} names no {architecture(variant)}, of which Table 3 has rows"
+            )
         base = load_model(own.sibling)
     row = OmegaConf.load(conf_folder() / "model" / f"{variant}.yaml")
     assert isinstance(row, DictConfig)
     remove, scale = list(row.get("remove", [])), dict(row.get("scale") or {})
-    return dataclasses.replace(base, name=variant, remove=remove, scale={int(layer): float(f) for layer, f in scale.items()})
+    return dataclasses.replace(
+        base, name=variant, remove=remove, scale={int(layer): float(f) for layer, f in scale.items()}
+    )
 
 
 def architecture(name: str) -> str:
@@ -191,7 +195,9 @@ def averaged(config: AblateConfig, runs: Sequence[TrainConfig]) -> tuple[float, 
 
 def write(config: AblateConfig, source: TrainConfig, jobs: dict[str, list[TrainConfig]]) -> None:
     """Table, chart, arrays and metrics of the networks that are trained."""
-    hashes = [artifacts.file_hash(run.folder / "train" / "checkpoints" / "last.pt") for runs in jobs.values() for run in runs]
+    hashes = [
+        artifacts.file_hash(run.folder / "train" / "checkpoints" / "last.pt") for runs in jobs.values() for run in runs
+    ]
     out = artifacts.open_output(config.folder / FOLDER, config, "-".join(digest[:12] for digest in hashes) or None)
     if out is None:
         return
@@ -258,8 +264,11 @@ def table(
     five = next(row for row in paper.reported("table2_imagenet") if "5 convnets) (a)" in str(row["model"]))
     for name, (top1, top5) in averages.items():
         theirs = [five["val_top1_error"], five["val_top5_error"]] if name == "zfnet" else [None, None]
-        label = f"average of {len(nets[name])} nets: {name}" + (" (the paper's: of 5, Table 2)" if name == "zfnet" else "")
-        rows.append([name.split("_")[0], label, None, None, top1, None, top5, None, None, *theirs, None, None, len(nets[name])])
+        label = f"average of {len(nets[name])} nets: {name}" + (
+            " (the paper's: of 5, Table 2)" if name == "zfnet" else ""
+        )
+        errors = [None, None, top1, None, top5, None, None, *theirs]
+        rows.append([name.split("_")[0], label, *errors, None, None, len(nets[name])])
     return columns, rows
 
 
@@ -268,9 +277,10 @@ def notes(source: TrainConfig, jobs: dict[str, list[TrainConfig]]) -> str:
     first = next((run for runs in jobs.values() for run in runs), source)
     count = "all" if first.data.per_class is None else f"the first {first.data.per_class} training"
     return (
-        f"Errors in percent: means and standard deviations over networks of different seeds, after the last epoch; centre crops "
-        f"(averages of nets: ten crops). The paper's: ImageNet 2012. Ours: edits of {source.model.name} and {source.model.sibling} "
-        f"on {source.data.name} at {source.data.size} px, {count} images of a class, {first.epochs} epochs, batches of "
+        "Errors in percent: means and standard deviations over networks of different seeds, after the last epoch; centre crops "
+        "(averages of nets: ten crops). The paper's: ImageNet 2012. "
+        f"Ours: edits of {source.model.name} and {source.model.sibling} on {source.data.name} "
+        f"at {source.data.size} px, {count} images of a class, {first.epochs} epochs, batches of "
         f"{first.batch_size}, learning rate {first.lr:g}, {first.schedule} (the run itself: {source.epochs} epochs, batches of "
         f"{source.batch_size}, {source.lr:g}). Units and maps are resized by the paper's factors; row names are the paper's. "
         "Seconds: training, mean over the nets."

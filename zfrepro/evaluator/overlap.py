@@ -16,7 +16,7 @@ def small_grey(images: np.ndarray) -> Tensor:
     found = torch.empty(len(images), SIDE * SIDE)
     for start in range(0, len(images), CHUNK):
         rows = slice(start, start + CHUNK)
-        grey = torch.from_numpy(np.ascontiguousarray(images[rows])).float().mean(3)
+        grey = torch.from_numpy(np.array(images[rows])).float().mean(3)
         small = F.adaptive_avg_pool2d(grey[:, None], SIDE).flatten(1)
         centred = small - small.mean(1, keepdim=True)
         length = centred.norm(dim=1, keepdim=True)

@@ -28,7 +28,7 @@ def probe(config: ProbeConfig) -> None:
     for key in ("layers", "softmax_layers"):
         for layer in getattr(config, key):
             require_layer(key, layer, run.network.feature_layers)
-    part = config.data.name if config.data.name != "embedded" else f"embedded_{config.data.part}"
+    part = f"embedded_{config.data.part}" if config.data.name == "embedded" else config.data.name
     out = artifacts.open_output(config.folder / "table7_layers", config, run.checkpoint_hash, part=part)
     if out is None:
         return
@@ -88,26 +88,35 @@ def write(
         "pool": config.pool,
     }
     parts = {**others(config, run), part: metrics}
-    columns, rows = table(parts)
-    source = run.config
-    pooled = "as they are" if config.pool is None else f"averaged down to {config.pool} x {config.pool} first"
-    out.table(
-        columns,
-        rows,
-        "Mean of the per-class accuracies in percent, mean and standard deviation over random folds. The paper's: ImageNet features at "
-        f"224 px; Caltech-101 at 30 and Caltech-256 at 60 training images per class. Ours: {source.model.name} trained on "
-        f"{source.data.name}, images at {source.data.size} px, centre crops, "
-        + "; ".join(f"{name} at {found['per_class']} per class, {found['folds']} folds" for name, found in parts.items())
-        + f". Features in {config.dtype}, maps {pooled}. Linear SVM (libsvm): scaling of the features and C chosen on a held-out part of the "
-        "training images; softmax: regularisation chosen by cross-validation within them.",
-    )
-    accuracies = {f"{kind}_{layer}": np.array([r.accuracy for r in found]) for kind, by in results.items() for layer, found in by.items()}
+    out.table(*table(parts), notes(config, run, parts))
+    accuracies = {
+        f"{kind}_{layer}": np.array([result.accuracy for result in found])
+        for kind, by in results.items()
+        for layer, found in by.items()
+    }
     out.arrays(f"{part}.npz", **accuracies)
-    out.figure("table7_layers.png", draw_depth(curves(parts), f"Table 7: {source.model.name}"))
+    out.figure("table7_layers.png", draw_depth(curves(parts), f"Table 7: {run.config.model.name}"))
     out.done(metrics)
     for kind, by in summary.items():
         for layer, own in by.items():
-            print(f"layer {layer}, {kind}: {own['mean']:.1f} %" + (f" +- {own['std']:.1f}" if own["std"] is not None else ""))
+            print(
+                f"layer {layer}, {kind}: {own['mean']:.1f} %"
+                + (f" +- {own['std']:.1f}" if own["std"] is not None else "")
+            )
+
+
+def notes(config: ProbeConfig, run: TrainedRun, parts: dict[str, Any]) -> str:
+    """What ours were measured on."""
+    source = run.config
+    pooled = "as they are" if config.pool is None else f"averaged down to {config.pool} x {config.pool} first"
+    each = [f"{name} at {found['per_class']} per class, {found['folds']} folds" for name, found in parts.items()]
+    return (
+        "Mean of the per-class accuracies in percent, mean and standard deviation over random folds. The paper's: ImageNet "
+        "features at 224 px; Caltech-101 at 30 and Caltech-256 at 60 training images per class. "
+        f"Ours: {source.model.name} trained on {source.data.name}, images at {source.data.size} px, centre crops; "
+        f"{'; '.join(each)}. Features in {config.dtype}, maps {pooled}. Linear SVM (libsvm): scaling of the features and C "
+        "chosen on a held-out part of the training images; softmax: regularisation chosen by cross-validation within them."
+    )
 
 
 def summarise(found: Sequence[Any]) -> dict[str, Any]:
@@ -134,7 +143,9 @@ def others(config: ProbeConfig, run: TrainedRun) -> dict[str, Any]:
 
 def table(parts: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows of Table 7: the paper's two targets, then ours; a row for every classifier and layer of either."""
-    reference = {(str(row["classifier"]), int(row["layer"] or 0)): row for row in paper.reported("table7_layer_analysis")}
+    reference = {
+        (str(row["classifier"]), int(row["layer"] or 0)): row for row in paper.reported("table7_layer_analysis")
+    }
     keys = ("caltech101_30", "caltech101_std", "caltech256_60", "caltech256_std")
     columns = ["classifier", "layer", *(f"paper_{key}" for key in keys)]
     wanted = set(reference)

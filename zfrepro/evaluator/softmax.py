@@ -53,8 +53,13 @@ def fit(features: Tensor, targets: Tensor, strength: float, start: Softmax | Non
     if start is not None:
         free, biases = lower.T @ start.weights, start.biases.clone()
     solver = torch.optim.LBFGS(
-        [free, biases], max_iter=STEPS, tolerance_grad=TOLERANCE, tolerance_change=0, history_size=20, line_search_fn="strong_wolfe"
-    )  # fmt: skip
+        [free, biases],
+        max_iter=STEPS,
+        tolerance_grad=TOLERANCE,
+        tolerance_change=0,  # the gradient alone decides
+        history_size=20,
+        line_search_fn="strong_wolfe",
+    )
 
     def closure() -> Tensor:
         logits = seen @ free + biases
@@ -66,7 +71,7 @@ def fit(features: Tensor, targets: Tensor, strength: float, start: Softmax | Non
         return loss + (free * pull).sum() / 2
 
     with torch.no_grad():
-        solver.step(closure)  # type: ignore[no-untyped-call]
+        solver.step(closure)
     weights = basis @ free
     error = ((features @ weights + biases).softmax(1) - targets) / count
     gradient = max(float((features.T @ error + decay * weights).abs().max()), float(error.sum(0).abs().max()))

@@ -35,6 +35,11 @@ class Target:
         """What the tables call it."""
         return STAND_INS.get(self.config.part, self.config.name) if self.config.name == "embedded" else self.config.name
 
+    @property
+    def slug(self) -> str:
+        """A name for folders."""
+        return f"embedded_{self.config.part}" if self.config.name == "embedded" else self.config.name
+
     def images(self, rows: np.ndarray) -> np.ndarray:
         """(n, S, S, 3) uint8, a copy."""
         own, other = self.data.train.images, self.data.val.images

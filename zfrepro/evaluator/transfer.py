@@ -44,7 +44,8 @@ Train = Callable[[TrainConfig, Packed], None]
 
 FITTING = {"caltech101": ["table4"], "caltech256": ["table5", "fig9"], "voc2012": ["table6"]}
 STEM = {"table4": "table4_caltech101", "table5": "table5_caltech256", "fig9": "table5_caltech256"}  # in reference/
-SCRATCH_EPOCHS = 10  # of the trainer, each of several passes: it saves and validates every epoch, and small sets have short ones
+# Epochs of the trainer, each of several passes: it saves and validates after every one, and small sets have short ones.
+SCRATCH_EPOCHS = 10
 BATCH = 256
 
 
@@ -58,12 +59,15 @@ class Bench:
     train: Train
     targets: dict[str, Target] = dataclasses.field(default_factory=dict)
     overlaps: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    scratch: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)  # run -> what it scored
 
     def target(self, data: DataConfig) -> Target:
         """A target, opened and compared with the source once."""
         key = f"{data.name} {data.part}"
         if key not in self.targets:
-            self.targets[key], self.overlaps[key] = compare_with_source(self.config, self.run, open_target(data, self.run))
+            self.targets[key], self.overlaps[key] = compare_with_source(
+                self.config, self.run, open_target(data, self.run)
+            )
         return self.targets[key]
 
     def overlap(self, data: DataConfig) -> dict[str, Any]:
@@ -124,13 +128,21 @@ def compare_with_source(config: TransferConfig, run: TrainedRun, target: Target)
         {"target": name, "source": source.files[int(match[row])], "correlation": float(best[row])}
         for name, row in zip(target.files(rows[:100]), rows[:100])
     ]
-    found = {"checked": True, "threshold": config.overlap, "images": len(rows), "largest": float(best.max()), "pairs": pairs}
+    found = {
+        "checked": True,
+        "threshold": config.overlap,
+        "images": len(rows),
+        "largest": float(best.max()),
+        "pairs": pairs,
+    }
     if config.drop_overlap:
         target = dataclasses.replace(target, rows=np.setdiff1d(target.rows, rows))
     found["dropped"] = len(rows) if config.drop_overlap else 0
     if len(rows):
         what = "left out" if config.drop_overlap else "kept; drop_overlap=true leaves them out"
-        print(f"{len(rows)} of {len(best)} target images correlate by {config.overlap} or more with a source image ({what})")
+        print(
+            f"{len(rows)} of {len(best)} target images correlate by {config.overlap} or more with a source image ({what})"
+        )
     return target, found
 
 
@@ -159,19 +171,25 @@ def caltech(bench: Bench, item: paper.Item, out: Output) -> None:
                 splits |= {f"train_{size}_{number}": fold.train, f"test_{size}_{number}": fold.test}
                 frozen[size].append(softmax_accuracy(config, features, target.labels, fold, number, run.device))
                 if config.scratch and item.id != "fig9":
-                    scratch[size].append(from_scratch(bench, item, target, size, number, fold))
+                    scratch[size].append(from_scratch(bench, target, size, number, fold))
                 bar.update()
     write_caltech(bench, item, out, target, frozen, scratch, splits)
 
 
-def from_scratch(bench: Bench, item: paper.Item, target: Target, size: int, number: int, fold: Fold) -> dict[str, float]:
-    """Train the source's architecture on a fold's images alone; accuracy on its test images, in percent."""
+def from_scratch(bench: Bench, target: Target, size: int, number: int, fold: Fold) -> dict[str, float]:
+    """Train the source's architecture on a fold's images alone; accuracy on its test images, in percent.
+
+    The network is the run <run>/scratch/<target>_<size>_fold<number>: where two tables have one target, they share it.
+    """
     config, run = bench.config, bench.run
+    name = f"{config.run}/scratch/{target.slug}_{size}_fold{number}"
+    if name in bench.scratch:
+        return bench.scratch[name]
     per_epoch = math.ceil(config.scratch_steps / SCRATCH_EPOCHS)
     repeat = math.ceil(per_epoch * run.config.batch_size / len(fold.train))
     recipe = dataclasses.replace(
         run.config,
-        run=f"{config.run}/{item.folder}/scratch_{size}_fold{number}",
+        run=name,
         outputs=config.outputs,
         data=target.config,
         epochs=SCRATCH_EPOCHS,
@@ -184,15 +202,16 @@ def from_scratch(bench: Bench, item: paper.Item, target: Target, size: int, numb
         resume=config.resume,
     )
     bench.train(recipe, fold_data(target, fold, repeat))
-    net = open_run(dataclasses.replace(config, run=recipe.run), "last")
+    net = open_run(dataclasses.replace(config, run=name), "last")
     predicted = predict(net, target, fold.test)
     last = json.loads((recipe.folder / "train" / "metrics.jsonl").read_text().splitlines()[-1])
-    return {
+    bench.scratch[name] = {
         "accuracy": mean_class_accuracy(predicted, target.labels[fold.test]),
         "train_error": last["train_top1_error"],
         "passes": SCRATCH_EPOCHS * repeat,
         "seconds": last["seconds"],
     }
+    return bench.scratch[name]
 
 
 @torch.no_grad()
@@ -205,6 +224,11 @@ def predict(run: TrainedRun, target: Target, rows: np.ndarray) -> np.ndarray:
     return np.concatenate(predicted)
 
 
+Accuracies = dict[
+    str, dict[int, list[float]]
+]  # 'pretrained' and 'scratch' -> images per class -> each fold's, in percent
+
+
 def write_caltech(
     bench: Bench,
     item: paper.Item,
@@ -215,56 +239,84 @@ def write_caltech(
     splits: dict[str, np.ndarray],
 ) -> None:
     """Table, picture, splits, metrics."""
-    ours = {"pretrained": {n: [s.accuracy for s in found] for n, found in frozen.items()}}
+    ours: Accuracies = {"pretrained": {n: [s.accuracy for s in found] for n, found in frozen.items()}}
     if any(scratch.values()):
         ours["scratch"] = {n: [s["accuracy"] for s in found] for n, found in scratch.items()}
-    name = bench.run.config.model.name
+    source = bench.run.config
     labels = {
-        "pretrained": f"ours: {name} trained on {bench.run.config.data.name}, layer {bench.layer} frozen",
-        "scratch": f"ours: {name} from scratch",
+        "pretrained": f"ours: {source.model.name} trained on {source.data.name}, layer {bench.layer} frozen",
+        "scratch": f"ours: {source.model.name} from scratch",
     }
-    sizes, reference = list(frozen), paper.reported(STEM[item.id])
-    every = sorted({*sizes, *(int(key[4:]) for key in reference[0] if key.startswith("acc_"))})
-    columns = ["method", *(f"{kind}_{n}" for n in every for kind in ("acc", "std"))]
+    out.table(*caltech_table(item, ours, labels), caltech_notes(bench, target, scratch))
+    folds = {f"{key}_{n}": np.array(values) for key, found in ours.items() for n, values in found.items()}
+    out.arrays("arrays.npz", sizes=np.array(list(frozen)), **folds)
+    out.arrays("splits.npz", **splits)
+    curves = [own_curve(labels[key], found) for key, found in ours.items()]
+    curves += [paper_curve(row) for row in paper.reported(STEM[item.id])]
+    out.figure(f"{item.folder}.png", draw_accuracies(curves, f"{item.title}: {target.name}"))
+    out.done(caltech_metrics(bench, target, ours, frozen, scratch))
+    for key, found in ours.items():
+        print(f"{labels[key]}: " + ", ".join(f"{shown(values)} % at {n} per class" for n, values in found.items()))
+
+
+def caltech_table(item: paper.Item, ours: Accuracies, labels: dict[str, str]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows: the paper's, then ours."""
+    reference = paper.reported(STEM[item.id])
+    sizes = sorted({*ours["pretrained"], *(int(key[4:]) for key in reference[0] if key.startswith("acc_"))})
+    columns = ["method", *(f"{kind}_{n}" for n in sizes for kind in ("acc", "std"))]
     rows: list[list[Any]] = [[row.get(column) for column in columns] for row in reference]
     for key, found in ours.items():
-        cells = [mean_std(found[n]) if n in found else (None, None) for n in every]
+        cells = [mean_std(found[n]) if n in found else (None, None) for n in sizes]
         rows.append([labels[key], *(value for pair in cells for value in pair)])
-    out.table(columns, rows, caltech_notes(bench, target, sizes, scratch))
-    folds = {f"{key}_{n}": np.array(values) for key, found in ours.items() for n, values in found.items()}
-    out.arrays("arrays.npz", sizes=np.array(sizes), **folds)
-    out.arrays("splits.npz", **splits)
-    curves = [Curve(labels[key], sizes, *zip(*(mean_std(found[n]) for n in sizes))) for key, found in ours.items()]
-    curves += [paper_curve(row) for row in reference]
-    out.figure(f"{item.folder}.png", draw_accuracies(curves, f"{item.title}: {target.name}"))
+    return columns, rows
+
+
+def caltech_metrics(
+    bench: Bench,
+    target: Target,
+    ours: Accuracies,
+    frozen: dict[int, list[Scored]],
+    scratch: dict[int, list[dict[str, float]]],
+) -> dict[str, Any]:
+    """The scalars: mean, std and each fold's accuracy by kind and number of images per class; how they came about."""
     metrics: dict[str, Any] = {
-        key: {str(n): dict(zip(("mean", "std"), mean_std(values)), folds=values) for n, values in found.items()}
-        for key, found in ours.items()
+        kind: {str(n): dict(zip(("mean", "std"), mean_std(values)), folds=values) for n, values in by.items()}
+        for kind, by in ours.items()
     }
-    if "scratch" in metrics:
+    if "scratch" in ours:
         for n, found in scratch.items():
             means = {key: float(np.mean([s[key] for s in found])) for key in ("train_error", "passes", "seconds")}
             metrics["scratch"][str(n)] |= means
-    metrics |= {
+    return metrics | {
+        **origin(bench, target),
+        "classes": target.data.num_classes,
+        "strengths": {str(n): [s.strength for s in by] for n, by in frozen.items()},
+        "largest_gradient": max(s.gradient for by in frozen.values() for s in by),
+    }
+
+
+def origin(bench: Bench, target: Target) -> dict[str, Any]:
+    """What was read by which layer, and that the layer did not change."""
+    return {
         "target": target.config.name,
         "target_part": target.config.part if target.config.name == "embedded" else None,
         "target_key": target.data.key,
-        "classes": target.data.num_classes,
         "layer": bench.layer,
-        "strengths": {str(n): [s.strength for s in found] for n, found in frozen.items()},
-        "largest_gradient": max(s.gradient for found in frozen.values() for s in found),
         "network_hash": network_hash(bench.run),
         "overlap": bench.overlap(target.config),
     }
-    out.done(metrics)
-    for key, found in ours.items():
-        print(f"{labels[key]}: " + ", ".join(f"{shown(values)} % at {n} per class" for n, values in found.items()))
 
 
 def shown(values: Sequence[float]) -> str:
     """'61.2 +- 0.4'."""
     mean, std = mean_std(values)
     return f"{mean:.1f}" + ("" if std is None else f" +- {std:.1f}")
+
+
+def own_curve(label: str, found: dict[int, list[float]]) -> Curve:
+    """Our results as a curve."""
+    mean, std = zip(*(mean_std(values) for values in found.values()))
+    return Curve(label, list(found), mean, std)
 
 
 def paper_curve(row: dict[str, str | float | None]) -> Curve:
@@ -275,23 +327,24 @@ def paper_curve(row: dict[str, str | float | None]) -> Curve:
     return Curve(f"the paper's: {row['method']}", sizes, mean, std, paper=True)
 
 
-def caltech_notes(bench: Bench, target: Target, sizes: Sequence[int], scratch: dict[int, list[dict[str, float]]]) -> str:
+def caltech_notes(bench: Bench, target: Target, scratch: dict[int, list[dict[str, float]]]) -> str:
     """What ours were measured on."""
     config, source = bench.config, bench.run.config
-    tested = f"at most {config.test_per_class} test images of each"
     text = (
-        f"Mean of the per-class accuracies in percent, mean and standard deviation over {config.folds} random folds; training images "
-        f"per class in the columns' names, {tested}. The paper's: pre-trained on ImageNet, 224 px. Ours: {target.name}, "
-        f"{target.data.num_classes} classes, at {source.data.size} px; {source.model.name} trained on {source.data.name}; a softmax "
-        f"on the features of layer {bench.layer} (centre crops), its regularisation chosen by {config.parts}-fold cross-validation "
-        "within the training images."
+        f"Mean of the per-class accuracies in percent, mean and standard deviation over {config.folds} random folds; training "
+        "images per class in the columns' names. The paper's: pre-trained on ImageNet, 224 px. "
+        f"Ours: {target.name}, {target.data.num_classes} classes, at {source.data.size} px, at most {config.test_per_class} test "
+        f"images of each; {source.model.name} trained on {source.data.name}; a softmax on the features of layer {bench.layer} "
+        f"(centre crops), its regularisation chosen by {config.parts}-fold cross-validation within the training images."
     )
     if any(scratch.values()):
         passes = ", ".join(f"{found[0]['passes']:.0f} at {n} per class" for n, found in scratch.items())
         error = ", ".join(f"{np.mean([s['train_error'] for s in found]):.0f} % at {n}" for n, found in scratch.items())
         text += (
-            f" From scratch: the source's recipe with a learning rate that falls to 0 over {config.scratch_steps} updates (passes over "
-            f"the images: {passes}; training error in the last ones, with crops and dropout: {error}), weights after the last."
+            f" From scratch: the source's recipe with a learning rate that falls to 0 over {config.scratch_steps} updates "
+            f"(passes over the images: {passes}; "
+            f"training error in the last ones, with crops and dropout: {error}), the weights after "
+            "the last."
         )
     return text
 
@@ -310,7 +363,9 @@ def pascal(bench: Bench, item: paper.Item, out: Output) -> None:
     features = extract(run, data, [bench.layer], config.dtype, config.pool)[bench.layer]
     present = data.train.multi == 1
     usable = np.intersect1d(np.flatnonzero(present.any(1)), target.rows)
-    probabilities, strength = multi_label(config, features, present, np.asarray(data.train.multi), usable, len(data.train), run)
+    probabilities, strength = multi_label(
+        config, features, present, np.asarray(data.train.multi), usable, len(data.train), run
+    )
     truth = np.asarray(data.val.multi)
     precisions = 100 * np.array([average_precision(p, t) for p, t in zip(probabilities.T, truth.T)])
     write_pascal(bench, out, target, precisions, probabilities, strength, len(usable))
@@ -348,7 +403,13 @@ def multi_label(
 
 
 def write_pascal(
-    bench: Bench, out: Output, target: Target, precisions: np.ndarray, probabilities: np.ndarray, strength: float, count: int
+    bench: Bench,
+    out: Output,
+    target: Target,
+    precisions: np.ndarray,
+    probabilities: np.ndarray,
+    strength: float,
+    count: int,
 ) -> None:
     """Table 6, a bar chart, arrays, metrics."""
     reference, names = paper.reported("table6_pascal2012"), list(target.data.class_names)
@@ -362,27 +423,21 @@ def write_pascal(
         rows += [[name, None, None, None, value] for name, value in zip(names, ours)]
         rows.append(["mean", *(reference[-1][key] for key in theirs), mean])
     source = bench.run.config
-    out.table(
-        ["class", *(f"paper_{key}" for key in theirs), "ours"],
-        rows,
-        "Average precision in percent (area under the precision envelope, VOC 2010-2012; classes only 'difficult' in an image are "
-        f"ignored there). The paper's: PASCAL VOC 2012 test. Ours: {target.name}, {count} training and {len(target.data.val)} "
-        f"validation images at {source.data.size} px; {source.model.name} trained on {source.data.name}, softmax on layer {bench.layer}.",
+    notes = (
+        "Average precision in percent (area under the precision envelope, VOC 2010-2012; classes only 'difficult' in an image "
+        f"are ignored there). The paper's: PASCAL VOC 2012 test. Ours: {target.name}, {count} training and "
+        f"{len(target.data.val)} validation images at {source.data.size} px; {source.model.name} trained on {source.data.name}, "
+        f"softmax on layer {bench.layer}."
     )
-    out.arrays("arrays.npz", average_precisions=precisions, probabilities=probabilities, truth=np.asarray(target.data.val.multi))
+    out.table(["class", *(f"paper_{key}" for key in theirs), "ours"], rows, notes)
+    out.arrays(
+        "arrays.npz",
+        average_precisions=precisions,
+        probabilities=probabilities,
+        truth=np.asarray(target.data.val.multi),
+    )
     paper_values = [float(row["zfnet"] or 0) for row in reference[:-1]] if target.config.name == "voc2012" else None
     out.figure("table6_pascal2012.png", draw_classes(names, precisions, mean, paper_values, f"Table 6: {target.name}"))
-    out.done(
-        {
-            "mean_average_precision": mean,
-            "average_precision": dict(zip(names, ours)),
-            "target": target.config.name,
-            "target_part": target.config.part if target.config.name == "embedded" else None,
-            "target_key": target.data.key,
-            "layer": bench.layer,
-            "strength": strength,
-            "network_hash": network_hash(bench.run),
-            "overlap": bench.overlap(target.config),
-        }
-    )
+    scores = {"mean_average_precision": mean, "average_precision": dict(zip(names, ours)), "strength": strength}
+    out.done(scores | origin(bench, target))
     print(f"mean average precision {mean:.1f} % over {len(names)} classes of {target.name}")

@@ -40,7 +40,13 @@ def draw_accuracies(curves: Sequence[Curve], title: str) -> Figure:
             capsize=3,
         )
     ours = sorted({size for curve in curves for size in curve.sizes})
-    axes.set(title=title, xlabel="training images per class", ylabel="accuracy (%)", ylim=(0, 100), xlim=(0, max(ours) * 1.04))
+    axes.set(
+        title=title,
+        xlabel="training images per class",
+        ylabel="accuracy (%)",
+        ylim=(0, 100),
+        xlim=(0, max(ours) * 1.04),
+    )
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
