@@ -23,6 +23,7 @@ def net(model: str, dead: int, middle: float, peak: float) -> dict[str, Any]:
         "middle": middle,
         "middle_error": 1.0,
         "grid_peak": peak,
+        "grid_peak_error": 0.1,
     }
 
 

@@ -16,7 +16,7 @@ from zfrepro.models.table import conv_ops, receptive_box
 from zfrepro.run import open_run
 from zfrepro.visualizer.evolution import correlation
 from zfrepro.visualizer.features import cut
-from zfrepro.visualizer.filters import axis_spectrum, band_shares, grid_peak
+from zfrepro.visualizer.filters import axis_spectrum, band_shares, grid_peak, grid_peak_error
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +151,11 @@ def test_a_grid_stands_out_of_the_spectrum() -> None:
         plain = grid_peak(*axis_spectrum(smooth), frequency, 48)
         gridded = grid_peak(*axis_spectrum(smooth + 30 * grid), frequency, 48)
         assert plain == pytest.approx(1, abs=0.3) and gridded > 2
+
+
+def test_grid_peak_error_is_the_jackknife() -> None:
+    """Against the definition, written as a loop over left-out images."""
+    images = np.random.default_rng(3).normal(size=(7, 24, 24, 3))
+    left = [grid_peak(*axis_spectrum(np.delete(images, i, axis=0)), 0.25, 24) for i in range(7)]
+    by_hand = np.sqrt(6 / 7 * sum((value - np.mean(left)) ** 2 for value in left))
+    np.testing.assert_allclose(grid_peak_error(images, 0.25), by_hand, rtol=1e-10)

@@ -149,9 +149,12 @@ def first_layer(m: Metrics, t: Thresholds) -> Decision:
 
 def aliasing(m: Metrics, t: Thresholds) -> Decision:
     """Fig. 6(d) against (e)."""
-    zfnet, alexnet = (get(m, name, "grid_peak") for name in architectures(m))
-    fulfilled = alexnet >= t["peak"] and zfnet < t["peak"]
-    return Decision(fulfilled, f"AlexNet {alexnet:.2f}, ZFNet {zfnet:.2f}", {"alexnet": alexnet, "zfnet": zfnet})
+    names = architectures(m)
+    zfnet, alexnet = (get(m, name, "grid_peak") for name in names)
+    errors = [get(m, name, "grid_peak_error") for name in names]
+    text = f"AlexNet {spread(alexnet, errors[1])}, ZFNet {spread(zfnet, errors[0])}"
+    numbers = {"alexnet": alexnet, "alexnet_error": errors[1], "zfnet": zfnet, "zfnet_error": errors[0]}
+    return Decision(alexnet >= t["peak"] and zfnet < t["peak"], text, numbers)
 
 
 def convergence(m: Metrics, t: Thresholds) -> Decision:

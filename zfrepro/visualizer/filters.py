@@ -172,9 +172,12 @@ def second_layer(
     maps = chosen_maps(top, [], config.num_maps, config.seed, layer)
     projections = page_of(run, "val", layer, strongest(top), maps, rules).projections[:, 0]
     frequencies, power = axis_spectrum(projections)
-    peak = grid_peak(frequencies, power, 1 / first_stride(run), projections.shape[1])
+    grid, side = 1 / first_stride(run), projections.shape[1]
     arrays = {"maps": maps, "projections": projections, "frequencies": frequencies, "power": power}
-    return arrays, {"grid_frequency": 1 / first_stride(run), "grid_peak": peak}
+    peak = {"grid_peak": grid_peak(frequencies, power, grid, side)}
+    if len(projections) > 1:
+        peak["grid_peak_error"] = grid_peak_error(projections, grid)
+    return arrays, {"grid_frequency": grid, **peak}
 
 
 def axis_spectrum(images: np.ndarray, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
@@ -204,6 +207,14 @@ def grid_peak(frequencies: np.ndarray, power: np.ndarray, grid: float, side: int
     at = distance <= 1 / side
     beside = (distance > 2 / side) & (distance <= 4 / side)
     return float(np.exp(np.log(power[at]).mean() - np.log(power[beside]).mean()))
+
+
+def grid_peak_error(images: np.ndarray, grid: float) -> float:
+    """Standard error over the images of the peak in their mean spectrum: jackknife, each image left out in turn."""
+    spectra = [axis_spectrum(image[None]) for image in images]
+    frequencies, total = spectra[0][0], np.sum([power for _, power in spectra], axis=0)
+    left = np.array([grid_peak(frequencies, total - power, grid, images.shape[1]) for _, power in spectra])
+    return float(np.sqrt((len(left) - 1) * left.var()))
 
 
 # --------------------------------------------------------------------------------------------------------------- table
