@@ -83,7 +83,8 @@ def transfer(config: TransferConfig, train: Train) -> None:
     bench, before = Bench(config, run, layer, train), network_hash(run)
     for name in config.tables or fitting(config.data):
         item = next(item for item in paper.ITEMS if item.id == name)
-        out = artifacts.open_output(config.folder / item.folder, config, run.checkpoint_hash)
+        own = dataclasses.replace(config, tables=[name])  # the same table whether made alone or with the others
+        out = artifacts.open_output(config.folder / item.folder, own, run.checkpoint_hash)
         if out is not None:
             (pascal if name == "table6" else caltech)(bench, item, out)
     if network_hash(run) != before:
