@@ -220,7 +220,7 @@ def main() -> None:
     command.add_argument("--squares", type=int, nargs="+", default=[50, 32])
     command.add_argument("--stride", type=int, default=8)
     command.add_argument("--batches", type=int, nargs="+", default=[4, 8, 16, 32, 64, 128])
-    command.add_argument("--repeats", type=int, default=3)
+    command.add_argument("--repeats", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.work(args)

@@ -343,11 +343,9 @@ class FiltersConfig(Experiment):
     data: DataShare = field(default_factory=DataShare)
     sibling: Optional[str] = None  # the other architecture, a name in conf/model; null: the one that the model names
     sibling_epochs: Optional[int] = None  # of its training; null: the run's own
-    epochs: Optional[int] = (
-        6  # of the two trainings of (a), without and with renormalisation; null, here and below: as the run
-    )
-    lr: Optional[float] = 0.003  # of these two
-    input_scale: Optional[float] = 1.0  # of these two: the paper's, at which filters reach the radius soon
+    epochs: Optional[int] = None  # of the training without renormalisation; null, here and below: the run's own
+    lr: Optional[float] = None
+    input_scale: Optional[float] = None
     num_maps: int = 64  # second-layer maps in (d) and (e), random among the live ones
     dead: float = 0.1  # a filter is dead whose RMS is below this share of the median, or that no image excites
     unpool: str = "sum"

@@ -1,8 +1,8 @@
 """`zfrepro filters`: first-layer filters and second-layer projections of two architectures (paper, section 4.1, Fig. 6).
 
-Networks: `own`, the run's; `sibling`, the other architecture at the same scale; `without` and `with` renormalisation, both
-the run's architecture in a short training at the paper's input scale. Missing ones are trained, as ordinary runs below
-`fig6_filters/`.
+Networks: `own`, the run's; `sibling`, the other architecture at the same scale; `without` renormalisation, the run's own
+architecture and recipe; and `with` it, where `without` was trained by another recipe than the run's (else `own` is it).
+Missing ones are trained, as ordinary runs below `fig6_filters/`.
 
 `arrays.npz`: filters_<network> (N, 3, k, k) float32; projections_<own|sibling> (M, f, f, 3) float32, both signs, of the
 strongest validation image of M second-layer maps, maps_<own|sibling> (M,); frequencies_<own|sibling> (F,) cycles per pixel
@@ -62,7 +62,7 @@ def filters(config: FiltersConfig, train: Train) -> None:
         strides = {name: first_stride(one) for name, one in runs.items()}
         out.figure("spectra.png", draw_spectra(arrays, metrics, titles, strides, BANDS))
     out.table(*table(metrics, titles), notes=notes(config, runs))
-    out.done(metrics)
+    out.done({"with": metrics["own"], **metrics})
 
 
 # ----------------------------------------------------------------------------------------------------------- trainings
@@ -80,21 +80,22 @@ def trainings(config: FiltersConfig, run: TrainedRun) -> dict[str, TrainConfig]:
     )
     if run.config.preset == "imported":
         return {}
-    found = {}
-    short = dataclasses.replace(
+    changed = dataclasses.replace(
         base,
         epochs=config.epochs or base.epochs,
         lr=config.lr or base.lr,
         input_scale=config.input_scale or base.input_scale,
     )
-    for name, radius in (("without", None), ("with", run.config.renorm_radius or 0.1)):
-        path = f"{config.run}/fig6_filters/{name}_renormalisation"
-        found[name] = dataclasses.replace(short, run=path, renorm_radius=radius)
+    path = f"{config.run}/fig6_filters"
+    found = {"without": dataclasses.replace(changed, run=f"{path}/without_renormalisation", renorm_radius=None)}
+    recipes = [(c.epochs, c.lr, c.input_scale, c.data.per_class) for c in (changed, run.config)]
+    if run.config.renorm_radius is None or recipes[0] != recipes[1]:
+        radius = run.config.renorm_radius or 0.1
+        found["with"] = dataclasses.replace(changed, run=f"{path}/with_renormalisation", renorm_radius=radius)
     sibling = config.sibling or run.config.model.sibling
     if sibling:
-        path = f"{config.run}/fig6_filters/{sibling}"
         epochs = config.sibling_epochs or run.config.epochs
-        found["sibling"] = dataclasses.replace(base, run=path, model=load_model(sibling), epochs=epochs)
+        found["sibling"] = dataclasses.replace(base, run=f"{path}/{sibling}", model=load_model(sibling), epochs=epochs)
     return found
 
 
