@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,9 @@ import numpy as np
 from zfrepro.config import UserError
 
 MANIFEST = "manifest.json"
+
+# Packed arrays are mapped read-only, and only ever read; torch warns of every tensor made of one.
+warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
 
 class Names(Sequence[str]):

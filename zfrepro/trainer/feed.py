@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -33,9 +32,7 @@ class Feed:
     """
 
     def __init__(self, split: Split, mean: Tensor, scale: float, crop: int, batch: int, team: Team) -> None:
-        with warnings.catch_warnings():  # torch warns that the map is read-only; it is only read
-            warnings.simplefilter("ignore", UserWarning)
-            self.images = torch.from_numpy(split.images)
+        self.images = torch.from_numpy(split.images)
         self.labels = torch.from_numpy(np.ascontiguousarray(split.labels))
         self.mean, self.scale, self.crop, self.batch, self.team = mean, scale, crop, batch, team
 
