@@ -86,6 +86,7 @@ class Section:
     pictures: list[Picture] = field(default_factory=list)
     fold: bool = False  # the pictures only repeat what a panel shows
     tables: list[Table] = field(default_factory=list)
+    tables_first: bool = False  # before the pictures
     facts: list[tuple[str, str]] = field(default_factory=list)
     features: list[dict[str, Any]] = field(default_factory=list)
     evolution: dict[str, Any] | None = None
@@ -128,6 +129,7 @@ def read_section(folder: Path, run: str, item: paper.Item) -> Section:
     ]
     section.pictures = [picture(path, f"{item.title}. {item.caption}: {words(path)}") for path in picture_files(place)]
     section.fold = item.id == "fig2"
+    section.tables_first = item.id.startswith("table")
     if item.id == "fig2":
         section.features = feature_panels(place)
     elif item.id == "fig4":
