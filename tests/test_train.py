@@ -152,19 +152,25 @@ def test_two_processes_at_one_run(tmp_path: Path, zfrepro: Zfrepro) -> None:
     assert done.returncode == 2 and "another process" in done.stderr
 
 
-def test_two_processes_train_as_one(tiny_run: Path, tmp_path: Path) -> None:
-    """torchrun with two CPU processes: the same global batches, crops and dropout; equal up to rounding."""
+def test_two_processes_train_as_one(zfrepro: Zfrepro, tmp_path: Path) -> None:
+    """torchrun with two CPU processes: the same global batches, crops and dropout; equal up to rounding.
+
+    Two steps: later, a rounding error that lets one ReLU or one pooling window decide otherwise would show.
+    """
+    options = [f"outputs={tmp_path}", *TINY, "epochs=1", "batch_size=80", "snapshot_epochs=[]"]
+    zfrepro("train", "run=alone", *options)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-    command += ["-m", "zfrepro", "train", f"outputs={tmp_path}", "run=team", "snapshot_epochs=[1,2]", *TINY]
+    command += ["-m", "zfrepro", "train", "run=team", *options]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stderr
-    one, team = weights(tiny_run, "tiny"), weights(tmp_path, "team")
-    for key in one:
-        assert torch.allclose(one[key], team[key], rtol=1e-3, atol=1e-5), key
-    for a, b in zip(lines(tiny_run, "tiny"), lines(tmp_path, "team")):
-        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-4)
+    alone, team = weights(tmp_path, "alone"), weights(tmp_path, "team")
+    for key, weight in alone.items():
+        assert (weight - team[key]).abs().max() <= 1e-5 * weight.abs().max(), key
+    a, b = lines(tmp_path, "alone")[0], lines(tmp_path, "team")[0]
+    assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-6)
+    assert a["train_top1_error"] == b["train_top1_error"] and a["val_top1_error"] == b["val_top1_error"]
 
 
 def test_no_finite_loss_stops(zfrepro: Zfrepro, tmp_path: Path) -> None:
