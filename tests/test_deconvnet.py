@@ -85,7 +85,7 @@ def whole_image(network: Network, images: Tensor, layer: int, units: Tensor, rul
     output, trace = ascend(network, images, layer, rules)
     rows = torch.arange(len(units))
     alone = torch.zeros_like(output)
-    alone[rows, *units.T] = output[rows, *units.T]
+    alone[(rows, *units.T)] = output[(rows, *units.T)]
     return descend(network, alone, trace, rules)
 
 

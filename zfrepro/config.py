@@ -413,7 +413,7 @@ def to_dataclass(cfg: DictConfig, cls: type[T]) -> T:
 
 def unknown_key(key: str, cfg: DictConfig, cls: type) -> str:
     """The sentence for a key that `cls` does not have, with the nearest one that it does."""
-    parent, _, name = key.rpartition(".")
+    parent, _, _ = key.rpartition(".")
     node: Any = cls
     for part in filter(None, parent.split(".")):
         names = {f.name: f for f in dataclasses.fields(node)}
