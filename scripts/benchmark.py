@@ -84,7 +84,9 @@ def train(args: argparse.Namespace) -> None:
 
     bare(), fed()  # warm up
     rates = [(steps * batch / elapsed(bare), steps * batch / elapsed(fed)) for _ in range(args.rounds)]
-    print(f"{config.model.name}, batches of {batch}, {ours.precision}, {torch.get_num_threads()} threads, images per second")
+    print(
+        f"{config.model.name}, batches of {batch}, {ours.precision}, {torch.get_num_threads()} threads, images per second"
+    )
     print(f"{'bare loop':>10} {'training':>10} {'ratio':>7}")
     for plain, whole in rates:
         print(f"{plain:10.0f} {whole:10.0f} {whole / plain:7.2f}")

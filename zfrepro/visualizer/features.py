@@ -111,7 +111,9 @@ def project_top(run: TrainedRun, split: str, layer: int, top: Top, maps: np.ndar
     for start in range(0, len(rows), UNITS_AT_ONCE):
         group = slice(start, start + UNITS_AT_ONCE)
         needed, which = np.unique(rows[group], return_inverse=True)
-        found = project_windows(run.network, run.inputs(images[needed]), layer, units[group], torch.from_numpy(which), rules)
+        found = project_windows(
+            run.network, run.inputs(images[needed]), layer, units[group], torch.from_numpy(which), rules
+        )
         parts.append(found)
         bar.update(len(which))
     bar.close()
