@@ -22,7 +22,7 @@ from zfrepro.models.network import Network, initialise
 
 def config(outputs: Path, *overrides: str) -> AblateConfig:
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        cfg = compose("ablate", [f"outputs={outputs}", "run=tiny", "precision=fp32", *overrides])
+        cfg = compose("ablate", [f"outputs={outputs}", "run=tiny", "precision=fp32", "workers=1", *overrides])
     return to_dataclass(cfg, AblateConfig)
 
 

@@ -18,7 +18,7 @@ TIERS = (
     ("search", "features"),
     ("run",),
     ("data", "models", "figures", "artifacts"),
-    ("vision",),
+    ("vision", "workers"),
     ("config", "paper"),
 )
 RANK = {name: rank for rank, tier in enumerate(TIERS) for name in tier}

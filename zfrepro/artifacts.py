@@ -35,6 +35,7 @@ NEUTRAL = {
     "outputs",
     "debug",
     "resume",
+    "workers",
     "checkpoint_every",
     "data.root",
     "data.cache",

@@ -259,6 +259,7 @@ class AblateConfig(Experiment):
     batch_size: Optional[int] = None
     lr: Optional[float] = None
     warmup_steps: Optional[int] = None
+    workers: int = 0  # trainings at once; 0: on the CPU one for each, at most 4, on a GPU one
     average: list[str] = field(default_factory=list)  # rows whose nets' softmax outputs are averaged (Table 2)
 
 
@@ -290,6 +291,7 @@ class TransferConfig(TargetConfig):
     per_class: dict[str, list[int]] = field(default_factory=dict)  # table -> numbers of training images per class
     scratch: bool = True  # also train the same network from scratch on the same images (Tables 4 and 5)
     scratch_steps: int = 400  # ... for so many updates, at the run's own recipe, its learning rate falling to 0
+    workers: int = 0  # trainings at once; 0: on the CPU one for each, at most 4, on a GPU one
     overlap: Optional[float] = (
         0.95  # correlation from which a target image counts as one of the source's; null: no check
     )
@@ -346,6 +348,7 @@ class FiltersConfig(Experiment):
     epochs: Optional[int] = None  # of the training without renormalisation; null, here and below: the run's own
     lr: Optional[float] = None
     input_scale: Optional[float] = None
+    workers: int = 0  # trainings at once; 0: on the CPU one for each, at most 4, on a GPU one
     num_maps: int = 64  # second-layer maps in (d) and (e), random among the live ones
     dead: float = 0.1  # a filter is dead whose RMS is below this share of the median, or that no image excites
     unpool: str = "sum"

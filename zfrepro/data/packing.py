@@ -14,10 +14,7 @@ import json
 import multiprocessing
 import os
 import shutil
-import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -38,6 +35,7 @@ from zfrepro.data.layouts import open_layout
 from zfrepro.data.locating import cache_folder, find_base, how_to_get, locate
 from zfrepro.data.packed import MANIFEST, Packed, file_digest, load
 from zfrepro.data.sources import Listing, Source
+from zfrepro.workers import cpus, start_worker
 
 PACK_VERSION = 1  # of decoding and of the folder's format: part of the key
 HEADER = 128  # bytes before the numbers of a .npy file here: fixed, so that a file can shrink in place
@@ -289,20 +287,13 @@ def _write_rows(
         Task(listing.recipe(start, min(start + listing.chunk, count)), str(folder), split, start) for start in starts
     )
     failures: dict[int, str] = {}
-    for done, failed in run_tasks(tasks, 1 if listing.in_process else min(worker_count(workers), len(starts))):
+    for done, failed in run_tasks(tasks, 1 if listing.in_process else min(workers or cpus(), len(starts))):
         advance(done)
         failures |= failed
     if failures:
         for name, (dtype, shape) in listing.fields.items():
             _close_up(_path(folder, split, name), dtype, (count, *shape), sorted(failures))
     return dict(sorted(failures.items()))
-
-
-def worker_count(workers: int) -> int:
-    """0: as many as this process may use CPUs."""
-    if workers:
-        return workers
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_tasks(tasks: Iterator[Task], workers: int) -> Iterator[tuple[int, dict[int, str]]]:
@@ -312,7 +303,7 @@ def run_tasks(tasks: Iterator[Task], workers: int) -> Iterator[tuple[int, dict[i
         return
     # Forked workers start at once and import nothing; they run NumPy and PIL only. Off Linux, forking is not safe.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(os.getpid(),)) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=start_worker, initargs=(os.getpid(),)) as pool:
         waiting: set[Future[tuple[int, dict[int, str]]]] = set()
         try:
             for task in tasks:
@@ -326,19 +317,6 @@ def run_tasks(tasks: Iterator[Task], workers: int) -> Iterator[tuple[int, dict[i
             raise UserError(f"packing stopped: {why}") from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker(parent: int) -> None:
-    """Leave Ctrl-C and SIGTERM to the parent, and end with it even where it is killed outright."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _close_up(path: Path, dtype: str, shape: tuple[int, ...], dropped: list[int]) -> None:

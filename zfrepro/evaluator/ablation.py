@@ -12,6 +12,7 @@ import json
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ from zfrepro.evaluator.errors import softmax_outputs, top_errors
 from zfrepro.features import outputs
 from zfrepro.figures.ablation import draw_ablation
 from zfrepro.run import TrainedRun, load_config, open_run
+from zfrepro.workers import in_parallel
 
 # The rows of Table 3, in its order, which is that of reference/table3_ablation.csv; each is a file in conf/model.
 VARIANTS = (
@@ -70,7 +72,7 @@ def ablate(config: AblateConfig, train: Train) -> None:
     source.data.root = config.data.root or source.data.root
     wanted = VARIANTS if config.variant == "all" else (config.variant,)
     jobs = {name: [job(config, source, name, seed) for seed in config.seeds or [config.seed]] for name in wanted}
-    failures = [failure for runs in jobs.values() for run in runs if (failure := attempt(run, train, config.debug))]
+    failures = train_all(config, [run for runs in jobs.values() for run in runs], train)
     if config.variant == "all":
         write(config, source, {name: [run for run in runs if finished(run)] for name, runs in jobs.items()})
     else:
@@ -128,6 +130,18 @@ def architecture(name: str) -> str:
     raise UserError(f"model.name={name}: Table 3 is about alexnet and zfnet; train a run of one of them")
 
 
+def train_all(config: AblateConfig, runs: Sequence[TrainConfig], train: Train) -> list[str]:
+    """Train what is not trained yet, several side by side; return a line for each failure."""
+    tasks = [partial(attempt, run, train, config.debug) for run in runs]
+    logs = [run.folder / "train.log" for run in runs]
+    failures = []
+    for failure in in_parallel(tasks, logs, config.workers, config.device, "training"):
+        if failure:
+            failures.append(failure)
+            tqdm.write(f"failed, the others go on: {failure}")
+    return failures
+
+
 def attempt(run: TrainConfig, train: Train, debug: bool) -> str | None:
     """Train; return a line about the failure if there is one. A request to stop is no failure and goes on upwards."""
     try:
@@ -137,9 +151,7 @@ def attempt(run: TrainConfig, train: Train, debug: bool) -> str | None:
             raise
         if debug or not isinstance(error, UserError):
             traceback.print_exc()
-        failure = f"{run.run.rpartition('/')[2]} ({' '.join(str(error).split()) or type(error).__name__})"
-        print(f"failed, the others go on: {failure}")
-        return failure
+        return f"{run.run.rpartition('/')[2]} ({' '.join(str(error).split()) or type(error).__name__})"
     return None
 
 

@@ -56,10 +56,14 @@ class Target:
 
 def open_target(config: DataConfig, run: TrainedRun) -> Target:
     """The target's images, packed at the size that the source network was trained on."""
-    sized = dataclasses.replace(config, size=run.config.data.size)
-    data = open_data(sized)
+    return packed_target(dataclasses.replace(config, size=run.config.data.size))
+
+
+def packed_target(config: DataConfig) -> Target:
+    """The target's images at the size that `config` names."""
+    data = open_data(config)
     labels = np.concatenate([data.train.labels, data.val.labels])
-    return Target(sized, data, labels, np.arange(len(labels)))
+    return Target(config, data, labels, np.arange(len(labels)))
 
 
 def fold_data(target: Target, fold: Fold, repeat: int) -> Packed:

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,11 +35,13 @@ from zfrepro.evaluator.target import (
     load_rows,
     mean_std,
     open_target,
+    packed_target,
     softmax_accuracy,
 )
 from zfrepro.features import extract, outputs
 from zfrepro.figures.transfer import Curve, draw_accuracies, draw_classes
 from zfrepro.run import TrainedRun, open_run
+from zfrepro.workers import in_parallel
 
 Train = Callable[[TrainConfig, Packed], None]
 
@@ -161,58 +164,81 @@ def caltech(bench: Bench, item: paper.Item, out: Output) -> None:
     if not sizes:
         raise UserError(f"per_class.{item.id}={config.per_class[item.id]}: the smallest class has too few images")
     features = extract(run, target.data, [bench.layer], config.dtype, config.pool)[bench.layer]
+    folds = {
+        (size, number): pool_fold(config, target, size, number) for size in sizes for number in range(config.folds)
+    }
+    splits = {
+        f"{part}_{size}_{n}": getattr(fold, part) for (size, n), fold in folds.items() for part in ("train", "test")
+    }
     frozen: dict[int, list[Scored]] = {size: [] for size in sizes}
-    scratch: dict[int, list[dict[str, float]]] = {size: [] for size in sizes}
-    splits: dict[str, np.ndarray] = {}
-    with tqdm(total=len(sizes) * config.folds, desc=item.id, unit="fold", disable=None) as bar:
-        for size in sizes:
-            for number in range(config.folds):
-                drawn = draw_fold(labels, size, config.test_per_class, config.seed, number)
-                fold = Fold(target.rows[drawn.train], target.rows[drawn.test])
-                splits |= {f"train_{size}_{number}": fold.train, f"test_{size}_{number}": fold.test}
-                frozen[size].append(softmax_accuracy(config, features, target.labels, fold, number, run.device))
-                if config.scratch and item.id != "fig9":
-                    scratch[size].append(from_scratch(bench, target, size, number, fold))
-                bar.update()
+    for (size, number), fold in tqdm(folds.items(), desc=f"{item.id}: frozen layers", unit="fold", disable=None):
+        frozen[size].append(softmax_accuracy(config, features, target.labels, fold, number, run.device))
+    scratch: dict[int, list[dict[str, float]]] = {}
+    if config.scratch and item.id != "fig9":
+        found = from_scratch(bench, target, folds)
+        scratch = {size: [found[size, number] for number in range(config.folds)] for size in sizes}
     write_caltech(bench, item, out, target, frozen, scratch, splits)
 
 
-def from_scratch(bench: Bench, target: Target, size: int, number: int, fold: Fold) -> dict[str, float]:
-    """Train the source's architecture on a fold's images alone; accuracy on its test images, in percent.
+def pool_fold(config: TransferConfig, target: Target, size: int, number: int) -> Fold:
+    """A random fold, as rows of the target's pool."""
+    drawn = draw_fold(target.labels[target.rows], size, config.test_per_class, config.seed, number)
+    return Fold(target.rows[drawn.train], target.rows[drawn.test])
 
-    The network is the run <run>/scratch/<target>_<size>_fold<number>: where two tables have one target, they share it.
+
+Folds = dict[tuple[int, int], Fold]  # (images per class, number) -> fold
+
+
+def from_scratch(bench: Bench, target: Target, folds: Folds) -> dict[tuple[int, int], dict[str, float]]:
+    """Train the source's architecture on each fold's images alone; how each scores on its test images.
+
+    The networks are the runs <run>/scratch/<target>_<size>_fold<number>: where two tables have one target, they share them.
     """
     config, run = bench.config, bench.run
-    name = f"{config.run}/scratch/{target.slug}_{size}_fold{number}"
-    if name in bench.scratch:
-        return bench.scratch[name]
+    recipes = {key: scratch_recipe(config, run.config, target, *key, len(fold.train)) for key, fold in folds.items()}
+    fresh = {key: made for key, made in recipes.items() if made[0].run not in bench.scratch}
+    tasks = [partial(train_fold, bench.train, *made, folds[key]) for key, made in fresh.items()]
+    logs = [recipe.folder / "train.log" for recipe, _ in fresh.values()]
+    for _ in in_parallel(tasks, logs, config.workers, config.device, "training from scratch"):
+        pass
+    for key, (recipe, repeat) in fresh.items():
+        net = open_run(dataclasses.replace(config, run=recipe.run), "last")
+        predicted = predict(net, target, folds[key].test)
+        last = json.loads((recipe.folder / "train" / "metrics.jsonl").read_text().splitlines()[-1])
+        bench.scratch[recipe.run] = {
+            "accuracy": mean_class_accuracy(predicted, target.labels[folds[key].test]),
+            "train_error": last["train_top1_error"],
+            "passes": SCRATCH_EPOCHS * repeat,
+            "seconds": last["seconds"],
+        }
+    return {key: bench.scratch[recipe.run] for key, (recipe, _) in recipes.items()}
+
+
+def scratch_recipe(
+    config: TransferConfig, source: TrainConfig, target: Target, size: int, number: int, images: int
+) -> tuple[TrainConfig, int]:
+    """The training of one fold: the source's recipe for `scratch_steps` updates; and how often an epoch repeats the images."""
     per_epoch = math.ceil(config.scratch_steps / SCRATCH_EPOCHS)
-    repeat = math.ceil(per_epoch * run.config.batch_size / len(fold.train))
     recipe = dataclasses.replace(
-        run.config,
-        run=name,
+        source,
+        run=f"{config.run}/scratch/{target.slug}_{size}_fold{number}",
         outputs=config.outputs,
         data=target.config,
         epochs=SCRATCH_EPOCHS,
         schedule="cosine",  # nothing to be chosen on held-out images
-        warmup_steps=min(run.config.warmup_steps, config.scratch_steps // 10),
+        warmup_steps=min(source.warmup_steps, config.scratch_steps // 10),
         snapshot_epochs=[],
         seed=config.seed + number,
         device=config.device,
         precision=config.precision,
         resume=config.resume,
     )
-    bench.train(recipe, fold_data(target, fold, repeat))
-    net = open_run(dataclasses.replace(config, run=name), "last")
-    predicted = predict(net, target, fold.test)
-    last = json.loads((recipe.folder / "train" / "metrics.jsonl").read_text().splitlines()[-1])
-    bench.scratch[name] = {
-        "accuracy": mean_class_accuracy(predicted, target.labels[fold.test]),
-        "train_error": last["train_top1_error"],
-        "passes": SCRATCH_EPOCHS * repeat,
-        "seconds": last["seconds"],
-    }
-    return bench.scratch[name]
+    return recipe, math.ceil(per_epoch * source.batch_size / images)
+
+
+def train_fold(train: Train, recipe: TrainConfig, repeat: int, fold: Fold) -> None:
+    """Train on a fold's images alone, each `repeat` times an epoch; the data set is opened here, in whatever process."""
+    train(recipe, fold_data(packed_target(recipe.data), fold, repeat))
 
 
 @torch.no_grad()

@@ -33,14 +33,7 @@ from zfrepro.models.network import Network, Noise, initialise
 from zfrepro.trainer.distributed import Team, team
 from zfrepro.trainer.feed import Feed, epoch_order
 from zfrepro.trainer.optimiser import LearningRate, renormalise
-
-
-class Interrupted(Exception):
-    """A signal asked the run to stop; everything is saved. `status`: the exit status that shells expect."""
-
-    def __init__(self, number: int) -> None:
-        self.status = 128 + number
-        super().__init__(f"stopped by {signal.Signals(number).name}; the same command goes on from here")
+from zfrepro.workers import Interrupted
 
 
 @dataclass

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from zfrepro.run import TrainedRun, open_run
 from zfrepro.search import top_images
 from zfrepro.visualizer.evolution import error, strongest
 from zfrepro.visualizer.features import chosen_maps, page_of
+from zfrepro.workers import in_parallel
 
 BANDS = (1 / 6, 1 / 3)  # cycles per pixel: low | middle | high, thirds of what pixels can hold along an axis
 TITLES = {
@@ -41,9 +43,14 @@ def filters(config: FiltersConfig, train: Train) -> None:
     run = open_run(config)
     folder = config.folder / "fig6_filters"
     runs = {"own": run}
-    for name, wanted in trainings(config, run).items():
-        train(wanted)
-        runs[name] = open_run(dataclasses.replace(config, run=wanted.run))
+    wanted = trainings(config, run)
+    tasks, logs = (
+        [partial(train, one) for one in wanted.values()],
+        [one.folder / "train.log" for one in wanted.values()],
+    )
+    for _ in in_parallel(tasks, logs, config.workers, config.device, "training"):
+        pass
+    runs |= {name: open_run(dataclasses.replace(config, run=one.run)) for name, one in wanted.items()}
     out = artifacts.open_output(folder, config, run.checkpoint_hash)
     if out is None:
         return

@@ -1,0 +1,117 @@
+"""Trainings side by side: results, logs, failures, and no worker that outlives its parent."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from zfrepro.config import UserError
+from zfrepro.workers import Interrupted, in_parallel
+
+
+def squared(number: int) -> tuple[int, int, int]:
+    import torch
+
+    print(f"squaring {number}")
+    return number * number, os.getpid(), torch.get_num_threads()
+
+
+def refused(number: int) -> None:
+    raise UserError(f"{number} is no good")
+
+
+def killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_tasks_run_in_processes_of_their_own_and_print_into_their_logs(tmp_path: Path) -> None:
+    logs = [tmp_path / str(number) / "train.log" for number in range(5)]
+    found = list(in_parallel([partial(squared, n) for n in range(5)], logs, 2, "cpu", "squaring"))
+    assert sorted(square for square, _, _ in found) == [0, 1, 4, 9, 16]
+    assert os.getpid() not in {pid for _, pid, _ in found} and len({pid for _, pid, _ in found}) <= 2
+    assert {threads for _, _, threads in found} == {max(1, len(os.sched_getaffinity(0)) // 2)}
+    assert [log.read_text() for log in logs] == [f"squaring {number}\n" for number in range(5)]
+
+
+def test_one_at_a_time_stays_in_this_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ((_, pid, _),) = in_parallel([partial(squared, 3)], [tmp_path / "log"], 0, "cpu", "squaring")
+    assert pid == os.getpid() and capsys.readouterr().out == "squaring 3\n" and not (tmp_path / "log").exists()
+    assert len({pid for _, pid, _ in in_parallel([partial(squared, n) for n in (1, 2)], [tmp_path] * 2, 1, "cpu", "")}) == 1
+
+
+def test_a_failure_is_raised_and_stops_the_others(tmp_path: Path) -> None:
+    tasks = [partial(refused, 1), *[partial(time.sleep, 60)] * 3]
+    began = time.monotonic()
+    with pytest.raises(UserError, match="1 is no good"):
+        list(in_parallel(tasks, [tmp_path / "log"] * 4, 2, "cpu", "failing"))
+    assert time.monotonic() - began < 50  # nobody waited for the sleepers
+
+
+def test_a_killed_worker_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="perhaps for lack of memory: give workers=1"):
+        list(in_parallel([killed, killed], [tmp_path / "log"] * 2, 2, "cpu", "dying"))
+
+
+def test_a_request_to_stop_travels_between_processes() -> None:
+    again = pickle.loads(pickle.dumps(Interrupted(signal.SIGTERM)))
+    assert again.status == 143 and str(again) == "stopped by SIGTERM; the same command goes on from here"
+
+
+PARENT = """
+import os, sys, time
+from functools import partial
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from zfrepro.workers import Interrupted, in_parallel
+from test_workers import note_and_sleep
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    tasks = [partial(note_and_sleep, folder / f"pid{n}") for n in range(2)]
+    try:
+        list(in_parallel(tasks, [folder / "log"] * 2, 2, "cpu", "sleeping"))
+    except Interrupted as error:
+        sys.exit(error.status)
+"""
+
+
+def note_and_sleep(path: Path) -> None:
+    path.write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_workers_end_with_their_parent(tmp_path: Path, number: int, status: int) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    parent = subprocess.Popen([sys.executable, str(script), str(tmp_path), str(Path(__file__).parent)])
+    notes = [tmp_path / f"pid{n}" for n in range(2)]
+    wait_until(lambda: all(note.exists() and note.read_text() for note in notes), parent)
+    parent.send_signal(number)
+    assert parent.wait(60) == status
+    pids = [int(note.read_text()) for note in notes]
+    wait_until(lambda: not any(map(alive, pids)))
+
+
+def wait_until(reached: object, process: subprocess.Popen[bytes] | None = None) -> None:
+    for _ in range(600):
+        if reached():  # type: ignore[operator]
+            return
+        assert process is None or process.poll() is None
+        time.sleep(0.1)
+    raise AssertionError("waited for a minute")
