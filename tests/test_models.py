@@ -150,6 +150,20 @@ def test_contrast_normalisation_against_torch(channels: int) -> None:
     assert torch.allclose(contrast_normalise(x, 5, 2.0, 1e-4, 0.75), theirs, rtol=1e-12)
 
 
+@pytest.mark.parametrize(("channels", "size"), [(1, 5), (3, 5), (8, 5), (8, 3), (7, 4)])
+def test_derivative_of_contrast_normalisation_by_differences(channels: int, size: int) -> None:
+    x = (torch.randn(2, channels, 3, 2, dtype=torch.float64) * 2).requires_grad_()
+    assert torch.autograd.gradcheck(lambda a: contrast_normalise(a, size, 2.0, 0.3, 0.75), [x])
+
+
+def test_derivative_of_contrast_normalisation_against_torch() -> None:
+    x = (torch.randn(2, 9, 3, 5) * 50).to(memory_format=torch.channels_last).requires_grad_()
+    upper = torch.randn(2, 9, 3, 5)
+    (theirs,) = torch.autograd.grad(torch.nn.LocalResponseNorm(5, 5e-4, 0.75, 2.0)(x), x, upper)
+    (ours,) = torch.autograd.grad(contrast_normalise(x, 5, 2.0, 1e-4, 0.75), x, upper)
+    assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
 def test_contrast_normalisation_keeps_bfloat16_exact_enough() -> None:
     x = torch.randn(2, 8, 4, 4) * 100
     exact = contrast_normalise(x.bfloat16().float(), 5, 2.0, 1e-4, 0.75)

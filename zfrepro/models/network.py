@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from zfrepro.config import ModelConfig
 from zfrepro.models.table import Op, conv_ops, layers_of, op_sizes
@@ -21,13 +23,38 @@ def contrast_normalise(x: Tensor, size: int, k: float, alpha: float, beta: float
     least: alpha * a^2 vanishes beside k in bfloat16.
     """
     a = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-    channels = a.shape[1]
-    reach = torch.arange(channels, device=a.device)
-    # A banded 1x1 convolution is the windowed sum over maps; it is faster than pooling or shifting on every device.
-    band = ((reach[:, None] - reach[None]).abs() <= size // 2).to(a.dtype)
     with torch.autocast(a.device.type, enabled=False):
-        energy = F.conv2d(a.square(), band[:, :, None, None])
-    return (a * (k + alpha * energy).pow(-beta)).to(x.dtype)
+        return _ContrastNorm.apply(a, size, k, alpha, beta).to(x.dtype)
+
+
+class _ContrastNorm(torch.autograd.Function):
+    """Contrast normalisation with its derivative written out: half the passes over memory of the recorded one."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, size: int, k: float, alpha: float, beta: float) -> Tensor:
+        """a (B, C, H, W) -> a / s^beta, where s = k + alpha * (windowed sum of a^2)."""
+        base = _sum_over_maps(a * a, size).mul_(alpha).add_(k)
+        factor = base.pow(-beta)
+        ctx.save_for_backward(a, base, factor)
+        ctx.size, ctx.weight = size, -2 * alpha * beta
+        return a * factor
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        """g / s^beta - 2 alpha beta a * (windowed sum of g a / s^(beta + 1)); the window is symmetric."""
+        a, base, factor = ctx.saved_tensors
+        own = gradient * factor
+        others = _sum_over_maps((own * a).div_(base), ctx.size)
+        return own.addcmul_(a, others, value=ctx.weight), None, None, None, None
+
+
+def _sum_over_maps(x: Tensor, size: int) -> Tensor:
+    """The sum over `size` neighbouring maps at every place: x (B, C, H, W) -> (B, C, H, W)."""
+    reach = torch.arange(x.shape[1], device=x.device)
+    # A banded 1x1 convolution is the windowed sum over maps; it is faster than pooling or shifting on every device.
+    band = ((reach[:, None] - reach[None]).abs() <= size // 2).to(x.dtype)
+    return F.conv2d(x, band[:, :, None, None])
 
 
 @dataclass(frozen=True)
