@@ -84,6 +84,19 @@ def test_edits_apply_at_another_scale_and_to_the_sibling() -> None:
     assert [layer.number for layer in Network(other, 5).layers] == [1, 2, 5, 6, 7]
 
 
+def test_dropout_is_taken_out_where_there_is_any() -> None:
+    assert [layer.dropout for layer in edited(load_model("zfnet_demo"), "zfnet", 0.1).layers] == [
+        0,
+        0,
+        0,
+        0,
+        0,
+        0.1,
+        0.1,
+    ]
+    assert [layer.dropout for layer in edited(load_model("zfnet_demo"), "zfnet").layers][-1] == 0.3
+
+
 def test_a_model_of_another_family_is_refused() -> None:
     with pytest.raises(UserError, match="alexnet and zfnet"):
         edited(dataclasses.replace(load_model("zfnet"), name="vgg16"), "zfnet")

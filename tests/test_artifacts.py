@@ -111,6 +111,23 @@ def test_unfinished_output_leaves_the_last_one(tmp_path: Path) -> None:
     assert not write(tmp_path, 1.5)
 
 
+def test_leftovers_of_the_killed_go_and_those_of_the_living_stay(tmp_path: Path) -> None:
+    dead = tmp_path / "run" / ".fig5_invariance.all.1.tmp"
+    (dead / "half").mkdir(parents=True)
+    config = EvaluateConfig(run="run", outputs=str(tmp_path))
+    living = artifacts.Output(tmp_path / "run" / "fig4_evolution", config, None, None)
+    assert not dead.exists()
+    script = (
+        "import sys; from pathlib import Path; from zfrepro import artifacts; from zfrepro.config import EvaluateConfig\n"
+        "out = artifacts.Output(Path(sys.argv[1]), EvaluateConfig(), None, None); out.done({'other': 1})"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "run" / "fig4_evolution")], check=True)
+    living.arrays("arrays.npz", ones=np.ones(3))  # another process has made the same meanwhile
+    living.done({"mine": 1})
+    assert json.loads((tmp_path / "run" / "fig4_evolution" / "metrics.json").read_text())["mine"] == 1
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["fig4_evolution"]
+
+
 def test_parts_gather_in_one_file(tmp_path: Path) -> None:
     for part in ("layer1", "layer2"):
         out = artifacts.open_output(tmp_path / "fig", config(tmp_path), "abc", part=part)

@@ -227,7 +227,9 @@ def test_the_demo_fills_all_four_folders(tiny_run: Path, run: TrainedRun, capsys
     capsys.readouterr()
     transfer(options(tiny_run), train)
     assert capsys.readouterr().out.count("up to date") == 4
-    transfer(options(tiny_run, "parts=2", "tables=[table4]", "workers=1"), train)  # another result, from the same networks
+    transfer(
+        options(tiny_run, "parts=2", "tables=[table4]", "workers=1"), train
+    )  # another result, from the same networks
     assert capsys.readouterr().out.count("finished, 10 epochs; nothing to do") == 4
 
 

@@ -44,7 +44,10 @@ def test_tasks_run_in_processes_of_their_own_and_print_into_their_logs(tmp_path:
 def test_one_at_a_time_stays_in_this_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ((_, pid, _),) = in_parallel([partial(squared, 3)], [tmp_path / "log"], 0, "cpu", "squaring")
     assert pid == os.getpid() and capsys.readouterr().out == "squaring 3\n" and not (tmp_path / "log").exists()
-    assert len({pid for _, pid, _ in in_parallel([partial(squared, n) for n in (1, 2)], [tmp_path] * 2, 1, "cpu", "")}) == 1
+    assert (
+        len({pid for _, pid, _ in in_parallel([partial(squared, n) for n in (1, 2)], [tmp_path] * 2, 1, "cpu", "")})
+        == 1
+    )
 
 
 def test_a_failure_is_raised_and_stops_the_others(tmp_path: Path) -> None:

@@ -271,9 +271,11 @@ class Output:
         self.part = part
         self.started = time.monotonic()
         self.names: list[str] = []
-        self.pending = folder.parent / f".{folder.name}.{part or 'all'}.tmp"
-        shutil.rmtree(self.pending, ignore_errors=True)
-        self.pending.mkdir(parents=True)
+        _remove_leftovers(folder.parent)
+        self.pending = folder.parent / f".{folder.name}.{part or 'all'}.{os.getpid()}.tmp"
+        self.pending.mkdir(parents=True, exist_ok=True)
+        self.held = os.open(self.pending, os.O_RDONLY)  # the kernel lets go when the process ends
+        fcntl.flock(self.held, fcntl.LOCK_EX)
 
     def path(self, name: str) -> Path:
         """Where to write the file `name` now; it will stand in the experiment's folder after `done`."""
@@ -321,9 +323,22 @@ class Output:
             (self.pending / name).replace(self.folder / name)
         write_json(target, {**metrics, "provenance": origin})
         shutil.rmtree(self.pending, ignore_errors=True)
+        os.close(self.held)
         print(
             f"wrote {shown(self.folder)}{os.sep}: {', '.join([*self.names, 'metrics.json'])} ({origin['seconds']:.0f} s)"
         )
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what killed experiments have left in a run's folder: pending files that no process holds."""
+    for leftover in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError):  # gone meanwhile, or held
+            handle = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(leftover, ignore_errors=True)
+            finally:
+                os.close(handle)
 
 
 def _cell(value: Any) -> str:

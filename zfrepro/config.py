@@ -259,6 +259,7 @@ class AblateConfig(Experiment):
     batch_size: Optional[int] = None
     lr: Optional[float] = None
     warmup_steps: Optional[int] = None
+    dropout: Optional[float] = None  # in the fully connected layers; null: as in the layer table
     workers: int = 0  # trainings at once; 0: on the CPU one for each, at most 4, on a GPU one
     average: list[str] = field(default_factory=list)  # rows whose nets' softmax outputs are averaged (Table 2)
 

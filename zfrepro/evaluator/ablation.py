@@ -94,7 +94,7 @@ def job(config: AblateConfig, source: TrainConfig, variant: str, seed: int) -> T
         source,
         run=f"{config.run}/{FOLDER}/{variant}" + (f"_s{seed}" if seed else ""),
         outputs=config.outputs,
-        model=edited(source.model, variant),
+        model=edited(source.model, variant, config.dropout),
         data=data,
         seed=seed,
         device=config.device,
@@ -105,8 +105,11 @@ def job(config: AblateConfig, source: TrainConfig, variant: str, seed: int) -> T
     )
 
 
-def edited(own: ModelConfig, variant: str) -> ModelConfig:
-    """The run's architecture `own`, or its sibling if that is the row's base, with the row's layers removed and resized."""
+def edited(own: ModelConfig, variant: str, dropout: float | None = None) -> ModelConfig:
+    """The run's architecture `own`, or its sibling if that is the row's base, with the row's layers removed and resized.
+
+    dropout: its share in the layers that have it, if not as in the table.
+    """
     base = own
     if architecture(own.name) != architecture(variant):
         if own.sibling is None:
@@ -116,6 +119,9 @@ def edited(own: ModelConfig, variant: str) -> ModelConfig:
         base = load_model(own.sibling)
     row = OmegaConf.load(conf_folder() / "model" / f"{variant}.yaml")
     assert isinstance(row, DictConfig)
+    if dropout is not None:
+        layers = [dataclasses.replace(one, dropout=dropout) if one.dropout else one for one in base.layers]
+        base = dataclasses.replace(base, layers=layers)
     remove, scale = list(row.get("remove", [])), dict(row.get("scale") or {})
     return dataclasses.replace(
         base, name=variant, remove=remove, scale={int(layer): float(f) for layer, f in scale.items()}
@@ -293,10 +299,17 @@ def notes(source: TrainConfig, jobs: dict[str, list[TrainConfig]]) -> str:
         "(averages of nets: ten crops). The paper's: ImageNet 2012. "
         f"Ours: edits of {source.model.name} and {source.model.sibling} on {source.data.name} "
         f"at {source.data.size} px, {count} images of a class, {first.epochs} epochs, batches of "
-        f"{first.batch_size}, learning rate {first.lr:g}, {first.schedule} (the run itself: {source.epochs} epochs, batches of "
-        f"{source.batch_size}, {source.lr:g}). Units and maps are resized by the paper's factors; row names are the paper's. "
+        f"{first.batch_size}, learning rate {first.lr:g}, {first.schedule}, {dropout_of(first.model)} dropout "
+        f"(the run itself: {source.epochs} epochs, {source.batch_size}, {source.lr:g}, {dropout_of(source.model)}). "
+        "Units and maps are resized by the paper's factors; row names are the paper's. "
         "Seconds: training, mean over the nets."
     )
+
+
+def dropout_of(model: ModelConfig) -> str:
+    """'0.3', or 'no'."""
+    shares = {f"{layer.dropout:g}" for layer in model.layers if layer.dropout}
+    return " and ".join(sorted(shares)) or "no"
 
 
 def say(nets: dict[str, list[Net]]) -> None:
