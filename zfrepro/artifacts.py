@@ -17,6 +17,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -271,9 +272,9 @@ class Output:
         self.part = part
         self.started = time.monotonic()
         self.names: list[str] = []
+        folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder.parent)
-        self.pending = folder.parent / f".{folder.name}.{part or 'all'}.{os.getpid()}.tmp"
-        self.pending.mkdir(parents=True, exist_ok=True)
+        self.pending = Path(tempfile.mkdtemp(".tmp", f".{folder.name}.{part or 'all'}.", folder.parent))
         self.held = os.open(self.pending, os.O_RDONLY)  # the kernel lets go when the process ends
         fcntl.flock(self.held, fcntl.LOCK_EX)
 

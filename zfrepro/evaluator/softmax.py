@@ -16,6 +16,7 @@ from torch import Tensor
 from zfrepro.evaluator.splits import Fold
 
 TOLERANCE = 1e-5  # largest entry of the gradient at which the optimum counts as reached
+ROUGHLY = 1e-4  # enough to compare strengths
 STEPS = 2000
 
 
@@ -32,50 +33,74 @@ class Softmax:
         return (features.double() @ self.weights + self.biases).softmax(1).cpu().numpy()
 
 
-def fit(features: Tensor, targets: Tensor, strength: float, start: Softmax | None = None) -> Softmax:
+@dataclass(frozen=True)
+class Axes:
+    """Features in the coordinates of their principal axes; those along which they are all zero are left out."""
+
+    features: Tensor  # (N, R)
+    directions: Tensor  # (D, R) orthonormal
+    energy: Tensor  # (R,) mean square along each
+
+    @classmethod
+    def of(cls, features: Tensor, dtype: torch.dtype = torch.float64) -> Axes:
+        """features: (N, D). dtype: of the result, in which the softmax is then trained."""
+        features = features.double()
+        energy, directions = torch.linalg.eigh(features.T @ features / len(features))
+        held = energy > energy[-1] * 1e-13
+        found = features @ directions[:, held], directions[:, held], energy[held]
+        return cls(*(tensor.to(dtype) for tensor in found))
+
+
+def fit(
+    features: Tensor | Axes,
+    targets: Tensor,
+    strength: float,
+    start: Softmax | None = None,
+    tolerance: float = TOLERANCE,
+) -> Softmax:
     """Minimise the cross-entropy plus |weights|^2 / (2 * strength * N), as scikit-learn's LogisticRegression(C=strength).
 
-    features: (N, D). targets: (N, C), each row a distribution over the classes. Biases are not regularised. `start`: a
-    solution to begin at, such as that of the next smaller strength.
+    features: (N, D), or their `Axes` where several strengths are tried. targets: (N, C), each row a distribution over the
+    classes. Biases are not regularised. `start`: a solution to begin at, such as that of the next smaller strength.
+    tolerance: the largest entry of the gradient at which to stop.
     """
-    features, targets = features.double(), targets.double()
-    (count, width), classes = features.shape, targets.shape[1]
+    axes = features if isinstance(features, Axes) else Axes.of(features)
+    targets = targets.to(axes.features)
+    count, classes = targets.shape
     decay = 1 / (strength * count)
-    # Correlated features make thin valleys. In other coordinates, weights = basis @ free, the curvature at the start is the
-    # identity (that of weights 0 is features' features / (N * C) + decay), and the minimum is the same.
-    curvature = features.T @ features / (count * classes)
-    curvature.diagonal().add_(decay)
-    lower = torch.linalg.cholesky(curvature)
-    basis = torch.linalg.solve_triangular(lower.T, torch.eye(width).to(features), upper=True)
-    seen, prior = features @ basis, decay * basis.T @ basis
-    free = torch.zeros(width, classes, dtype=torch.float64, device=features.device)
-    biases = torch.zeros(classes, dtype=torch.float64, device=features.device)
-    if start is not None:
-        free, biases = lower.T @ start.weights, start.biases.clone()
+    # Correlated features make thin valleys. In other coordinates, weights = directions @ (scale * free), the curvature at the
+    # start is the identity (that of weights 0 is energy / C + decay along each axis), and the minimum is the same.
+    scale = (axes.energy / classes + decay).rsqrt()[:, None]
+    seen, prior = axes.features * scale.T, decay * scale.square()
+    if start is None:
+        free, biases = torch.zeros(len(scale), classes).to(seen), torch.zeros(classes).to(seen)
+    else:
+        free, biases = axes.directions.T @ start.weights.to(seen) / scale, start.biases.to(seen, copy=True)
     solver = torch.optim.LBFGS(
         [free, biases],
         max_iter=STEPS,
-        tolerance_grad=TOLERANCE,
+        tolerance_grad=tolerance,
         tolerance_change=0,  # the gradient alone decides
         history_size=20,
         line_search_fn="strong_wolfe",
     )
 
+    def slopes() -> tuple[Tensor, Tensor, Tensor]:
+        """The loss and its gradients in `free` and `biases`."""
+        likely = (seen @ free + biases).log_softmax(1)
+        error, pull = (likely.exp() - targets) / count, prior * free
+        loss = (free * pull).sum() / 2 - (targets * likely).sum() / count
+        return loss, seen.T @ error + pull, error.sum(0)
+
     def closure() -> Tensor:
-        logits = seen @ free + biases
-        error = (logits.softmax(1) - targets) / count
-        pull = prior @ free
-        free.grad = seen.T @ error + pull
-        biases.grad = error.sum(0)
-        loss = -(targets * logits.log_softmax(1)).sum() / count
-        return loss + (free * pull).sum() / 2
+        loss, free.grad, biases.grad = slopes()
+        return loss
 
     with torch.no_grad():
         solver.step(closure)
-    weights = basis @ free
-    error = ((features @ weights + biases).softmax(1) - targets) / count
-    gradient = max(float((features.T @ error + decay * weights).abs().max()), float(error.sum(0).abs().max()))
-    return Softmax(weights, biases, gradient)
+        _, up, across = slopes()
+    gradient = max(float((axes.directions @ (up / scale)).abs().max()), float(across.abs().max()))
+    return Softmax((axes.directions @ (scale * free)).double(), biases.double(), gradient)
 
 
 def one_hot(labels: np.ndarray, classes: int) -> Tensor:
@@ -101,10 +126,11 @@ def choose_strength(
         return strengths[len(strengths) // 2]
     chosen, best = strengths[0], -np.inf
     models: list[Softmax | None] = [None] * len(folds)
+    axes = [Axes.of(features[fold.train], torch.float32) for fold in folds]
     for strength in strengths:
         total = 0.0
         for index, fold in enumerate(folds):
-            model = models[index] = fit(features[fold.train], targets[fold.train], strength, models[index])
+            model = models[index] = fit(axes[index], targets[fold.train], strength, models[index], ROUGHLY)
             total += score(model.probabilities(features[fold.test]), fold.test)
         if total < best:
             break

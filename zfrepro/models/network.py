@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -51,10 +52,15 @@ class _ContrastNorm(torch.autograd.Function):
 
 def _sum_over_maps(x: Tensor, size: int) -> Tensor:
     """The sum over `size` neighbouring maps at every place: x (B, C, H, W) -> (B, C, H, W)."""
-    reach = torch.arange(x.shape[1], device=x.device)
     # A banded 1x1 convolution is the windowed sum over maps; it is faster than pooling or shifting on every device.
-    band = ((reach[:, None] - reach[None]).abs() <= size // 2).to(x.dtype)
-    return F.conv2d(x, band[:, :, None, None])
+    return F.conv2d(x, _band(x.shape[1], size, x.dtype, x.device))
+
+
+@lru_cache(16)
+def _band(maps: int, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(maps, maps, 1, 1): 1 for the maps that lie in one window of `size`, else 0."""
+    reach = torch.arange(maps, device=device)
+    return ((reach[:, None] - reach[None]).abs() <= size // 2).to(dtype)[:, :, None, None]
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def square_positions(size: int, square: int, stride: int) -> list[int]:
 class Span:
     """What changes along one axis of a map: for position p the places [start[p], start[p] + size)."""
 
-    start: Tensor  # (P,) int64
+    start: Tensor  # (P,) int32
     size: int
 
 
@@ -56,7 +56,7 @@ def spans(starts: Sequence[int], square: int, ops: Sequence[Op], sizes: Sequence
 
     starts: the square's offsets in pixels, one per position; sizes: sides of the maps, as from `op_sizes`.
     """
-    low = torch.tensor(starts, dtype=torch.int64)
+    low = torch.tensor(starts, dtype=torch.int32)
     high = low + square
     found = [Span(low, square)]
     for op, side in zip(ops, sizes[1:]):
@@ -70,18 +70,27 @@ def spans(starts: Sequence[int], square: int, ops: Sequence[Op], sizes: Sequence
     return found
 
 
-@dataclass(frozen=True)
 class _Map:
-    """A clean map as rows of channels, with one more row for the places outside: (H * W + 1, C)."""
+    """A clean map as rows of channels, H * W of them; one more row for the places outside; then room for changed places."""
 
-    rows: Tensor
-    side: int
+    def __init__(self, x: Tensor, outside: float) -> None:
+        """x: (1, C, H, H)."""
+        self.side = x.shape[2]
+        rows = x[0].permute(1, 2, 0).reshape(-1, x.shape[1])
+        self.table = torch.cat([rows, rows.new_full((1, x.shape[1]), outside)])
 
+    def beside(self, changed: Tensor) -> Tensor:
+        """The clean rows, the outside one, and those of `changed` (N, C, h, w), place by place: a table for lookups.
 
-def _clean_map(x: Tensor, outside: float) -> _Map:
-    """x: (1, C, H, H)."""
-    rows = x[0].permute(1, 2, 0).reshape(-1, x.shape[1])
-    return _Map(torch.cat([rows, rows.new_full((1, x.shape[1]), outside)]), x.shape[2])
+        One table for all calls: the clean rows are not copied again.
+        """
+        first, rows = self.side**2 + 1, changed.permute(0, 2, 3, 1)
+        count = rows.shape[:3].numel()
+        if len(self.table) < first + count:
+            room = self.table.new_empty(count, self.table.shape[1])
+            self.table = torch.cat([self.table[:first], room])
+        self.table[first : first + count].view(rows.shape).copy_(rows)
+        return self.table
 
 
 def _assemble(clean: _Map, changed: Tensor, y: Span, x: Span, rows: Tensor, columns: Tensor) -> Tensor:
@@ -91,28 +100,27 @@ def _assemble(clean: _Map, changed: Tensor, y: Span, x: Span, rows: Tensor, colu
     changed: (Py * Px, C, y.size, x.size), windows at y.start x x.start; rows: (Py, R) and columns: (Px, K), places.
     """
     device, channels = changed.device, changed.shape[1]
-    table = torch.cat([clean.rows, changed.permute(0, 2, 3, 1).reshape(-1, channels)])
     dy, dx = rows - y.start[:, None], columns - x.start[:, None]  # places within the window
-    position = torch.arange(len(rows) * len(columns)).view(len(rows), len(columns), 1, 1)
+    position = torch.arange(len(rows) * len(columns), dtype=torch.int32).view(len(rows), len(columns), 1, 1)
     in_window = position * (y.size * x.size) + (dy * x.size)[:, None, :, None] + dx[None, :, None, :]
     in_map = (rows * clean.side)[:, None, :, None] + columns[None, :, None, :]
     inside = ((rows >= 0) & (rows < clean.side))[:, None, :, None] & ((columns >= 0) & (columns < clean.side))[:, None]
     hit = ((dy >= 0) & (dy < y.size))[:, None, :, None] & ((dx >= 0) & (dx < x.size))[:, None]
     outside = clean.side**2  # number of the extra row
     index = torch.where(hit, in_window + outside + 1, torch.where(inside, in_map, outside))
-    taken = table.index_select(0, index.flatten().to(device))
+    taken = clean.beside(changed).index_select(0, index.flatten().to(device))
     return taken.view(position.numel(), rows.shape[1], columns.shape[1], channels).permute(0, 3, 1, 2)
 
 
 def _whole(clean: _Map, changed: Tensor, y: Span, x: Span) -> Tensor:
     """All of the occluded maps: (P, C, H, H)."""
-    places = torch.arange(clean.side)
+    places = torch.arange(clean.side, dtype=torch.int32)
     return _assemble(clean, changed, y, x, places.expand(len(y.start), -1), places.expand(len(x.start), -1))
 
 
 def _needed(op: Op, output: Span) -> Tensor:
     """(P, n): the places of its input that an op reads for an output span."""
-    reach = torch.arange((output.size - 1) * op.stride + op.kernel)
+    reach = torch.arange((output.size - 1) * op.stride + op.kernel, dtype=torch.int32)
     return (output.start * op.stride - op.padding)[:, None] + reach
 
 
@@ -131,7 +139,7 @@ class Occluder:
         self.fill = fill.permute(1, 2, 0).contiguous()
         self.clean = []  # the input of each op, and the output of the last
         for op in [*self.ops, None]:
-            self.clean.append(_clean_map(x, -torch.inf if op and op.kind == "pool" else 0.0))
+            self.clean.append(_Map(x, -torch.inf if op and op.kind == "pool" else 0.0))
             x = network.step(op, x) if op else x
 
     def _squares(self, y: Span, x: Span) -> Tensor:
@@ -166,6 +174,8 @@ class Occluder:
             return F.conv2d(x, conv.weight, conv.bias, op.stride)
         if op.kind == "pool":
             return F.max_pool2d(x, op.kernel, op.stride)
+        if op.kind == "relu":
+            return F.relu_(x)  # a convolution's own output
         return self.network.step(op, x)
 
 
