@@ -202,7 +202,7 @@ def conclude(failed: Sequence[tuple[Stage, Path]], page: Path, minutes: float, m
         lines = [line.rpartition("\r")[2] for line in log.read_text().split("\n") if line.strip()]
         print("\n".join(f"    {line}" for line in lines[-TAIL:]))
     print(f"\n{len(failed)} of the stages failed; " if failed else "\n", end="")
-    print(f"{minutes:.1f} minutes, at most {memory:.1f} GB of memory")
+    print(f"{minutes:.1f} minutes, the largest process took {memory:.1f} GB of memory")
     if page.exists():
         print(f"The page: {page.resolve()}")
 

@@ -67,7 +67,7 @@ def train(args: argparse.Namespace) -> None:
     side = ours.network.input_size
     inputs = torch.randn(batch, 3, side, side).to(memory_format=torch.channels_last) * 10
     labels = torch.randint(ours.data.num_classes, (batch,))
-    optimiser = torch.optim.SGD(ours.network.parameters(), lr=1e-6, momentum=config.momentum)
+    optimiser = torch.optim.SGD(ours.network.parameters(), lr=1e-6, momentum=config.momentum, fused=True)
 
     def bare() -> None:
         for step in range(steps):

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import pickle
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -112,7 +113,7 @@ def test_unfinished_output_leaves_the_last_one(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_the_killed_go_and_those_of_the_living_stay(tmp_path: Path) -> None:
-    dead = tmp_path / "run" / ".fig5_invariance.all.1.tmp"
+    dead = tmp_path / "run" / f".fig5_invariance.all.{platform.node()}.1.tmp"
     (dead / "half").mkdir(parents=True)
     config = EvaluateConfig(run="run", outputs=str(tmp_path))
     living = artifacts.Output(tmp_path / "run" / "fig4_evolution", config, None, None)

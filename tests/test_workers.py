@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from zfrepro.config import UserError
-from zfrepro.workers import Interrupted, in_parallel
+from zfrepro.workers import Interrupted, cpus, in_parallel
 
 
 def squared(number: int) -> tuple[int, int, int]:
@@ -37,7 +37,7 @@ def test_tasks_run_in_processes_of_their_own_and_print_into_their_logs(tmp_path:
     found = list(in_parallel([partial(squared, n) for n in range(5)], logs, 2, "cpu", "squaring"))
     assert sorted(square for square, _, _ in found) == [0, 1, 4, 9, 16]
     assert os.getpid() not in {pid for _, pid, _ in found} and len({pid for _, pid, _ in found}) <= 2
-    assert {threads for _, _, threads in found} == {max(1, len(os.sched_getaffinity(0)) // 2)}
+    assert {threads for _, _, threads in found} == {max(1, cpus() // 2)}
     assert [log.read_text() for log in logs] == [f"squaring {number}\n" for number in range(5)]
 
 
@@ -59,7 +59,7 @@ def test_a_failure_is_raised_and_stops_the_others(tmp_path: Path) -> None:
 
 
 def test_a_killed_worker_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="perhaps for lack of memory: give workers=1"):
+    with pytest.raises(UserError, match="perhaps for lack of memory .workers=1 needs less"):
         list(in_parallel([killed, killed], [tmp_path / "log"] * 2, 2, "cpu", "dying"))
 
 
@@ -77,17 +77,25 @@ from zfrepro.workers import Interrupted, in_parallel
 from test_workers import note_and_sleep
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    tasks = [partial(note_and_sleep, folder / f"pid{n}") for n in range(2)]
+    tasks = [partial(note_and_sleep, folder / f"pid{n}") for n in range(6)]
     try:
-        list(in_parallel(tasks, [folder / "log"] * 2, 2, "cpu", "sleeping"))
+        list(in_parallel(tasks, [folder / "log"] * 6, 2, "cpu", "sleeping"))
     except Interrupted as error:
         sys.exit(error.status)
 """
 
 
 def note_and_sleep(path: Path) -> None:
-    path.write_text(str(os.getpid()))
-    time.sleep(600)
+    """As a training: SIGTERM is heard, what there is is saved, which takes a moment, and then the work ends."""
+    from zfrepro.trainer.train import _stop_signals
+
+    with _stop_signals() as stopped:
+        path.write_text(str(os.getpid()))
+        while not stopped:
+            time.sleep(0.05)
+        time.sleep(1)
+        path.with_suffix(".saved").write_text("")
+        raise Interrupted(stopped[0])
 
 
 def alive(pid: int) -> bool:
@@ -109,6 +117,10 @@ def test_workers_end_with_their_parent(tmp_path: Path, number: int, status: int)
     assert parent.wait(60) == status
     pids = [int(note.read_text()) for note in notes]
     wait_until(lambda: not any(map(alive, pids)))
+    assert len(list(tmp_path.glob("pid*.saved"))) == (2 if number == signal.SIGTERM else 0)
+    assert len(list(tmp_path.glob("pid*"))) == len(notes) + len(
+        list(tmp_path.glob("*.saved"))
+    )  # no further task was begun
 
 
 def wait_until(reached: object, process: subprocess.Popen[bytes] | None = None) -> None:

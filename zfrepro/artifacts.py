@@ -30,7 +30,7 @@ from omegaconf import OmegaConf
 
 from zfrepro.config import Common, UserError
 
-# Options that say where, how fast or how talkative, never what: they change no number and so no hash.
+# Options that say where, how fast or how talkative, never what: they change no number beyond rounding, and so no hash.
 NEUTRAL = {
     "run",
     "outputs",
@@ -218,7 +218,7 @@ def provenance(config: Common, checkpoint_hash: str | None, seconds: float) -> d
     for name in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return {
         "command": " ".join(["zfrepro", *sys.argv[1:]]),
         "run": config.run,
@@ -230,7 +230,7 @@ def provenance(config: Common, checkpoint_hash: str | None, seconds: float) -> d
         "python": platform.python_version(),
         "device": device_name(config.device),
         "seconds": round(seconds, 2),
-        "peak_memory_bytes": peak,
+        "peak_memory_bytes": peak * (1 if sys.platform == "darwin" else 1024),  # of the largest process
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 
@@ -274,9 +274,7 @@ class Output:
         self.names: list[str] = []
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder.parent)
-        self.pending = Path(tempfile.mkdtemp(".tmp", f".{folder.name}.{part or 'all'}.", folder.parent))
-        self.held = os.open(self.pending, os.O_RDONLY)  # the kernel lets go when the process ends
-        fcntl.flock(self.held, fcntl.LOCK_EX)
+        self.pending, self.held = _pending_folder(folder.parent, f".{folder.name}.{part or 'all'}.")
 
     def path(self, name: str) -> Path:
         """Where to write the file `name` now; it will stand in the experiment's folder after `done`."""
@@ -330,9 +328,20 @@ class Output:
         )
 
 
+def _pending_folder(folder: Path, prefix: str) -> tuple[Path, int]:
+    """A hidden folder in a run's folder, and the handle by which this process holds it: the kernel lets go at its end."""
+    while True:
+        path = Path(tempfile.mkdtemp(".tmp", f"{prefix}{platform.node()}.", folder))
+        with contextlib.suppress(OSError):  # taken for a leftover by another process before it was held
+            handle = os.open(path, os.O_RDONLY)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(handle), path.stat()):
+                return path, handle
+
+
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed experiments have left in a run's folder: pending files that no process holds."""
-    for leftover in folder.glob(".*.tmp"):
+    """Remove what killed experiments have left in a run's folder: pending files of this machine that no process holds."""
+    for leftover in folder.glob(f".*.{platform.node()}.*.tmp"):  # locks of folders do not reach other machines
         with contextlib.suppress(OSError):  # gone meanwhile, or held
             handle = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY)
             try:

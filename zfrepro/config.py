@@ -465,6 +465,8 @@ def check(config: object) -> None:
 
 
 def _check_common(c: Common) -> None:
+    workers = getattr(c, "workers", 0)
+    require("workers", workers, workers >= 0, "0 or more")
     plain = re.fullmatch(r"[\w][\w.+=,@/-]*", c.run) is not None and ".." not in c.run
     require("run", c.run, plain, "a name of letters, digits and . _ - + = @ (it becomes a folder below outputs/)")
     require("seed", c.seed, 0 <= c.seed < 2**31, "between 0 and 2147483647")
@@ -526,6 +528,8 @@ def _check_ablation(c: AblateConfig) -> None:
         require("lr", c.lr, 0 < c.lr < math.inf, "a positive number, or null for the run's own")
     if c.warmup_steps is not None:
         require("warmup_steps", c.warmup_steps, c.warmup_steps >= 0, "0 or more, or null for the run's own")
+    if c.dropout is not None:
+        require("dropout", c.dropout, 0 <= c.dropout < 1, "at least 0 and below 1, or null for the layer table's")
     if c.data.per_class is not None:
         require(
             "data.per_class", c.data.per_class, c.data.per_class >= 1, "1 or more, or null for as many as the run had"

@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -51,53 +52,95 @@ def in_parallel(
     workers: how many at once; 0: on a GPU one, on the CPU one for each, at most 4. One at a time run in this process and
     print to the terminal; others must be picklable. The first exception of a task stops all of them and is raised.
     """
-    count = min(len(tasks), workers or (1 if resolve_device(device).type != "cpu" else min(cpus(), MOST)))
+    count = min(len(tasks), workers or usual_workers(device))
     if count <= 1:
         yield from (task() for task in tasks)
         return
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    share = max(1, cpus() // count)
-    with ProcessPoolExecutor(count, context, start_worker, (os.getpid(), share)) as pool:
-        futures = [pool.submit(_logged, task, log) for task, log in zip(tasks, logs, strict=True)]
-        before = signal.signal(signal.SIGTERM, _interrupt)
+    stop, share = context.Event(), max(1, cpus() // count)
+    with ProcessPoolExecutor(count, context, _start_training, (os.getpid(), share, stop)) as pool, _sigterm_raises():
         try:
+            futures = [pool.submit(_logged, task, log) for task, log in zip(tasks, logs, strict=True)]
             with tqdm(total=len(tasks), desc=f"{what}, {count} at a time", unit="net", disable=None) as bar:
                 for future in as_completed(futures):
                     yield future.result()
                     bar.update()
-        except BrokenProcessPool as error:
-            why = "a training process was killed, perhaps for lack of memory: give workers=1"
-            raise UserError(f"stopped: {why}; the same command goes on from here") from error
-        except BaseException:
-            for child in multiprocessing.active_children():
-                child.terminate()  # a training saves what it has
+        except BaseException as error:
+            stop.set()  # the pool has handed out more tasks than it has workers
+            with _sigterm_ignored():
+                for child in multiprocessing.active_children():
+                    child.terminate()  # a training saves what it has
+                pool.shutdown(wait=True, cancel_futures=True)
+            if isinstance(error, BrokenProcessPool):
+                why = "a training process was stopped from outside, perhaps for lack of memory (workers=1 needs less)"
+                raise UserError(f"{why}; the same command goes on from here") from error
             raise
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-            signal.signal(signal.SIGTERM, before)
 
 
-def _interrupt(number: int, frame: object) -> None:
-    raise Interrupted(number)
+def usual_workers(device: str) -> int:
+    """How many trainings at once: on a GPU, or within a distributed run, one; on the CPU one for each, at most 4."""
+    alone = resolve_device(device).type != "cpu" or int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return 1 if alone else min(cpus(), MOST)
+
+
+@contextlib.contextmanager
+def _sigterm(handler: Any) -> Iterator[None]:
+    """Another handler of SIGTERM for the block; none where this is not the main thread, which alone may set one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _sigterm_ignored() -> contextlib.AbstractContextManager[None]:
+    return _sigterm(signal.SIG_IGN)
+
+
+def _sigterm_raises() -> contextlib.AbstractContextManager[None]:
+    def interrupt(number: int, frame: object) -> None:
+        raise Interrupted(number)
+
+    return _sigterm(interrupt)
+
+
+# ---------------------------------------------------------------------------------------------------- in the workers
+
+_stop: Event | None = None  # set: take up no further task
+
+
+def _start_training(parent: int, threads: int, stop: Event) -> None:
+    import torch
+
+    global _stop
+    _stop = stop
+    start_worker(parent)
+    torch.set_num_threads(threads)
 
 
 def _logged(task: Callable[[], Result], log: Path) -> Result:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        return task()
+    """The task, its output into the log. A worker that was told to stop ends here, past the pool, which would go on."""
+    assert _stop is not None
+    if _stop.is_set():
+        os._exit(1)
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+            return task()
+    except Interrupted as error:
+        os._exit(error.status)
+    finally:
+        if _stop.is_set():
+            os._exit(1)
 
 
-def start_worker(parent: int, threads: int | None = None) -> None:
-    """Begin a worker process: leave Ctrl-C and SIGTERM to the parent, and end with it even where it is killed outright.
-
-    threads: how many torch may use; None: torch is not used.
-    """
+def start_worker(parent: int) -> None:
+    """Begin a worker process: ignore Ctrl-C, die of SIGTERM, and end with the parent even where that is killed outright."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -34,7 +34,7 @@ VERSION = 3  # of the pixels: part of the key under which packed data is kept
 MIN_SIZE = 16
 SCENE_SLOTS = 4  # objects in a scene, at most
 HIDDEN, TINY = 0.3, 0.008  # visible share of an object, and share of the image, below which it is 'difficult'
-PIXELS = 1 << 16  # drawn at once: keeps a field in the processor's cache, and all of a chunk below 100 MB
+PIXELS = 1 << 17  # drawn at once: keeps fields in the processor's cache, and all of a chunk below 200 MB
 GRAIN = 1 << 16  # how many stretches of noise there are to choose from
 WAVES = 24  # cosines a side in the 1/f noise
 

@@ -202,8 +202,9 @@ class Sketch:
                 lift -= self.height
             lift *= slot
             self.height += lift
-        strength = np.broadcast_to(np.asarray(texture, np.float32), (len(d), 1))
-        self.paint.append(np.concatenate([colour, strength], axis=1))
+        paint = np.empty((len(d), 4), np.float32)
+        paint[:, :3], paint[:, 3:] = colour, texture
+        self.paint.append(paint)
 
     def mark(self, name: str, x: Number, y: Number) -> None:
         """Names a point of the object, in its frame."""

@@ -130,8 +130,8 @@ def _scenes(config: DataConfig, classes: Sequence[str], first: int, count: int) 
 
 
 def drawing_chunk(size: int) -> int:
-    """Images drawn at a time: many, since a class's are drawn together, but no more than 16 MB of them."""
-    return int(np.clip((16 << 20) // (3 * size * size), 16, 1024))
+    """Images drawn at a time: many, since a class's are drawn together, but few enough to keep all processes busy."""
+    return int(np.clip((8 << 20) // (3 * size * size), 16, 640))
 
 
 def draw_objects(classes: Sequence[str], labels: np.ndarray, ids: np.ndarray, size: int, seed: int) -> Chunk:

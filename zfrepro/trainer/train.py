@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import multiprocessing
 import shutil
 import signal
 import time
@@ -115,7 +116,11 @@ class Training:
         if members.size > 1:
             self.model = DistributedDataParallel(self.network)
         self.optimiser = torch.optim.SGD(
-            self.network.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+            self.network.parameters(),
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            fused=True,  # one pass over the weights
         )
         self.rate = LearningRate(config, config.epochs * self.steps)
         self.mean = torch.from_numpy(self.data.mean.copy()).to(self.device)
@@ -159,6 +164,8 @@ class Training:
             while self.epoch < config.epochs:
                 self._train_epoch(bar, stopped)
                 self._end_epoch(bar)
+                if self.team.any(bool(stopped)):
+                    raise Interrupted(stopped[0] if stopped else signal.SIGTERM)
         if self.team.leads:
             self._summarise()
 
@@ -388,7 +395,8 @@ def _stop_signals() -> Iterator[list[int]]:
 
     def note(number: int, frame: object) -> None:
         received.append(number)
-        signal.signal(number, old[number])
+        if multiprocessing.parent_process() is None:  # a worker may be told twice, and is saving already
+            signal.signal(number, old[number])
 
     old: dict[int, Any] = {}
     for number in (signal.SIGINT, signal.SIGTERM):
