@@ -22,11 +22,11 @@ from zfrepro import paper
 from zfrepro.artifacts import lock, shown
 from zfrepro.config import UserError
 
-# Minutes on two cores, from the processor time that the stages take; what the larger presets take is not known here.
+# Minutes on two cores, as measured from a fresh clone; what the larger presets take is not known here.
 MINUTES = {
     "demo": {
-        "train": 2.5, "visualize": 0.4, "evolve": 0.8, "invariance": 0.5, "filters": 4.5, "occlude": 0.7, "correspond": 0.4,
-        "ablate": 5.5, "evaluate": 0.3, "transfer": 3.2, "probe": 0.8, "report": 0.2,
+        "train": 2.6, "visualize": 0.2, "evolve": 0.6, "invariance": 0.3, "filters": 2.9, "occlude": 0.6, "correspond": 0.2,
+        "ablate": 8.2, "evaluate": 0.2, "transfer": 3.1, "probe": 0.4, "report": 0.3,
     },
     "tiny_imagenet": {},
     "paper": {},

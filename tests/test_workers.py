@@ -59,7 +59,7 @@ def test_a_failure_is_raised_and_stops_the_others(tmp_path: Path) -> None:
 
 
 def test_a_killed_worker_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="perhaps for lack of memory .workers=1 needs less"):
+    with pytest.raises(UserError, match=r"perhaps for lack of memory \(workers=1 needs less\)"):
         list(in_parallel([killed, killed], [tmp_path / "log"] * 2, 2, "cpu", "dying"))
 
 

@@ -43,7 +43,7 @@ VARIANTS = (
 )  # fmt: skip
 ERRORS = ("train_top1_error", "val_top1_error", "val_top5_error")
 FOLDER = "table3_ablation"
-TRAIN_IMAGES = 2000  # training images on which the training error is measured, or as many as there are to validate
+TRAIN_IMAGES = 1000  # training images on which the training error is measured, or as many as there are to validate
 BATCH = 256
 
 Train = Callable[[TrainConfig], None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -26,8 +27,10 @@ def draw_ablation(labels: Sequence[str], errors: np.ndarray, paper: np.ndarray, 
         axes.barh(y, mean, height=0.24, xerr=spread, color=COLOURS[index], label=f"{name}, ours", error_kw={"lw": 1})
         axes.plot(paper[:, index], y, "o", color=COLOURS[index], markeredgecolor="black", markersize=5)
     axes.plot([], [], "o", color="white", markeredgecolor="black", label="the paper's (ImageNet)")
-    axes.set(yticks=place, yticklabels=labels, xlabel="error (%)", xlim=(0, 100), title=title)
+    axes.set(
+        yticks=place, yticklabels=[fill(label, 36) for label in labels], xlabel="error (%)", xlim=(0, 100), title=title
+    )
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=4)
+    figure.legend(loc="outside lower center", ncols=4)
     return figure

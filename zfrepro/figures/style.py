@@ -25,6 +25,7 @@ matplotlib.rcParams.update(
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.grid": True,
+        "axes.axisbelow": True,
         "axes.prop_cycle": cycler(color=COLOURS),
         "grid.color": "#e3e3e3",
         "text.color": INK,
