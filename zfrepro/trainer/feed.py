@@ -32,14 +32,14 @@ class Feed:
     """
 
     def __init__(self, split: Split, mean: Tensor, scale: float, crop: int, batch: int, team: Team) -> None:
-        self.images = torch.from_numpy(split.images)
+        self.images = split.images
         self.labels = torch.from_numpy(np.ascontiguousarray(split.labels))
         self.mean, self.scale, self.crop, self.batch, self.team = mean, scale, crop, batch, team
 
     def _read(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """Copy rows out of the memory map (this is where the disk is waited for)."""
-        index = torch.from_numpy(rows)
-        images, labels = self.images.index_select(0, index), self.labels[index]
+        # NumPy, on the reader's one thread: torch would start a second team of threads, which gets in the first one's way.
+        images, labels = torch.from_numpy(self.images[rows]), self.labels[torch.from_numpy(rows)]
         if self.team.device.type == "cuda":
             images, labels = images.pin_memory(), labels.pin_memory()
         return images, labels
