@@ -332,7 +332,7 @@ def _pending_folder(folder: Path, prefix: str) -> tuple[Path, int]:
     """A hidden folder in a run's folder, and the handle by which this process holds it: the kernel lets go at its end."""
     while True:
         path = Path(tempfile.mkdtemp(".tmp", f"{prefix}{platform.node()}.", folder))
-        with contextlib.suppress(OSError):  # taken for a leftover by another process before it was held
+        with contextlib.suppress(FileNotFoundError):  # taken for a leftover by another process before it was held
             handle = os.open(path, os.O_RDONLY)
             fcntl.flock(handle, fcntl.LOCK_EX)
             if os.path.samestat(os.fstat(handle), path.stat()):

@@ -58,7 +58,7 @@ def in_parallel(
         return
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     stop, share = context.Event(), max(1, cpus() // count)
-    with ProcessPoolExecutor(count, context, _start_training, (os.getpid(), share, stop)) as pool, _sigterm_raises():
+    with ProcessPoolExecutor(count, context, _start_training, (os.getpid(), share, stop)) as pool, _sigterm(_interrupt):
         try:
             futures = [pool.submit(_logged, task, log) for task, log in zip(tasks, logs, strict=True)]
             with tqdm(total=len(tasks), desc=f"{what}, {count} at a time", unit="net", disable=None) as bar:
@@ -67,7 +67,7 @@ def in_parallel(
                     bar.update()
         except BaseException as error:
             stop.set()  # the pool has handed out more tasks than it has workers
-            with _sigterm_ignored():
+            with _sigterm(signal.SIG_IGN):
                 for child in multiprocessing.active_children():
                     child.terminate()  # a training saves what it has
                 pool.shutdown(wait=True, cancel_futures=True)
@@ -96,15 +96,8 @@ def _sigterm(handler: Any) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _sigterm_ignored() -> contextlib.AbstractContextManager[None]:
-    return _sigterm(signal.SIG_IGN)
-
-
-def _sigterm_raises() -> contextlib.AbstractContextManager[None]:
-    def interrupt(number: int, frame: object) -> None:
-        raise Interrupted(number)
-
-    return _sigterm(interrupt)
+def _interrupt(number: int, frame: object) -> None:
+    raise Interrupted(number)
 
 
 # ---------------------------------------------------------------------------------------------------- in the workers

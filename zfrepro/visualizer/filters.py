@@ -44,10 +44,8 @@ def filters(config: FiltersConfig, train: Train) -> None:
     folder = config.folder / "fig6_filters"
     runs = {"own": run}
     wanted = trainings(config, run)
-    tasks, logs = (
-        [partial(train, one) for one in wanted.values()],
-        [one.folder / "train.log" for one in wanted.values()],
-    )
+    tasks = [partial(train, one) for one in wanted.values()]
+    logs = [one.folder / "train.log" for one in wanted.values()]
     for _ in in_parallel(tasks, logs, config.workers, config.device, "training"):
         pass
     runs |= {name: open_run(dataclasses.replace(config, run=one.run)) for name, one in wanted.items()}
