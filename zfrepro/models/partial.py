@@ -1,16 +1,23 @@
 """Exact incremental forward pass for occlusion (paper, section 4.2): recompute only what a square can change.
 
 A square of side q at (y, x) changes a window of every convolutional layer's map: the places whose receptive field
-meets the square. Everything outside equals the clean image's activation, which is computed once. So each convolution
-and each pooling is run on a small patch only: the changed window of its input, surrounded by clean activations, with
-true padding (zeros; -inf for pooling) where the map ends. The windows grow with the receptive field, so the saving
-shrinks upwards; where a window covers nearly all of a map, the whole map is assembled and the plain network goes on
-from there. Fully connected layers see everything and are run plainly, many positions at once.
+meets the square. Everything outside equals the clean image's activation, which is computed once.
 
-Positions are a grid, walked in blocks of neighbours; a block is one batch. Within a block the window of an op has one
-size, the largest that any of its positions needs, and starts that are clamped into the map: a window that is larger
-than the change is still right, its extra places are recomputed to what they were. Blocks keep windows near the border
-small (they are cut there) and the memory bounded, whatever the number of positions.
+- A convolution is linear: its output is the clean output plus the convolution of the change, which is zero outside the
+  input's window. So the window of the change alone is convolved, with zeros around it. That is less work than to
+  convolve the window with its clean surroundings: a place at the rim of the output's window is reached by few of the
+  filter's weights, and libraries skip those that meet padding.
+- A pooling needs the neighbours of what changed: the window that it reads holds them as well.
+
+The windows grow with the receptive field, so the saving shrinks upwards; where a window covers nearly all of a map, the
+whole map is assembled and the plain network goes on from there. Fully connected layers see everything and are run
+plainly, many positions at once.
+
+Positions are a grid, walked in blocks; a block is one batch. Within a block the window of an op has one size, the largest
+that any of its positions needs, and starts that are clamped into the map: a window that is larger than the change is
+still right, its extra places come out as they were. So positions with windows of like size share a block: those near the
+border, where windows are cut, and those whose windows happen to fall well on the strides. Blocks keep the memory
+bounded, whatever the number of positions.
 """
 
 from __future__ import annotations
@@ -19,6 +26,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from math import isqrt
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,9 +35,10 @@ from zfrepro.models.network import Network
 from zfrepro.models.table import Op, conv_ops, op_sizes
 
 Features = dict[int, Tensor]
+Places = np.ndarray  # int32: rows or columns of a map, or flat places in it
 
-PLAIN_SHARE = 0.85  # share of a map from which on recomputing all of it costs no more than picking the window out
-HEAD_BATCH = 128  # positions that go through the fully connected layers together: their weights are read once
+PLAIN_SHARE = 0.85  # share of its input from which on an op is run on whole maps: picking windows out costs as much
+HEAD_BATCH = 256  # positions that go through the fully connected layers together: their weights are read once
 
 
 def square_positions(size: int, square: int, stride: int) -> list[int]:
@@ -47,81 +56,109 @@ def square_positions(size: int, square: int, stride: int) -> list[int]:
 class Span:
     """What changes along one axis of a map: for position p the places [start[p], start[p] + size)."""
 
-    start: Tensor  # (P,) int32
+    start: Places  # (P,)
     size: int
 
 
 def spans(starts: Sequence[int], square: int, ops: Sequence[Op], sizes: Sequence[int]) -> list[Span]:
-    """The changed span along one axis, before the first op and after each one: len(ops) + 1 of them.
+    """The span along one axis that is carried, before the first op and after each one: len(ops) + 1 of them.
 
-    starts: the square's offsets in pixels, one per position; sizes: sides of the maps, as from `op_sizes`.
+    starts: the square's offsets in pixels, one per position; sizes: sides of the maps, as from `op_sizes`. A span holds
+    all changes; what a pooling reads holds all that its outcomes see.
     """
-    low = torch.tensor(starts, dtype=torch.int32)
+    low = np.array(starts, np.int32)
     high = low + square
-    found = [Span(low, square)]
+    changed = [(low, high)]
     for op, side in zip(ops, sizes[1:]):
-        # Place i sees [i * stride - padding, i * stride - padding + kernel).
-        low = torch.div(low + op.padding - op.kernel, op.stride, rounding_mode="floor") + 1
-        high = torch.div(high - 1 + op.padding, op.stride, rounding_mode="floor") + 1
-        low, high = low.clamp(0, side), high.clamp(0, side)
-        high = torch.maximum(low, high)  # a stride larger than the kernel can leave pixels that nobody sees
-        size = max(1, int((high - low).max()))
-        found.append(Span(low.clamp(max=side - size), size))
-    return found
+        # Place j sees [j * stride - padding, j * stride - padding + kernel).
+        low = ((low + op.padding - op.kernel) // op.stride + 1).clip(0, side)
+        high = ((high - 1 + op.padding) // op.stride + 1).clip(0, side)
+        high = np.maximum(low, high)  # a stride larger than the kernel can leave pixels that nobody sees
+        changed.append((low, high))
+    found = [_span(*changed.pop(), sizes[-1])]
+    for op, (low, high), side in zip(reversed(ops), reversed(changed), reversed(sizes[:-1])):
+        if op.kind == "conv":
+            phase = int(low[0]) % op.stride if ((low - low[0]) % op.stride == 0).all() else 0
+            found.append(_span(low, high, side, op.stride, phase))
+        elif op.kind == "pool":
+            low = found[-1].start * op.stride - op.padding
+            high = low + (found[-1].size - 1) * op.stride + op.kernel
+            beyond = low.min() < 0 or high.max() > side  # there, padding goes around all windows
+            phase = 0 if beyond else -op.padding % op.stride
+            found.append(_span(low.clip(min=0), high.clip(max=side), side, op.stride, phase))
+        else:  # place by place
+            found.append(found[-1])
+    return found[::-1]
+
+
+def _span(low: Places, high: Places, side: int, step: int = 1, phase: int = 0) -> Span:
+    """The smallest span within [0, side) that holds [low, high) at each position and starts at `phase` modulo `step`:
+    a filter or a pooling window of that stride then falls on all positions alike."""
+    start = low - (low - phase) % step
+    size = max(1, int((high - start).max()))
+    if int(start.max()) > side - size:  # to be moved into the map
+        size = min(side, size + (side - size - phase) % step)
+    return Span(np.minimum(start, side - size), size)
+
+
+def _places(span: Span) -> Places:
+    """The places of each position's window: (P, size)."""
+    return span.start[:, None] + np.arange(span.size, dtype=np.int32)
+
+
+def _grid(rows: Places, columns: Places, width: int) -> Places:
+    """Rows (Py, R) and columns (Px, K) of a map that is `width` wide -> flat places (Py, Px, R, K)."""
+    return rows[:, None, :, None] * np.int32(width) + columns[None, :, None, :]
+
+
+def _numbered(rows: Places, columns: Places, area: int) -> Places:
+    """Where each position's own window of `area` places begins: (Py, Px, 1, 1)."""
+    count = len(rows) * len(columns)
+    return np.arange(0, count * area, area, dtype=np.int32).reshape(len(rows), len(columns), 1, 1)
+
+
+def _taken(table: Tensor, index: Places) -> Tensor:
+    """Rows of a table (N, C) as patches: index (Py, Px, R, K) -> (Py * Px, C, R, K), channels_last."""
+    taken = F.embedding(torch.from_numpy(index).to(table.device), table)  # half the time of `index_select` on a CPU
+    return taken.flatten(0, 1).permute(0, 3, 1, 2)
 
 
 class _Map:
-    """A clean map as rows of channels, H * W of them; one more row for the places outside; then room for changed places."""
+    """A map as a table of its places: H * W rows of channels."""
 
-    def __init__(self, x: Tensor, outside: float) -> None:
+    def __init__(self, x: Tensor) -> None:
         """x: (1, C, H, H)."""
         self.side = x.shape[2]
-        rows = x[0].permute(1, 2, 0).reshape(-1, x.shape[1])
-        self.table = torch.cat([rows, rows.new_full((1, x.shape[1]), outside)])
+        self.table = x[0].permute(1, 2, 0).reshape(-1, x.shape[1])
 
-    def beside(self, changed: Tensor) -> Tensor:
-        """The clean rows, the outside one, and those of `changed` (N, C, h, w), place by place: a table for lookups.
+    def windows(self, y: Span, x: Span) -> Tensor:
+        """What the windows y x x hold: (Py * Px, C, y.size, x.size), channels_last."""
+        return _taken(self.table, _grid(_places(y), _places(x), self.side))
 
-        One table for all calls: the clean rows are not copied again.
-        """
-        first, rows = self.side**2 + 1, changed.permute(0, 2, 3, 1)
-        count = rows.shape[:3].numel()
-        if len(self.table) < first + count:
-            room = self.table.new_empty(count, self.table.shape[1])
-            self.table = torch.cat([self.table[:first], room])
-        self.table[first : first + count].view(rows.shape).copy_(rows)
-        return self.table
-
-
-def _assemble(clean: _Map, changed: Tensor, y: Span, x: Span, rows: Tensor, columns: Tensor) -> Tensor:
-    """Patches of the occluded maps: (Py * Px, C, R, K), channels_last, where position (i, j) takes the places
-    rows[i] x columns[j] of its map: from its changed window where they lie in it, clean elsewhere, padding off the map.
-
-    changed: (Py * Px, C, y.size, x.size), windows at y.start x x.start; rows: (Py, R) and columns: (Px, K), places.
-    """
-    device, channels = changed.device, changed.shape[1]
-    dy, dx = rows - y.start[:, None], columns - x.start[:, None]  # places within the window
-    position = torch.arange(len(rows) * len(columns), dtype=torch.int32).view(len(rows), len(columns), 1, 1)
-    in_window = position * (y.size * x.size) + (dy * x.size)[:, None, :, None] + dx[None, :, None, :]
-    in_map = (rows * clean.side)[:, None, :, None] + columns[None, :, None, :]
-    inside = ((rows >= 0) & (rows < clean.side))[:, None, :, None] & ((columns >= 0) & (columns < clean.side))[:, None]
-    hit = ((dy >= 0) & (dy < y.size))[:, None, :, None] & ((dx >= 0) & (dx < x.size))[:, None]
-    outside = clean.side**2  # number of the extra row
-    index = torch.where(hit, in_window + outside + 1, torch.where(inside, in_map, outside))
-    taken = clean.beside(changed).index_select(0, index.flatten().to(device))
-    return taken.view(position.numel(), rows.shape[1], columns.shape[1], channels).permute(0, 3, 1, 2)
+    def changed(self, windows: Tensor, y: Span, x: Span) -> Tensor:
+        """The whole map as each position has it: (Py * Px, C, H, H). windows: (Py * Px, C, y.size, x.size)."""
+        maps, channels = self.table.repeat(len(windows), 1), windows.shape[1]
+        rows, columns = _places(y), _places(x)
+        index = _numbered(rows, columns, self.side**2) + _grid(rows, columns, self.side)
+        places = torch.from_numpy(index.reshape(-1)).to(maps.device)
+        maps.index_copy_(0, places.long(), windows.permute(0, 2, 3, 1).reshape(-1, channels))
+        return maps.view(len(windows), self.side, self.side, channels).permute(0, 3, 1, 2)
 
 
-def _whole(clean: _Map, changed: Tensor, y: Span, x: Span) -> Tensor:
-    """All of the occluded maps: (P, C, H, H)."""
-    places = torch.arange(clean.side, dtype=torch.int32)
-    return _assemble(clean, changed, y, x, places.expand(len(y.start), -1), places.expand(len(x.start), -1))
+@dataclass(frozen=True)
+class _Meeting:
+    """How a convolution or pooling of an input window gives an output window, along one axis."""
 
+    padding: int  # to put around the input window
+    first: Places  # (P,): which outcome is the output window's first
 
-def _needed(op: Op, output: Span) -> Tensor:
-    """(P, n): the places of its input that an op reads for an output span."""
-    reach = torch.arange((output.size - 1) * op.stride + op.kernel, dtype=torch.int32)
-    return (output.start * op.stride - op.padding)[:, None] + reach
+    @classmethod
+    def of(cls, op: Op, given: Span, output: Span) -> _Meeting:
+        before = given.start + op.padding - op.stride * output.start  # padding that the first place of the output sees
+        after = output.size * op.stride - op.stride + op.kernel - before - given.size
+        padding = max(int(before.max()), int(after.max()), 0)
+        padding += int(before[0] - padding) % op.stride
+        return cls(padding, (padding - before) // op.stride)
 
 
 class Occluder:
@@ -136,47 +173,68 @@ class Occluder:
         self.ops = conv_ops(network.layers)
         self.sizes = op_sizes(self.ops, image.shape[-1])
         x = image[None].contiguous(memory_format=torch.channels_last)
-        self.fill = fill.permute(1, 2, 0).contiguous()
-        self.clean = []  # the input of each op, and the output of the last
-        for op in [*self.ops, None]:
-            self.clean.append(_Map(x, -torch.inf if op and op.kind == "pool" else 0.0))
-            x = network.step(op, x) if op else x
+        self.fill = _Map(fill[None])
+        self.clean = [_Map(x)]  # the input of each op, and the output of the last
+        for op in self.ops:
+            x = network.step(op, x)
+            self.clean.append(_Map(x))
 
-    def _squares(self, y: Span, x: Span) -> Tensor:
-        """The fill under each position's square: (P, 3, q, q)."""
-        reach = torch.arange(self.square)
-        rows, columns = y.start[:, None] + reach, x.start[:, None] + reach
-        taken = self.fill[rows[:, None, :, None], columns[None, :, None, :]]  # (Py, Px, q, q, 3)
-        return taken.flatten(0, 1).permute(0, 3, 1, 2)
+    def by_reach(self, starts: Sequence[int]) -> list[int]:
+        """Numbers of the offsets along one axis, those with the smallest windows first."""
+        reach = [sum(span.size for span in spans([start], self.square, self.ops, self.sizes)) for start in starts]
+        return sorted(range(len(starts)), key=reach.__getitem__)
+
+    def _painted(self, ys: Sequence[int], xs: Sequence[int], y: Span, x: Span) -> Tensor:
+        """Windows of the image with the squares on it."""
+        down, across = (
+            (_places(span) >= np.array(corner)[:, None]) & (_places(span) < np.array(corner)[:, None] + self.square)
+            for span, corner in ((y, ys), (x, xs))
+        )
+        covered = torch.from_numpy(down[:, None, :, None] & across[None, :, None, :]).flatten(0, 1)[:, None]
+        fill, image = self.fill.windows(y, x), self.clean[0].windows(y, x)
+        return torch.where(covered.to(fill.device), fill, image)
 
     def maps(self, ys: Sequence[int], xs: Sequence[int], wanted: Collection[int]) -> Features:
         """Output maps of the wanted convolutional layers, and of the last one, for the squares at ys x xs (one batch,
         row by row): layer -> (Py * Px, C, H, H)."""
         y, x = (spans(starts, self.square, self.ops, self.sizes) for starts in (ys, xs))
-        windowed, now, found = True, self._squares(y[0], x[0]), {}
+        windowed, now, found = True, self._painted(ys, xs, y[0], x[0]), {}
         for i, op in enumerate(self.ops):
-            if op.kind in ("conv", "pool"):
-                if windowed and y[i + 1].size * x[i + 1].size >= PLAIN_SHARE * self.sizes[i + 1] ** 2:
-                    windowed, now = False, _whole(self.clean[i], now, y[i], x[i])
-                if windowed:
-                    places = _needed(op, y[i + 1]), _needed(op, x[i + 1])
-                    now = _assemble(self.clean[i], now, y[i], x[i], *places)
-            now = self._unpadded(op, now) if windowed else self.network.step(op, now)
+            nearly_all = y[i].size * x[i].size >= PLAIN_SHARE * self.sizes[i] ** 2
+            if windowed and nearly_all and op.kind in ("conv", "pool"):
+                windowed, now = False, self.clean[i].changed(now, y[i], x[i])
+            now = self._window(i, now, y, x) if windowed else self.network.step(op, now)
             last = i + 1 == len(self.ops)
             if last or (self.ops[i + 1].layer != op.layer and op.layer in wanted):
-                found[op.layer] = _whole(self.clean[i + 1], now, y[i + 1], x[i + 1]) if windowed else now
+                found[op.layer] = self.clean[i + 1].changed(now, y[i + 1], x[i + 1]) if windowed else now
         return found
 
-    def _unpadded(self, op: Op, x: Tensor) -> Tensor:
-        """One op on patches that bring their padding along."""
+    def _window(self, i: int, now: Tensor, y: Sequence[Span], x: Sequence[Span]) -> Tensor:
+        """Op i on the windows of its input, which it may overwrite: the windows of its output."""
+        op, down, across = self.ops[i], y[i : i + 2], x[i : i + 2]
         if op.kind == "conv":
-            conv = self.network.conv(op.layer)
-            return F.conv2d(x, conv.weight, conv.bias, op.stride)
+            weight = self.network.conv(op.layer).weight
+            change = now.sub_(self.clean[i].windows(y[i], x[i]))
+            moved = _moved(op, down, across, lambda pad: F.conv2d(change, weight, None, op.stride, pad))
+            return moved.add_(self.clean[i + 1].windows(y[i + 1], x[i + 1]))
         if op.kind == "pool":
-            return F.max_pool2d(x, op.kernel, op.stride)
-        if op.kind == "relu":
-            return F.relu_(x)  # a convolution's own output
-        return self.network.step(op, x)
+            return _moved(op, down, across, lambda pad: F.max_pool2d(now, op.kernel, op.stride, pad))
+        return F.relu_(now) if op.kind == "relu" else self.network.step(op, now)
+
+
+def _moved(op: Op, y: Sequence[Span], x: Sequence[Span], run: Callable[[tuple[int, int]], Tensor]) -> Tensor:
+    """An op that moves places, from windows y[0] x x[0] of its input to windows y[1] x x[1] of its output.
+
+    run: the op itself on the input windows, with that much padding down and across.
+    """
+    down, across = _Meeting.of(op, *y), _Meeting.of(op, *x)
+    found = run((down.padding, across.padding))
+    tall, wide = found.shape[2:]
+    if (tall, wide) == (y[1].size, x[1].size):
+        return found
+    rows, columns = _places(Span(down.first, y[1].size)), _places(Span(across.first, x[1].size))
+    index = _numbered(rows, columns, tall * wide) + _grid(rows, columns, wide)
+    return _taken(found.permute(0, 2, 3, 1).reshape(-1, found.shape[1]), index)
 
 
 def head(network: Network, maps: Tensor, wanted: Collection[int]) -> Features:
@@ -191,16 +249,22 @@ def head(network: Network, maps: Tensor, wanted: Collection[int]) -> Features:
     return found
 
 
-def blocks(ys: Sequence[int], xs: Sequence[int], count: int) -> Iterator[tuple[range, range]]:
-    """The grid of positions in rectangles of neighbours, about square and of at most `count` positions."""
-    tall = max(1, min(isqrt(count), len(ys)))
-    wide = max(1, min(count // tall, len(xs)))
-    for top in range(0, len(ys), tall):
-        for left in range(0, len(xs), wide):
-            yield range(top, min(top + tall, len(ys))), range(left, min(left + wide, len(xs)))
+def blocks(rows: Sequence[int], columns: Sequence[int], count: int) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
+    """A grid in about square blocks of at most `count` positions: the rows and columns of each."""
+    tall = max(1, min(isqrt(count), len(rows)))
+    wide = max(1, min(count // tall, len(columns)))
+    for down in _shares(rows, tall):
+        for across in _shares(columns, wide):
+            yield down, across
 
 
-def _numbers(rows: range, columns: range, width: int) -> Tensor:
+def _shares(items: Sequence[int], most: int) -> list[Sequence[int]]:
+    """The items in as few stretches of at most `most` as possible, of nearly the same length."""
+    parts = -(-len(items) // most)
+    return [items[len(items) * i // parts : len(items) * (i + 1) // parts] for i in range(parts)]
+
+
+def _numbers(rows: Sequence[int], columns: Sequence[int], width: int) -> Tensor:
     """Numbers of a block's positions in the whole grid, row by row."""
     return (torch.tensor(rows)[:, None] * width + torch.tensor(columns)[None]).flatten()
 
@@ -225,7 +289,7 @@ def occluded_features(
     """
     if block is None:
         # What was fastest for the ZFNet on a CPU, scaled by the size of its maps; a GPU wants larger batches.
-        block = max(20, round((1 if image.device.type == "cpu" else 20) * 20 * (224 / image.shape[-1]) ** 2))
+        block = max(36, round((1 if image.device.type == "cpu" else 20) * 36 * (224 / image.shape[-1]) ** 2))
     occluder = Occluder(network, image, fill, square)
     top = network.conv_layers[-1]
     waiting: list[tuple[Tensor, Features]] = []
@@ -237,7 +301,7 @@ def occluded_features(
         above = head(network, maps[top], wanted) if max(wanted) > top else {}
         return numbers, {layer: value for layer, value in (maps | above).items() if layer in wanted}
 
-    for rows, columns in blocks(ys, xs, block):
+    for rows, columns in blocks(occluder.by_reach(ys), occluder.by_reach(xs), block):
         maps = occluder.maps([ys[i] for i in rows], [xs[j] for j in columns], wanted)
         waiting.append((_numbers(rows, columns, len(xs)), maps))
         if sum(len(n) for n, _ in waiting) >= HEAD_BATCH:
