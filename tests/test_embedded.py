@@ -5,6 +5,7 @@ import pytest
 
 from zfrepro.data import embedded
 from zfrepro.data.embedded import FACE_CLASSES, KEYPOINTS, SOURCE_CLASSES, TARGET_CLASSES, Drawing, draw, draw_scenes
+from zfrepro.data.embedded_sketch import Sketch, box, uniforms
 
 ALL = SOURCE_CLASSES + TARGET_CLASSES
 RIGHT, LEFT, NOSE = (KEYPOINTS.index(name) for name in ("right_eye", "left_eye", "nose"))
@@ -208,3 +209,21 @@ def test_scenes_refuse_what_drawings_refuse() -> None:
 def test_no_images_is_a_valid_request() -> None:
     assert draw(["cat"], np.empty(0, int), np.empty(0, int), 32, seed=0).images.shape == (0, 32, 32, 3)
     assert draw_scenes(["cat"], np.empty(0, int), 32, seed=0).labels.shape == (0, 1)
+
+
+def test_a_part_drawn_on_its_rows_alone_is_the_whole_part() -> None:
+    size, count = 24, 3
+    t = ((np.arange(size) + 0.5) * (2.0 / size) - 1.0).astype(np.float32)
+    x, y = np.tile(t, size)[None].repeat(count, 0), np.repeat(t, size)[None].repeat(count, 0)
+    pixel = np.full((count, 1), 2.0 / size, np.float32)
+    whole, rows = (Sketch(x, y, pixel, uniforms(np.arange(count, dtype=np.uint64), 96)) for _ in range(2))
+    for centre, half in ((0.3, 0.4), (-0.2, 0.25)):  # the second partly over the first
+        d, colour = box(x, y - centre, half, half, 0.1), whole.vivid()
+        whole.fill(d, colour, 0.1)
+        touched = np.flatnonzero((d < 2.0 / size).reshape(-1, size).any(axis=1))
+        assert 0 < len(touched) < count * size
+        rows.fill_rows(touched, d.reshape(-1, size)[touched], colour, 0.1)
+    for one, other in zip(whole.layer(), rows.layer()):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(whole.height, rows.height)
+    assert whole.height.max() > 0.05

@@ -316,17 +316,24 @@ def _background(keys: Array, light: Array, size: int) -> Array:
 
 
 def _clutter(s: Sketch, low: Array, high: Array, size: int) -> None:
-    """Five rounded blocks of any proportions: walls, planks, stones, wires."""
+    """Five rounded blocks of any proportions: walls, planks, stones, wires. Most are small: only the rows of pixels that
+    a block can touch are drawn."""
     crowd = s.u(0.1, 0.9)
+    t = _axis(size)
     for _ in range(5):
         angle = s.u(0.0, 3.1416)
         c, si = np.cos(angle), np.sin(angle)
         x, y = s.u(-1.1, 1.1), s.u(-1.1, 1.1)
         a, b = 0.04 + s.u() ** 2 * 0.9, 0.03 + s.u() ** 3 * 0.7
-        along, across = _affine(c, si, -c * x - si * y, size), _affine(-si, c, si * x - c * y, size)
-        d = box(along, across, a, b, np.minimum(a, b) * s.u(0.05, 1.0))
-        colour = mix(mix(low, high, s.u(-0.4, 1.4)), s.vivid(0.5), s.u(0.0, 0.6))
-        s.fill(d, colour * s.u(0.7, 1.2), 0.1, when=(s.u() < crowd).astype(np.float32))
+        r = np.minimum(a, b) * s.u(0.05, 1.0)
+        colour = mix(mix(low, high, s.u(-0.4, 1.4)), s.vivid(0.5), s.u(0.0, 0.6)) * s.u(0.7, 1.2)
+        reach = a * si + b * np.abs(c) + 2.0 / size
+        one, row = np.nonzero((np.abs(t - y) <= reach) & (s.u() < crowd))
+        along, across = (
+            (ky[one] * t[row, None] + shift[one]) + kx[one] * t
+            for kx, ky, shift in ((c, si, -c * x - si * y), (-si, c, si * x - c * y))
+        )
+        s.fill_rows(one * size + row, box(along, across, a[one], b[one], r[one]), colour, 0.1)
 
 
 def _pattern(keys: Array, pose: Pose, size: int) -> tuple[Array, Array]:

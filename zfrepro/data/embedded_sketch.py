@@ -119,6 +119,28 @@ def repeat(x: Array, step: Number, first: int, last: int) -> Array:
     return x - step * np.clip(np.rint(x * (1.0 / step)), first, last)
 
 
+# -------------------------------------------------------------------------------- parts
+def _coverage(d: Array, sharp: Array, out: Array) -> Array:
+    """How much of each pixel lies within the outline, in [0, 1]; sharp: pixels per unit of d."""
+    np.multiply(d, -sharp, out=out)
+    out += 0.5
+    return np.clip(out, 0.0, 1.0, out=out)
+
+
+def _lift(d: Array, bevel: float, coverage: Array, below: Array | None) -> Array:
+    """How far a part raises the surface: it rises from its outline as a quarter of a circle would, nearly, from 0 or, if
+    there is something below, above that."""
+    inner = d * (-1.0 / bevel)
+    np.clip(inner, 0.0, 1.0, out=inner)
+    lift = 2.0 - inner
+    lift *= inner
+    lift *= bevel
+    if below is not None:
+        lift -= below
+    lift *= coverage
+    return lift
+
+
 # -------------------------------------------------------------------------------- the sketch
 class Sketch:
     """Collects the parts of one object, back to front, for a batch of images; `layer` paints them.
@@ -134,8 +156,8 @@ class Sketch:
         self.sharp = 1.0 / pixel
         self.cover = np.empty((MAX_PARTS, *x.shape), np.float32)
         self.paint: list[Array] = []
-        self.height = np.zeros_like(x)
-        self.outline = np.full_like(x, 9.0)
+        self.height = np.zeros(x.shape, np.float32)
+        self.outline = np.full(x.shape, 9.0, np.float32)
         self.hue, self.yaw = self.u(), self.u(-0.12, 0.12)  # a base colour; how far the face looks aside
 
     # -- choices
@@ -188,21 +210,27 @@ class Sketch:
         slot = self.cover[len(self.paint)]
         if when is not None:
             d = d + (1.0 - when) * 9.0
-        np.multiply(d, -self.sharp, out=slot)
-        slot += 0.5
-        np.clip(slot, 0.0, 1.0, out=slot)
-        if bevel:  # the height rises as a quarter of a circle would, nearly; what has height throws a shadow
-            np.minimum(self.outline, d, out=self.outline)
-            inner = d * (-1.0 / bevel)
-            np.clip(inner, 0.0, 1.0, out=inner)
-            lift = 2.0 - inner
-            lift *= inner
-            lift *= bevel
-            if not raised:
-                lift -= self.height
-            lift *= slot
-            self.height += lift
-        paint = np.empty((len(d), 4), np.float32)
+        _coverage(d, self.sharp, slot)
+        if bevel:
+            np.minimum(self.outline, d, out=self.outline)  # what has height throws a shadow
+            self.height += _lift(d, bevel, slot, None if raised else self.height)
+        self._painted(colour, texture)
+
+    def fill_rows(self, rows: Array, d: Array, colour: Array, bevel: float) -> None:
+        """`fill` where the part reaches only some rows of pixels, and without a shadow.
+
+        rows: (M,) their numbers, image * S + row; d: (M, S); colour: (B, 3).
+        """
+        size = d.shape[1]
+        slot, height = self.cover[len(self.paint)].reshape(-1, size), self.height.reshape(-1, size)
+        part = _coverage(d, self.sharp[rows // size], np.empty_like(d))
+        slot.fill(0.0)
+        slot[rows] = part
+        height[rows] += _lift(d, bevel, part, height[rows])
+        self._painted(colour, 0.0)
+
+    def _painted(self, colour: Array, texture: Number) -> None:
+        paint = np.empty((len(self.cover[0]), 4), np.float32)
         paint[:, :3], paint[:, 3:] = colour, texture
         self.paint.append(paint)
 
@@ -214,7 +242,7 @@ class Sketch:
     def layer(self) -> tuple[Array, Array, Array]:
         """-> RGB premultiplied by coverage (B, 3, P), texture strength (B, P), coverage (B, P); all in [0, 1]."""
         parts = len(self.paint)
-        left = np.ones_like(self.x)
+        left = np.ones(self.x.shape, np.float32)
         for i in range(
             parts - 1, -1, -1
         ):  # front to back: what is left of the light times the part's coverage is its weight
