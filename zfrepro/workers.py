@@ -18,6 +18,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any, TypeVar
 
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from zfrepro.config import UserError, resolve_device
@@ -131,7 +132,11 @@ def _logged(task: Callable[[], Result], log: Path) -> Result:
 
 
 def start_worker(parent: int) -> None:
-    """Begin a worker process: ignore Ctrl-C, die of SIGTERM, and end with the parent even where that is killed outright."""
+    """Begin a worker process: ignore Ctrl-C, die of SIGTERM, and end with the parent even where that is killed outright.
+
+    NumPy's matrix products keep to one thread: as many as there are CPUs, in every worker, would wait for one another.
+    """
+    threadpool_limits(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
