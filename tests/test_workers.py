@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from threadpoolctl import threadpool_info
 
 from zfrepro.config import UserError
 from zfrepro.workers import Interrupted, cpus, in_parallel
@@ -28,6 +29,12 @@ def refused(number: int) -> None:
     raise UserError(f"{number} is no good")
 
 
+def blas_threads(_: int) -> set[int]:
+    import numpy  # noqa: F401
+
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+
 def killed() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -39,6 +46,11 @@ def test_tasks_run_in_processes_of_their_own_and_print_into_their_logs(tmp_path:
     assert os.getpid() not in {pid for _, pid, _ in found} and len({pid for _, pid, _ in found}) <= 2
     assert {threads for _, _, threads in found} == {max(1, cpus() // 2)}
     assert [log.read_text() for log in logs] == [f"squaring {number}\n" for number in range(5)]
+
+
+def test_matrix_products_in_workers_do_not_fight_for_the_cpus(tmp_path: Path) -> None:
+    found = in_parallel([partial(blas_threads, n) for n in range(2)], [tmp_path / "log"] * 2, 2, "cpu", "counting")
+    assert list(found) == [{1}, {1}]
 
 
 def test_one_at_a_time_stays_in_this_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

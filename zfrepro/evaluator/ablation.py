@@ -72,7 +72,8 @@ def ablate(config: AblateConfig, train: Train) -> None:
     source.data.root = config.data.root or source.data.root
     wanted = VARIANTS if config.variant == "all" else (config.variant,)
     jobs = {name: [job(config, source, name, seed) for seed in config.seeds or [config.seed]] for name in wanted}
-    failures = train_all(config, [run for runs in jobs.values() for run in runs], train)
+    # The widest first: one that begins last would keep the other processors waiting.
+    failures = train_all(config, [run for runs in reversed(jobs.values()) for run in runs], train)
     if config.variant == "all":
         write(config, source, {name: [run for run in runs if finished(run)] for name, runs in jobs.items()})
     else:
