@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import Tensor
 
-from zfrepro.config import LayerConfig, ModelConfig
+from zfrepro.config import LayerConfig, ModelConfig, UserError
 from zfrepro.models import partial
 from zfrepro.models.network import Network
 from zfrepro.models.table import conv_ops
@@ -82,6 +84,30 @@ def check_equal(name: str, square: int, stride: int, block: int, share: float = 
 def test_equals_brute_force(name: str, square: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partial, "PLAIN_SHARE", 2.0)  # never plainly: windows all the way, even of whole maps
     check_equal(name, square, 11, 6)
+
+
+def any_table(rng: random.Random) -> tuple[int, list[LayerConfig]]:
+    """Kernels, strides, paddings and pools by chance."""
+    layers = []
+    for _ in range(rng.randint(1, 4)):
+        kernel, pool = rng.randint(1, 7), rng.choice([0, 2, 3, 4, 5])
+        pooling = pool, rng.randint(1, 4), rng.randint(0, pool // 2)
+        padding, norm = rng.randint(0, kernel), rng.choice(["none", "after_pool", "before_pool"])
+        layers.append(conv(rng.randint(1, 4), kernel, rng.randint(1, 4), padding, pooling, norm))
+    return rng.randint(9, 40), [*layers, FC]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_any_table_equals_brute_force(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(seed)
+    while True:
+        monkeypatch.setitem(TABLES, "by chance", any_table(rng))
+        with contextlib.suppress(UserError):  # a map smaller than the next kernel
+            network_of("by chance")
+            break
+    share = rng.choice([partial.PLAIN_SHARE, 2.0, 0.4])
+    monkeypatch.setattr(partial, "PLAIN_SHARE", share)
+    check_equal("by chance", rng.randint(1, 9), rng.randint(1, 6), rng.choice([1, 6, 20, 1000]))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.6])
