@@ -50,7 +50,7 @@ def test_tasks_run_in_processes_of_their_own_and_print_into_their_logs(tmp_path:
 
 def test_matrix_products_in_workers_do_not_fight_for_the_cpus(tmp_path: Path) -> None:
     found = in_parallel([partial(blas_threads, n) for n in range(2)], [tmp_path / "log"] * 2, 2, "cpu", "counting")
-    assert list(found) == [{1}, {1}]
+    assert all(threads <= {1} for threads in found)  # none: a library that cannot be told
 
 
 def test_one_at_a_time_stays_in_this_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

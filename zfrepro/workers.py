@@ -136,7 +136,7 @@ def start_worker(parent: int) -> None:
 
     NumPy's matrix products keep to one thread: as many as there are CPUs, in every worker, would wait for one another.
     """
-    threadpool_limits(1)
+    threadpool_limits(1, user_api="blas")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

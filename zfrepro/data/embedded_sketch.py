@@ -128,8 +128,8 @@ def _coverage(d: Array, sharp: Array, out: Array) -> Array:
 
 
 def _lift(d: Array, bevel: float, coverage: Array, below: Array | None) -> Array:
-    """How far a part raises the surface: it rises from its outline as a quarter of a circle would, nearly, from 0 or, if
-    there is something below, above that."""
+    """How far a part raises the surface. It rises from its outline as a quarter of a circle would, nearly: from 0 and in
+    place of the surface `below`, or on top of it where that is None. bevel: above 0."""
     inner = d * (-1.0 / bevel)
     np.clip(inner, 0.0, 1.0, out=inner)
     lift = 2.0 - inner
@@ -219,7 +219,7 @@ class Sketch:
     def fill_rows(self, rows: Array, d: Array, colour: Array, bevel: float) -> None:
         """`fill` where the part reaches only some rows of pixels, and without a shadow.
 
-        rows: (M,) their numbers, image * S + row; d: (M, S); colour: (B, 3).
+        rows: (M,) their numbers, image * S + row; d: (M, S); colour: (B, 3); bevel: above 0.
         """
         size = d.shape[1]
         slot, height = self.cover[len(self.paint)].reshape(-1, size), self.height.reshape(-1, size)

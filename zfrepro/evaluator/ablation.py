@@ -72,7 +72,7 @@ def ablate(config: AblateConfig, train: Train) -> None:
     source.data.root = config.data.root or source.data.root
     wanted = VARIANTS if config.variant == "all" else (config.variant,)
     jobs = {name: [job(config, source, name, seed) for seed in config.seeds or [config.seed]] for name in wanted}
-    # The widest first: one that begins last would keep the other processors waiting.
+    # Table 3's last rows first, which are the widest: begun last, they would keep the other processors waiting.
     failures = train_all(config, [run for runs in reversed(jobs.values()) for run in runs], train)
     if config.variant == "all":
         write(config, source, {name: [run for run in runs if finished(run)] for name, runs in jobs.items()})
@@ -171,6 +171,15 @@ def finished(run: TrainConfig) -> bool:
 # ------------------------------------------------------------------------------------------------------------ measuring
 
 
+def measure_all(config: AblateConfig, jobs: dict[str, list[TrainConfig]]) -> dict[str, list[Net]]:
+    """`measure` of every trained network, several side by side."""
+    runs = [run for found in jobs.values() for run in found]
+    tasks = [partial(measure, config, run) for run in runs]
+    logs = [run.folder / "train.log" for run in runs]
+    nets = {net.run: net for net in in_parallel(tasks, logs, config.workers, config.device, "measuring")}
+    return {name: [nets[run.run] for run in found] for name, found in jobs.items()}
+
+
 def measure(config: AblateConfig, run: TrainConfig) -> Net:
     """The errors of a trained network after its last epoch: centre crops, no dropout, float32."""
     net = open_run(dataclasses.replace(config, run=run.run), "last")
@@ -220,10 +229,7 @@ def write(config: AblateConfig, source: TrainConfig, jobs: dict[str, list[TrainC
     out = artifacts.open_output(config.folder / FOLDER, config, "-".join(digest[:12] for digest in hashes) or None)
     if out is None:
         return
-    nets = {
-        name: [measure(config, run) for run in runs]
-        for name, runs in tqdm(jobs.items(), desc="measuring", unit="row", disable=None)
-    }
+    nets = measure_all(config, jobs)
     averages = {name: averaged(config, jobs[name]) for name in config.average if len(jobs[name]) > 1}
     # (rows, nets, errors), NaN where there is no such net
     errors = np.full((len(nets), max(1, *map(len, nets.values())), len(ERRORS)), np.nan)

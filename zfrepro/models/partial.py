@@ -54,7 +54,7 @@ def square_positions(size: int, square: int, stride: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Span:
-    """What changes along one axis of a map: for position p the places [start[p], start[p] + size)."""
+    """A window along one axis of a map: for position p the places [start[p], start[p] + size)."""
 
     start: Places  # (P,)
     size: int
@@ -64,7 +64,7 @@ def spans(starts: Sequence[int], square: int, ops: Sequence[Op], sizes: Sequence
     """The span along one axis that is carried, before the first op and after each one: len(ops) + 1 of them.
 
     starts: the square's offsets in pixels, one per position; sizes: sides of the maps, as from `op_sizes`. A span holds
-    all changes; what a pooling reads holds all that its outcomes see.
+    all changes that a later op sees; what a pooling reads holds all that its outcomes see.
     """
     low = np.array(starts, np.int32)
     high = low + square
@@ -289,7 +289,7 @@ def occluded_features(
     """
     if block is None:
         # What was fastest for the ZFNet on a CPU, scaled by the size of its maps; a GPU wants larger batches.
-        block = max(36, round((1 if image.device.type == "cpu" else 20) * 36 * (224 / image.shape[-1]) ** 2))
+        block = max(36, round((36 if image.device.type == "cpu" else 400) * (224 / image.shape[-1]) ** 2))
     occluder = Occluder(network, image, fill, square)
     top = network.conv_layers[-1]
     waiting: list[tuple[Tensor, Features]] = []
