@@ -166,11 +166,11 @@ def test_impossible_squares_are_refused(square: int, stride: int) -> None:
 def test_spans_are_what_changes() -> None:
     """Perturb one row of the input; the rows of the output that move are exactly the span."""
     network = network_of("zfnet")
-    ops = conv_ops(network.layers)
+    ops = tuple(conv_ops(network.layers))
     image, _ = pictures(network)
     torch.manual_seed(0)
     for start in (0, 1, 17, 58):
-        expected = partial.spans([start], 3, ops, network.sizes)[-1]
+        expected = partial.spans((start,), 3, ops, tuple(network.sizes))[-1]
         moved = torch.zeros(network.sizes[-1], dtype=torch.bool)
         for _ in range(15):  # a maximum hides most changes: try many
             other = image.clone()

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import isqrt
 
 import numpy as np
@@ -60,7 +61,8 @@ class Span:
     size: int
 
 
-def spans(starts: Sequence[int], square: int, ops: Sequence[Op], sizes: Sequence[int]) -> list[Span]:
+@lru_cache(4096)  # the same for every image, and for rows and columns
+def spans(starts: tuple[int, ...], square: int, ops: tuple[Op, ...], sizes: tuple[int, ...]) -> list[Span]:
     """The span along one axis that is carried, before the first op and after each one: len(ops) + 1 of them.
 
     starts: the square's offsets in pixels, one per position; sizes: sides of the maps, as from `op_sizes`. A span holds
@@ -129,7 +131,7 @@ class _Map:
     def __init__(self, x: Tensor) -> None:
         """x: (1, C, H, H)."""
         self.side = x.shape[2]
-        self.table = x[0].permute(1, 2, 0).reshape(-1, x.shape[1])
+        self.table = x[0].permute(1, 2, 0).reshape(-1, x.shape[1]).contiguous()  # rows are looked up
 
     def windows(self, y: Span, x: Span) -> Tensor:
         """What the windows y x x hold: (Py * Px, C, y.size, x.size), channels_last."""
@@ -170,8 +172,8 @@ class Occluder:
 
     def __init__(self, network: Network, image: Tensor, fill: Tensor, square: int) -> None:
         self.network, self.square = network, square
-        self.ops = conv_ops(network.layers)
-        self.sizes = op_sizes(self.ops, image.shape[-1])
+        self.ops = tuple(conv_ops(network.layers))
+        self.sizes = tuple(op_sizes(self.ops, image.shape[-1]))
         x = image[None].contiguous(memory_format=torch.channels_last)
         self.fill = _Map(fill[None])
         self.clean = [_Map(x)]  # the input of each op, and the output of the last
@@ -181,7 +183,7 @@ class Occluder:
 
     def by_reach(self, starts: Sequence[int]) -> list[int]:
         """Numbers of the offsets along one axis, those with the smallest windows first."""
-        reach = [sum(span.size for span in spans([start], self.square, self.ops, self.sizes)) for start in starts]
+        reach = [sum(span.size for span in spans((start,), self.square, self.ops, self.sizes)) for start in starts]
         return sorted(range(len(starts)), key=reach.__getitem__)
 
     def _painted(self, ys: Sequence[int], xs: Sequence[int], y: Span, x: Span) -> Tensor:
@@ -197,7 +199,7 @@ class Occluder:
     def maps(self, ys: Sequence[int], xs: Sequence[int], wanted: Collection[int]) -> Features:
         """Output maps of the wanted convolutional layers, and of the last one, for the squares at ys x xs (one batch,
         row by row): layer -> (Py * Px, C, H, H)."""
-        y, x = (spans(starts, self.square, self.ops, self.sizes) for starts in (ys, xs))
+        y, x = (spans(tuple(starts), self.square, self.ops, self.sizes) for starts in (ys, xs))
         windowed, now, found = True, self._painted(ys, xs, y[0], x[0]), {}
         for i, op in enumerate(self.ops):
             nearly_all = y[i].size * x[i].size >= PLAIN_SHARE * self.sizes[i] ** 2
@@ -216,7 +218,7 @@ class Occluder:
             weight = self.network.conv(op.layer).weight
             change = now.sub_(self.clean[i].windows(y[i], x[i]))
             moved = _moved(op, down, across, lambda pad: F.conv2d(change, weight, None, op.stride, pad))
-            return moved.add_(self.clean[i + 1].windows(y[i + 1], x[i + 1]))
+            return self.clean[i + 1].windows(y[i + 1], x[i + 1]).add_(moved)
         if op.kind == "pool":
             return _moved(op, down, across, lambda pad: F.max_pool2d(now, op.kernel, op.stride, pad))
         return F.relu_(now) if op.kind == "relu" else self.network.step(op, now)
@@ -230,8 +232,9 @@ def _moved(op: Op, y: Sequence[Span], x: Sequence[Span], run: Callable[[tuple[in
     down, across = _Meeting.of(op, *y), _Meeting.of(op, *x)
     found = run((down.padding, across.padding))
     tall, wide = found.shape[2:]
-    if (tall, wide) == (y[1].size, x[1].size):
-        return found
+    if (down.first == down.first[0]).all() and (across.first == across.first[0]).all():
+        top, left = int(down.first[0]), int(across.first[0])
+        return found[:, :, top : top + y[1].size, left : left + x[1].size]
     rows, columns = _places(Span(down.first, y[1].size)), _places(Span(across.first, x[1].size))
     index = _numbered(rows, columns, tall * wide) + _grid(rows, columns, wide)
     return _taken(found.permute(0, 2, 3, 1).reshape(-1, found.shape[1]), index)
