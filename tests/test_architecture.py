@@ -1,8 +1,9 @@
-"""The house: imports point down only, and only figures/ draws."""
+"""The house: imports point down only and never in a circle, and only figures/ draws."""
 
 from __future__ import annotations
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,21 @@ def test_imports_point_down(path: Path) -> None:
     for other in imports(path) - {here}:
         assert other in RANK, f"{path}: imports {other}, which has no place in the house"
         assert RANK[other] > RANK[here], f"{path}: {here} imports {other}, which stands beside or above it"
+
+
+def dotted(path: Path) -> str:
+    """A file as imports name it: zfrepro.models.table."""
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def test_no_file_imports_itself_through_others() -> None:
+    modules, graph = {dotted(path) for path in FILES}, {}
+    for path in FILES:
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        names = {(node.module or "", f"{node.module}.{alias.name}") for node in nodes for alias in node.names}
+        graph[dotted(path)] = {whole if whole in modules else home for home, whole in names} & modules
+    assert graph["zfrepro.models.window"] >= {"zfrepro.models.deconvnet", "zfrepro.models.table"}
+    list(TopologicalSorter(graph).static_order())  # raises CycleError
 
 
 def test_only_figures_draw() -> None:

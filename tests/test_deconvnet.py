@@ -11,9 +11,10 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from zfrepro.config import LayerConfig, ModelConfig, UserError, conf_folder, to_dataclass
-from zfrepro.models.deconvnet import Rules, ascend, descend, project, unpool
+from zfrepro.models.deconvnet import Rules, ascend, descend, unpool
 from zfrepro.models.network import Network, initialise
 from zfrepro.models.oracle import autograd_projections
+from zfrepro.models.window import project
 
 
 @pytest.fixture(autouse=True)

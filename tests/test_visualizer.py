@@ -11,8 +11,8 @@ import pytest
 from tests.conftest import Zfrepro
 from zfrepro.config import Experiment
 from zfrepro.figures.features import contrast
-from zfrepro.models.deconvnet import project
 from zfrepro.models.table import conv_ops, receptive_box
+from zfrepro.models.window import project
 from zfrepro.run import open_run
 from zfrepro.visualizer.evolution import correlation
 from zfrepro.visualizer.features import cut

@@ -9,10 +9,10 @@ import torch
 
 from tests.test_deconvnet import difference, narrow, network_of, random_table, samples, whole_image
 from zfrepro.models import window
-from zfrepro.models.deconvnet import DEFAULT, Rules, project
+from zfrepro.models.deconvnet import DEFAULT, Rules
 from zfrepro.models.oracle import autograd_projections
 from zfrepro.models.table import conv_ops, receptive_box
-from zfrepro.models.window import conv_down, project_windows
+from zfrepro.models.window import conv_down, project, project_windows
 
 
 @pytest.fixture(autouse=True)

@@ -33,9 +33,9 @@ from zfrepro.config import OccludeConfig, require, require_layer
 from zfrepro.evaluator import pictures as choice
 from zfrepro.evaluator.pictures import Pictures, Survey
 from zfrepro.figures.occlusion import Example, draw_claims, draw_occlusion
-from zfrepro.models.deconvnet import project
 from zfrepro.models.network import Network
 from zfrepro.models.partial import collect, occluded_features, square_positions
+from zfrepro.models.window import project
 from zfrepro.run import TrainedRun, open_run
 
 

@@ -5,13 +5,12 @@ A unit is one activation of a convolutional layer's output (after pooling and co
 table in reverse: contrast normalisation passed through, unpooling with the switches of the way up, ReLU on the signal,
 transposed filters without bias, until the pixels. No ReLU at the pixels: a projection has both signs.
 
-`ascend` and `descend` are that walk on whole maps, as plain as it gets; `project` is what to call: it gives the same
-projections at the cost of the units' receptive fields (see `window`).
+`ascend` and `descend` are that walk on whole maps, as plain as it gets; `window.project` is what to call: it gives the same
+projections at the cost of the units' receptive fields.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -126,24 +125,3 @@ def descend(network: Network, signal: Tensor, trace: Trace, rules: Rules = DEFAU
         elif kept is not None:
             signal = norm_down(network, op, signal, kept)
     return signal
-
-
-def project(
-    network: Network,
-    images: Tensor,
-    layer: int,
-    units: Sequence[tuple[int, int, int]] | Tensor,
-    which: Sequence[int] | Tensor | None = None,
-    rules: Rules = DEFAULT,
-) -> Tensor:
-    """Projections of units to pixels: (U, channels, S, S) in the units of the images, both signs.
-
-    images: (N, channels, S, S) as the network takes them, in its precision; layer: a convolutional layer's number;
-    units: U triples (map, row, column) of the layer's output; which: for each unit its image, 0..N-1; None: unit i is of
-    image i, or of the only image. Any mix of images and units, at the cost of their receptive fields.
-
-    Raises ValueError for a layer without projections and for a unit or an image that does not exist.
-    """
-    from zfrepro.models.window import project_windows  # window builds on this module
-
-    return project_windows(network, images, layer, units, which, rules).on_images()

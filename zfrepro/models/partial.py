@@ -39,7 +39,7 @@ Features = dict[int, Tensor]
 Places = np.ndarray  # int32: rows or columns of a map, or flat places in it
 
 PLAIN_SHARE = 0.85  # share of its input from which on an op is run on whole maps: picking windows out costs as much
-HEAD_BATCH = 256  # positions that go through the fully connected layers together: their weights are read once
+HEAD_BATCH = 512  # positions that go through the fully connected layers together: their weights are read once
 
 
 def square_positions(size: int, square: int, stride: int) -> list[int]:

@@ -287,6 +287,25 @@ def chunks(
     yield from (part.tolist() for part in torch.sort(which, stable=True).indices.split(size))
 
 
+def project(
+    network: Network,
+    images: Tensor,
+    layer: int,
+    units: Sequence[tuple[int, int, int]] | Tensor,
+    which: Sequence[int] | Tensor | None = None,
+    rules: Rules = DEFAULT,
+) -> Tensor:
+    """Projections of units to pixels: (U, channels, S, S) in the units of the images, both signs.
+
+    images: (N, channels, S, S) as the network takes them, in its precision; layer: a convolutional layer's number;
+    units: U triples (map, row, column) of the layer's output; which: for each unit its image, 0..N-1; None: unit i is of
+    image i, or of the only image. Any mix of images and units, at the cost of their receptive fields.
+
+    Raises ValueError for a layer without projections and for a unit or an image that does not exist.
+    """
+    return project_windows(network, images, layer, units, which, rules).on_images()
+
+
 @torch.no_grad()
 def project_windows(
     network: Network,
@@ -296,7 +315,7 @@ def project_windows(
     which: Sequence[int] | Tensor | None = None,
     rules: Rules = DEFAULT,
 ) -> Windows:
-    """As `deconvnet.project`, but each projection as the window of pixels that it can reach."""
+    """As `project`, but each projection as the window of pixels that it can reach."""
     units, which = checked_units(network, images, layer, units, which)
     if not len(units):
         return Windows(images.new_zeros(0, network.channels, 1, 1), [], [], images.new_zeros(0), network.input_size)
