@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from zfrepro import paper
-from zfrepro.report.claims import DECISIONS, NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, judge, judge_all
+from zfrepro.report.claims import DECISIONS, NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, confident, judge, judge_all
 
 CLAIMS = {claim.id: claim for claim in paper.CLAIMS}
 
@@ -123,6 +123,7 @@ CASES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         {
             "layer2": {},
             "layer5": {
+                "last_layer": 5,
                 "energy_minus_share": 10.0,
                 "energy_minus_share_error": 2.0,
                 "energy_on_object": 60.0,
@@ -325,3 +326,25 @@ def test_all_at_once() -> None:
     assert [finding.claim.id for finding in findings] == list(CLAIMS)
     assert sum(finding.verdict == REPRODUCED for finding in findings) == 3
     assert sum(finding.verdict == NOT_MEASURED for finding in findings) == len(findings) - 3
+
+
+def test_layers_are_ordered_by_number() -> None:
+    """layer10 stands above layer9: an imported VGG's."""
+    deep = {"layer8": gap(0.03, 0.01), "layer10": gap(0.005, 0.01)}
+    assert judge(CLAIMS["correspondence"], deep).verdict == REPRODUCED
+    assert DECISIONS["small_changes"](changed(INVARIANCE, {"layers": [7, 1]}), {"errors": 2}).fulfilled
+
+
+def test_the_upper_layers_claim_takes_the_last_layer_alone() -> None:
+    metrics = {"layer1": {**CASES["parts_exaggerated"][0]["layer5"]}}
+    finding = judge(CLAIMS["parts_exaggerated"], metrics)
+    assert (finding.verdict, finding.measured) == (NOT_MEASURED, "layer 5 is not visualised")
+
+
+def test_few_nets_need_a_clearer_difference() -> None:
+    """Two and a half standard errors: enough for many nets, not for three (Student's t: 4.30) or two (12.7)."""
+    assert confident(2.5, 1, 100, 95)
+    assert not confident(2.5, 1, 3, 95)
+    assert confident(4.31, 1, 3, 95) and not confident(4.29, 1, 3, 95)
+    assert confident(12.8, 1, 2, 95) and not confident(12.6, 1, 2, 95)
+    assert not confident(-20, 1, 100, 95)

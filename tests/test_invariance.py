@@ -140,6 +140,17 @@ def test_r_squared() -> None:
     assert np.isnan(invariance.r_squared(x, np.ones(4)))
 
 
+def test_linearity_takes_both_directions_for_themselves() -> None:
+    change = np.array([-3.0, -2, -1, 0, 1, 2, 3])
+    steeper_to_the_right = np.where(change < 0, -change, 2 * change)
+    assert invariance.linearity(change, steeper_to_the_right) == pytest.approx(1)
+    assert invariance.r_squared(np.abs(change), steeper_to_the_right) < 0.8
+    levels_off = np.array([3.0, 2, 1, 0, 1, 1, 1])  # R^2 of 0, 1, 1, 1 on 0, 1, 2, 3: 0.6
+    assert invariance.linearity(change, levels_off) == pytest.approx((1 + 0.6) / 2)
+    assert np.isnan(invariance.linearity(change[2:5], np.ones(3)))
+    np.testing.assert_allclose(invariance.turned("rotation", np.arange(0, 361, 90.0), 0), [0, 90, -180, -90, 0])
+
+
 def test_claims_of_a_hand_made_case() -> None:
     """Layer 1 jumps at once, layer 7 grows in proportion; rotation destroys the class, the others do not."""
     steps = np.array([[-2.0, -1, 0, 1, 2], [1, 1.1, 1.2, 1.3, 1.4], [0, 90, 180, 270, 360]])
@@ -147,7 +158,7 @@ def test_claims_of_a_hand_made_case() -> None:
     distance[:, 0, :, 0], distance[:, 0, :, 1] = [10, 10, 0, 10, 10], [2, 1, 0, 1, 2]
     distance[:, 1, :, 0], distance[:, 1, :, 1] = [0, 10, 10, 10, 10], [0, 1, 2, 3, 4]
     probability = np.full((3, 3, 5), 0.8)
-    probability[:, 2, 1:] = 0.2
+    probability[:, 2, 1:4] = 0.2  # a full turn is the untouched picture again
     curves = invariance.Curves(distance, np.full((3, 2), 10.0), probability, np.full((2, 2), 5.0))
     found = invariance.claims_of(curves, steps, [1, 7])
     assert found["images"] == 3

@@ -486,7 +486,7 @@ def _check_pictures(c: PicturesConfig) -> None:
     if isinstance(c, OccludeConfig):
         require("square", c.square, c.square is None or c.square >= 1, "1 or more, or null for 50 of 224 pixels")
         require("stride", c.stride, c.stride is None or c.stride >= 1, "1 or more, or null for 8 of 224 pixels")
-        require("others", c.others, c.others >= 0, "0 or more")
+        require("others", c.others, 0 <= c.others <= 3, "between 0 and 3, what the figure has room for")
     if isinstance(c, InvarianceConfig):
         require("steps", c.steps, c.steps >= 3 and c.steps % 2 == 1, "odd, and 3 or more")
         require("scale", c.scale, 1 < c.scale < math.inf, "above 1")
@@ -592,6 +592,7 @@ def _check_model(m: ModelConfig) -> None:
         half = layer.pool // 2
         ok = layer.pool == 0 or 0 <= layer.pool_padding <= half
         require(f"{key}.pool_padding", layer.pool_padding, ok, f"between 0 and half the window ({half})")
+        require(f"{key}.dropout", layer.dropout, not layer.dropout, "0: dropout is for fully connected layers")
 
 
 def check_data(d: DataConfig) -> None:

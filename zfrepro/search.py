@@ -96,13 +96,14 @@ def search(network: Network, batches: Iterable[tuple[Tensor, Tensor]], count: in
     return {layer: found.top() for layer, found in best.items()}
 
 
-def top_images(run: TrainedRun, split: str = "val", count: int = COUNT) -> dict[int, Top]:
+def top_images(run: TrainedRun, split: str = "val", count: int | None = None) -> dict[int, Top]:
     """`search` over the run's 'val' or 'train' images, or its result from an earlier command. Keys: layer numbers.
 
-    Raises UserError where there are fewer images than asked for.
+    count: None: nine, or as many images as there are. Raises UserError where there are fewer than asked for.
     """
     images = run.data.train if split == "train" else run.data.val
     rows = images.per_class(run.config.data.per_class if split == "train" else None)
+    count = count or min(COUNT, len(rows))
     if len(rows) < count:
         raise UserError(
             f"num_images={count}: the data set has only {len(rows)} images; give num_images={len(rows)} or less"

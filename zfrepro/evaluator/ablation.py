@@ -163,9 +163,12 @@ def attempt(run: TrainConfig, train: Train, debug: bool) -> str | None:
 
 
 def finished(run: TrainConfig) -> bool:
-    """Whether the last epoch is there (of a row that failed it is not)."""
+    """Whether this very training is there up to its last epoch: of a row that failed, or that was begun with another
+    config, it is not."""
     lines = run.folder / "train" / "metrics.jsonl"
-    return lines.exists() and len(lines.read_text().splitlines()) >= run.epochs
+    if not lines.exists() or len(lines.read_text().splitlines()) < run.epochs:
+        return False
+    return artifacts.decisive(load_config(run.folder)) == artifacts.decisive(run)
 
 
 # ------------------------------------------------------------------------------------------------------------ measuring

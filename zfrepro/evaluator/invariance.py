@@ -239,30 +239,46 @@ def r_squared(x: np.ndarray, y: np.ndarray) -> float:
     return float(1 - ((y - slope * x - offset) ** 2).sum() / spread)
 
 
+def turned(kind: str, values: np.ndarray, still: int) -> np.ndarray:
+    """How far each step (K,) is from the untouched one, with its sign; a full turn changes nothing."""
+    change = values - values[still]
+    return (change + 180) % 360 - 180 if kind == "rotation" else change
+
+
+def linearity(change: np.ndarray, curve: np.ndarray) -> float:
+    """R^2 of straight lines through a curve (K,), one for either direction of the change (K,); their mean.
+
+    Both directions begin at the untouched picture, but need not rise alike.
+    """
+    arms = [arm for arm in (change >= 0, change <= 0) if arm.sum() > 2]
+    found = [r_squared(np.abs(change[arm]), curve[arm]) for arm in arms]
+    return float(np.mean(found)) if found else float("nan")
+
+
 def claims_of(curves: Curves, steps: np.ndarray, layers: list[int]) -> dict[str, Any]:
     """The claims of Fig. 5 in numbers, over N images.
 
     small_step: the smallest step; relative_distance: to the norm of the untouched features; of_between_images: to the
     mean distance between different images' features; linearity_r2: of the mean curve against the size of the change,
-    the step without a change included; probability_loss: mean over steps and images of what the true class loses, in
+    see `linearity`; probability_loss: mean over steps and images of what the true class loses, in
     percentage points; kept: the mean probability as a share of the untouched picture's, in percent.
     """
     relative = curves.distance / curves.norm[:, None, None]
     found: dict[str, Any] = {"images": len(relative)}
     for t, (kind, still) in enumerate(zip(TRANSFORMATIONS, untouched(steps))):
-        change = np.abs(steps[t] - steps[t, still])
+        change = turned(kind, steps[t], still)
         small = relative[:, t, still + 1]  # (N, L)
         clean = curves.probability[:, t, still]
-        others = np.arange(len(change)) != still
+        others = change != 0
         loss = 100 * (clean[:, None] - curves.probability[:, t])[:, others].mean(1)
-        one: dict[str, Any] = {"small_step": float(change[still + 1])}
+        one: dict[str, Any] = {"small_step": float(abs(change[still + 1]))}
         for i, layer in enumerate(layers):
             one[f"layer{layer}_relative_distance_small_step"] = float(small[:, i].mean())
             one[f"layer{layer}_relative_distance_small_step_std"] = float(small[:, i].std(ddof=1))
             small_of_between = curves.distance[:, t, still + 1, i].mean() / curves.between[:, i].mean()
             one[f"layer{layer}_small_step_of_between_images"] = float(small_of_between)
-            one[f"layer{layer}_linearity_r2"] = r_squared(change, relative[:, t, :, i].mean(0))
-            per_image = np.array([r_squared(change, curve) for curve in relative[:, t, :, i]])
+            one[f"layer{layer}_linearity_r2"] = linearity(change, relative[:, t, :, i].mean(0))
+            per_image = np.array([linearity(change, curve) for curve in relative[:, t, :, i]])
             per_image = per_image[~np.isnan(per_image)]  # features that no step moves have no curve
             one[f"layer{layer}_linearity_r2_single_images"] = _mean(per_image)
             one[f"layer{layer}_linearity_r2_single_images_std"] = _std(per_image)

@@ -390,12 +390,11 @@ def pascal(bench: Bench, item: paper.Item, out: Output) -> None:
     features = extract(run, data, [bench.layer], config.dtype, config.pool)[bench.layer]
     present = data.train.multi == 1
     usable = np.intersect1d(np.flatnonzero(present.any(1)), target.rows)
-    probabilities, strength = multi_label(
-        config, features, present, np.asarray(data.train.multi), usable, len(data.train), run
-    )
-    truth = np.asarray(data.val.multi)
+    test = target.rows[target.rows >= len(data.train)]
+    probabilities, strength = multi_label(config, features, present, np.asarray(data.train.multi), usable, test, run)
+    truth = np.asarray(data.val.multi)[test - len(data.train)]
     precisions = 100 * np.array([average_precision(p, t) for p, t in zip(probabilities.T, truth.T)])
-    write_pascal(bench, out, target, precisions, probabilities, strength, len(usable))
+    write_pascal(bench, out, target, precisions, probabilities, truth, strength, len(usable))
 
 
 def multi_label(
@@ -404,12 +403,12 @@ def multi_label(
     present: np.ndarray,
     marks: np.ndarray,
     usable: np.ndarray,
-    count: int,
+    test: np.ndarray,
     run: TrainedRun,
 ) -> tuple[np.ndarray, float]:
-    """Probabilities (n_val, C) for the validation images, and the strength chosen on a held-out part of the training images.
+    """Probabilities (len(test), C), and the strength chosen on a held-out part of the training images.
 
-    The target of an image with k classes is 1/k for each of them. Rows from `count` on are validation images.
+    The target of an image with k classes is 1/k for each of them. usable, test: rows of `features`.
     """
     train = load_rows(features, usable, run.device)
     shift, factor = common_scale(train)
@@ -425,8 +424,7 @@ def multi_label(
 
     strength = choose_strength(train, targets, config.strengths, held, score)
     model = fit(train, targets, strength)
-    test = (load_rows(features, np.arange(count, len(features)), run.device) - shift) * factor
-    return model.probabilities(test), strength
+    return model.probabilities((load_rows(features, test, run.device) - shift) * factor), strength
 
 
 def write_pascal(
@@ -435,6 +433,7 @@ def write_pascal(
     target: Target,
     precisions: np.ndarray,
     probabilities: np.ndarray,
+    truth: np.ndarray,
     strength: float,
     count: int,
 ) -> None:
@@ -453,7 +452,7 @@ def write_pascal(
     notes = (
         "Average precision in percent (area under the precision envelope, VOC 2010-2012; classes only 'difficult' in an image "
         f"are ignored there). The paper's: PASCAL VOC 2012 test. Ours: {target.name}, {count} training and "
-        f"{len(target.data.val)} validation images at {source.data.size} px; {source.model.name} trained on {source.data.name}, "
+        f"{len(truth)} validation images at {source.data.size} px; {source.model.name} trained on {source.data.name}, "
         f"softmax on layer {bench.layer}."
     )
     out.table(["class", *(f"paper_{key}" for key in theirs), "ours"], rows, notes)
@@ -461,7 +460,7 @@ def write_pascal(
         "arrays.npz",
         average_precisions=precisions,
         probabilities=probabilities,
-        truth=np.asarray(target.data.val.multi),
+        truth=truth,
     )
     paper_values = [float(row["zfnet"] or 0) for row in reference[:-1]] if target.config.name == "voc2012" else None
     out.figure("table6_pascal2012.png", draw_classes(names, precisions, mean, paper_values, f"Table 6: {target.name}"))

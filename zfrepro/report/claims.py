@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
+from scipy.stats import t as student
 
 from zfrepro import paper
 from zfrepro.paper import Claim
@@ -83,6 +84,11 @@ def beyond(mean: float, error: float, errors: float) -> bool:
     return mean > 0 and mean >= errors * error
 
 
+def confident(mean: float, error: float, count: int, confidence: float) -> bool:
+    """Whether a mean over `count` nets or folds is above zero with that confidence in percent (two-sided, Student's t)."""
+    return beyond(mean, error, float(student.ppf(0.5 + confidence / 200, count - 1)))
+
+
 def spread(mean: float, error: float, digits: int = 2) -> str:
     """'1.23 ± 0.45'."""
     return f"{mean:.{digits}f} ± {error:.{digits}f}"
@@ -91,6 +97,16 @@ def spread(mean: float, error: float, digits: int = 2) -> str:
 def named(layer: str) -> str:
     """'layer5' as one writes it."""
     return layer.replace("layer", "layer ")
+
+
+def layers_in(m: Metrics) -> list[str]:
+    """The layers that the metrics are about: 'layer1', 'layer10'."""
+    return [key for key in m if key.removeprefix("layer").isdigit() and key.startswith("layer")]
+
+
+def number(layer: str) -> int:
+    """10 of 'layer10'."""
+    return int(layer.removeprefix("layer"))
 
 
 def standard_error(values: Sequence[float], what: str) -> float:
@@ -105,7 +121,10 @@ def standard_error(values: Sequence[float], what: str) -> float:
 
 def parts_exaggerated(m: Metrics, t: Thresholds) -> Decision:
     """Fig. 2, with the truth known: the highest convolutional layer that was visualised."""
-    layer = max((key for key in m if key.startswith("layer")), default="layer5")
+    layer = max(layers_in(m), key=number, default="layer5")
+    last = get(m, layer, "last_layer")
+    if number(layer) < last:
+        raise Unmeasured(f"layer {last:.0f} is not visualised")
     mean, error = get(m, layer, "energy_minus_share"), get(m, layer, "energy_minus_share_error")
     share, area = get(m, layer, "energy_on_object"), get(m, layer, "object_share_of_field")
     text = f"{spread(mean, error, 1)} points ({share:.1f} % of the energy on {area:.1f} % of the area; {named(layer)})"
@@ -174,7 +193,7 @@ CLAIMED = ("translation", "scale")  # the transformations under which the paper 
 
 def first_and_last(m: Metrics) -> tuple[str, str]:
     """The layers that Fig. 5 compares: 'layer1', 'layer7'."""
-    layers = m.get("layers") or []
+    layers = sorted(m.get("layers") or [])
     if len(layers) < 2:
         raise Unmeasured("two layers are needed")
     return f"layer{layers[0]}", f"layer{layers[-1]}"
@@ -250,7 +269,7 @@ def projection_covered(m: Metrics, t: Thresholds) -> Decision:
 
 def correspondence(m: Metrics, t: Thresholds) -> Decision:
     """Table 1: the relative gap between parts and random places, over draws that share no image."""
-    layers = sorted(key for key in m if key.startswith("layer"))
+    layers = sorted(layers_in(m), key=number)
     if len(layers) < 2:
         raise Unmeasured("two layers are needed")
     low, high = (100 * get(m, layer, "random_minus_parts_relative") for layer in (layers[0], layers[-1]))
@@ -275,10 +294,12 @@ def values_of(m: Metrics, variant: str, error: str = "val_top1_error") -> list[f
     return [float(errors[index]) for errors in runs.values()]
 
 
-def gap(m: Metrics, worse: str, better: str, error: str = "val_top1_error") -> tuple[float, float, int]:
+def gap(m: Metrics, worse: str, better: str, error: str = "val_top1_error", less: str = "") -> tuple[float, float, int]:
     """Mean error of one row minus another's, its standard error over nets (the rows' nets are independent), and how
-    many nets the smaller row has."""
+    many nets the smaller row has. less: another error to be taken off, net by net."""
     a, b = values_of(m, worse, error), values_of(m, better, error)
+    if less:
+        a, b = (list(np.subtract(v, values_of(m, row, less))) for v, row in ((a, worse), (b, better)))
     errors = standard_error(a, f"nets of {worse}"), standard_error(b, f"nets of {better}")
     return float(np.mean(a) - np.mean(b)), math.hypot(*errors), min(len(a), len(b))
 
@@ -288,7 +309,8 @@ def compared(m: Metrics, t: Thresholds, worse: str, better: str) -> Decision:
     mean, error, nets = gap(m, worse, better)
     a, b = np.mean(values_of(m, worse)), np.mean(values_of(m, better))
     text = f"{spread(mean, error, 1)} points ({a:.1f} % against {b:.1f} %; {nets} nets each)"
-    return Decision(beyond(mean, error, t["errors"]), text, {"difference": mean, "standard_error": error, "nets": nets})
+    fulfilled = confident(mean, error, nets, t["confidence"])
+    return Decision(fulfilled, text, {"difference": mean, "standard_error": error, "nets": nets})
 
 
 def architecture(m: Metrics, t: Thresholds) -> Decision:
@@ -315,16 +337,18 @@ def wider_top(m: Metrics, t: Thresholds) -> Decision:
     """Table 3: layers 6 and 7 at 8192 units."""
     train, train_error, _ = gap(m, "zfnet", "zfnet_fc_8192", "train_top1_error")
     val, val_error, nets = gap(m, "zfnet", "zfnet_fc_8192")
-    text = f"training {spread(train, train_error, 1)}, validation {spread(val, val_error, 1)} points ({nets} nets each)"
-    fulfilled = beyond(train, train_error, t["errors"]) and not beyond(val, val_error, t["errors"])
-    numbers = {
-        "training": train,
-        "training_error": train_error,
-        "validation": val,
-        "validation_error": val_error,
-        "nets": nets,
-    }
-    return Decision(fulfilled, text, numbers)
+    more, error, _ = gap(m, "zfnet", "zfnet_fc_8192", "train_top1_error", less="val_top1_error")
+    text = (
+        f"training {spread(train, train_error, 1)}, validation {spread(val, val_error, 1)}, the one minus the other "
+        f"{spread(more, error, 1)} points ({nets} nets each)"
+    )
+    fits, overfits, gains = (
+        confident(*one, nets, t["confidence"]) for one in ((train, train_error), (more, error), (val, val_error))
+    )
+    numbers = {"training": train, "training_error": train_error, "validation": val, "validation_error": val_error}
+    return Decision(
+        fits and overfits and not gains, text, numbers | {"difference": more, "standard_error": error, "nets": nets}
+    )
 
 
 def averaging(m: Metrics, t: Thresholds) -> Decision:
@@ -338,9 +362,8 @@ def averaging(m: Metrics, t: Thresholds) -> Decision:
     mean, error = float(np.mean(singles)) - together, standard_error(singles, "nets")
     single = f"mean of {len(singles)}: {np.mean(singles):.1f} %"
     text = f"{spread(mean, error, 1)} points ({single}, their average {together:.1f} %)"
-    return Decision(
-        beyond(mean, error, t["errors"]), text, {"difference": mean, "standard_error": error, "nets": len(singles)}
-    )
+    fulfilled = confident(mean, error, len(singles), t["confidence"])
+    return Decision(fulfilled, text, {"difference": mean, "standard_error": error, "nets": len(singles)})
 
 
 # ------------------------------------------------------------------------------------------------------- Tables 4 and 7
@@ -359,7 +382,8 @@ def transfer(m: Metrics, t: Thresholds) -> Decision:
     more, error = few - many, math.hypot(*errors)
     text = f"{spread(few, errors[0], 1)} points at 15, {spread(many, errors[1], 1)} at 30 ({len(gaps['15'])} folds)"
     numbers = {"gap_15": few, "gap_15_error": errors[0], "gap_30": many, "gap_30_error": errors[1]}
-    return Decision(few >= t["points"] and beyond(more, error, t["errors"]), text, numbers)
+    more_at_few = confident(more, error, len(gaps["15"]), t["confidence"])
+    return Decision(few >= t["points"] and more_at_few, text, numbers)
 
 
 def deeper_is_better(m: Metrics, t: Thresholds) -> Decision:
@@ -376,7 +400,7 @@ def deeper_is_better(m: Metrics, t: Thresholds) -> Decision:
         rank = float(spearmanr([int(layer) for layer in layers], [get(by_layer, n, "mean") for n in layers]).statistic)
         gaps = np.subtract(by_layer[layers[-1]]["folds"], by_layer[layers[0]]["folds"])
         gain, error = float(gaps.mean()), standard_error(list(gaps), "folds")
-        fulfilled &= rank >= t["rank"] and beyond(gain, error, t["errors"])
+        fulfilled &= rank >= t["rank"] and confident(gain, error, len(gaps), t["confidence"])
         means = ", ".join(f"{get(by_layer, n, 'mean'):.1f}" for n in layers)
         parts.append(f"rank correlation {rank:.2f}, gain {spread(gain, error, 1)} points ({name}: {means} %)")
         numbers |= {f"{name}_rank": rank, f"{name}_gain": gain, f"{name}_error": error}

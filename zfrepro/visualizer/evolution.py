@@ -4,8 +4,9 @@
     epochs (E,); maps_<l> (R,) numbers of the maps shown; images_<l> (R, E): the strongest training image of each
     activations_<l> (R, E); projections_<l> (R, E, f, f, 3) float32, both signs
     measured_<l> (M,) numbers of the maps measured; alike_<l> (M, E - 1): correlation of the projections that consecutive
-    snapshots give of one image, the strongest of the last snapshot; common_<l> (M, E - 1): share of the nine strongest
-    images that two consecutive snapshots have in common
+    snapshots give of one image, the strongest of the last snapshot. They are laid over each other at their units, wherever
+    in the image each snapshot finds the feature (where a unit reaches the whole image: as they lie there)
+    common_<l> (M, E - 1): share of the nine strongest images that two consecutive snapshots have in common
 """
 
 from __future__ import annotations
@@ -103,14 +104,14 @@ def likeness(
 
 
 def project_maps(run: TrainedRun, layer: int, maps: np.ndarray, rows: np.ndarray, rules: Rules) -> np.ndarray:
-    """Each map's strongest unit in its training image rows[i], projected: (M, channels, S, S)."""
+    """Each map's strongest unit in its training image rows[i], projected, on its window: (M, channels, w, w)."""
     inputs = run.inputs(run.data.train.images[rows])
     with torch.inference_mode():
         outputs = torch.cat([run.network.features(part, [layer])[layer] for part in inputs.split(32)])
     width = outputs.shape[-1]
     places = outputs[torch.arange(len(maps)), torch.from_numpy(maps)].flatten(1).argmax(1).cpu()
     units = torch.stack([torch.from_numpy(maps), places // width, places % width], dim=1)
-    return project_windows(run.network, inputs, layer, units, range(len(maps)), rules).on_images().cpu().numpy()
+    return project_windows(run.network, inputs, layer, units, range(len(maps)), rules).pixels.cpu().numpy()
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -184,6 +184,7 @@ def measure(run: TrainedRun, config: VisualizeConfig, layer: int, top: Top, rule
     purity = [np.bincount(row).max() / len(row) for row in labels]
     chance = np.random.default_rng(config.seed).choice(split.labels, (1000, labels.shape[1]))
     found: dict[str, Any] = {
+        "last_layer": run.network.conv_layers[-1],
         "maps": len(top.values),
         "dead_maps": int(len(top.values) - len(live)),
         "same_class": 100 * float(np.mean(purity)),  # mean share of a map's strongest images in their commonest class
@@ -215,12 +216,16 @@ def energy_on_objects(
         y0, x0, y1, x1 = receptive_box(ops, int(row), int(column), size)
         total = float(own.sum())
         shares.append((float((own * under).sum()) / total if total else np.nan, float(mask[y0:y1, x0:x1].mean())))
-    by_map = np.nanmean(np.array(shares).reshape(len(maps), -1, 2), axis=1) * 100
+    by_unit = np.array(shares).reshape(len(maps), -1, 2)
+    by_unit[np.isnan(by_unit[..., 0])] = np.nan  # a unit without a projection has no part in either mean
+    by_map = np.nanmean(by_unit[~np.isnan(by_unit[..., 0]).all(1)], axis=1) * 100
+    if not len(by_map):
+        return {}
     difference = by_map[:, 0] - by_map[:, 1]
     return {
         "energy_on_object": float(by_map[:, 0].mean()),
         "object_share_of_field": float(by_map[:, 1].mean()),
         "energy_minus_share": float(difference.mean()),
-        "energy_minus_share_error": float(difference.std(ddof=1) / np.sqrt(len(maps))) if len(maps) > 1 else 0.0,
+        "energy_minus_share_error": float(difference.std(ddof=1) / np.sqrt(len(by_map))) if len(by_map) > 1 else 0.0,
         "object_share_of_image": 100 * float(masks.mean()),
     }
