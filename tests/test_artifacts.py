@@ -103,6 +103,38 @@ def test_output_is_whole_and_up_to_date(tmp_path: Path, capsys: pytest.CaptureFi
     assert np.load(folder / "arrays.npz")["value"] == 3.5
 
 
+def test_other_inputs_make_another_result(tmp_path: Path) -> None:
+    """A target data set or a picture that changed below the same name."""
+
+    def made(inputs: str) -> bool:
+        out = artifacts.open_output(tmp_path / "fig", config(tmp_path), "abc", inputs=inputs)
+        if out is not None:
+            out.done({})
+        return out is not None
+
+    one, other = artifacts.digest(np.ones(3)), artifacts.digest(np.zeros(3))
+    assert [made(one), made(one), made(other), made("")] == [True, False, True, True]
+
+
+def test_files_of_an_earlier_result_go(tmp_path: Path) -> None:
+    """What belongs to old weights or options must not stand beside new numbers; other files are let be."""
+
+    def make(folder: str, checkpoint: str, part: str | None, *names: str) -> set[str]:
+        out = artifacts.Output(tmp_path / folder, config(tmp_path), checkpoint, part)
+        for name in names:
+            out.path(name).write_text(name)
+        out.done({})
+        return {path.name for path in (tmp_path / folder).iterdir()} - {"metrics.json"}
+
+    assert make("fig7", "abc", None, "a.png", "claims.png") == {"a.png", "claims.png"}
+    (tmp_path / "fig7" / "notes.txt").touch()
+    assert make("fig7", "abc", None, "a.png") == {"a.png", "notes.txt"}
+    assert make("fig2", "abc", "layer1", "1.png", "both.png") == {"1.png", "both.png"}
+    assert make("fig2", "abc", "layer2", "2.png", "both.png") == {"1.png", "2.png", "both.png"}
+    assert make("fig2", "abc", "layer2", "two.png") == {"1.png", "two.png", "both.png"}
+    assert make("fig2", "new", "layer1", "1.png") == {"1.png"}
+
+
 def test_unfinished_output_leaves_the_last_one(tmp_path: Path) -> None:
     write(tmp_path, 1.5)
     out = artifacts.open_output(tmp_path / "table", config(tmp_path, batch_size=9), "abc")

@@ -265,9 +265,12 @@ class Output:
     """The files of one experiment. They gather in a hidden folder and move into place together, `metrics.json` last, so
     that an interrupted experiment leaves the last whole result as it was."""
 
-    def __init__(self, folder: Path, config: Common, checkpoint_hash: str | None, part: str | None) -> None:
+    def __init__(
+        self, folder: Path, config: Common, checkpoint_hash: str | None, part: str | None, inputs: str = ""
+    ) -> None:
         self.folder = folder
         self.config = config
+        self.identity = _identity(config, inputs)
         self.checkpoint_hash = checkpoint_hash
         self.part = part
         self.started = time.monotonic()
@@ -302,21 +305,25 @@ class Output:
         """Move the files into place, write `metrics.json` with the provenance block, and say what was written.
 
         With a `part` (one layer of Fig. 2, say) the metrics go below that key, beside the other parts' that belong to
-        the same checkpoint.
+        the same checkpoint. Files of an earlier result that this one does not have are removed.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         target = self.folder / "metrics.json"
         origin = provenance(self.config, self.checkpoint_hash, time.monotonic() - self.started)
+        origin["config_hash"] = self.identity
+        old = read_json(target) if target.exists() else {}
+        before = old.get("provenance", {})
+        files = {name for names in before.get("files", {}).values() for name in names}
+        if not self.part or before.get("checkpoint_hash") != self.checkpoint_hash:
+            old = before = {}
+            target.unlink(missing_ok=True)  # never old metrics beside new arrays
+        origin["files"] = {**before.get("files", {}), self.part or "all": self.names}
         if self.part:
-            old = read_json(target) if target.exists() else {}
-            if old.get("provenance", {}).get("checkpoint_hash") != self.checkpoint_hash:
-                old = {}
-            before = old.get("provenance", {})
-            origin["parts"] = {**before.get("parts", {}), self.part: origin["config_hash"]}
+            origin["parts"] = {**before.get("parts", {}), self.part: self.identity}
             origin["part_seconds"] = {**before.get("part_seconds", {}), self.part: origin["seconds"]}
             metrics = {**old, self.part: metrics}
-        else:
-            target.unlink(missing_ok=True)  # never old metrics beside new arrays
+        for name in files.difference(*origin["files"].values()):
+            (self.folder / name).unlink(missing_ok=True)
         for name in self.names:
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             (self.pending / name).replace(self.folder / name)
@@ -358,21 +365,34 @@ def _cell(value: Any) -> str:
 
 
 def open_output(
-    folder: Path, config: Common, checkpoint_hash: str | None = None, part: str | None = None
+    folder: Path, config: Common, checkpoint_hash: str | None = None, part: str | None = None, inputs: str = ""
 ) -> Output | None:
     """An `Output` to fill, or None (and a line that says so) where the same result stands there already.
 
-    The same: made from the same checkpoint with the same options. `resume=false` makes it again.
+    The same: made from the same checkpoint with the same options, and from the same `inputs`, a digest of what else was
+    read: a target data set, a user's pictures. `resume=false` makes it again.
     """
     metrics = folder / "metrics.json"
     if getattr(config, "resume", True) and metrics.exists():
         origin = read_json(metrics).get("provenance", {})
         made = origin.get("parts", {}).get(part) if part else origin.get("config_hash")
-        if made == config_hash(config) and origin.get("checkpoint_hash") == checkpoint_hash:
+        if made == _identity(config, inputs) and origin.get("checkpoint_hash") == checkpoint_hash:
             what = f"{shown(folder)}{os.sep}{part or ''}"
             print(f"{what}: up to date, nothing to do (resume=false makes it again)")
             return None
-    return Output(folder, config, checkpoint_hash, part)
+    return Output(folder, config, checkpoint_hash, part, inputs)
+
+
+def _identity(config: Common, inputs: str) -> str:
+    return config_hash(config) + (f"-{inputs[:16]}" if inputs else "")
+
+
+def digest(*arrays: np.ndarray) -> str:
+    """SHA-256 of arrays' values, in hexadecimal."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(array.tobytes())
+    return found.hexdigest()
 
 
 def shown(path: Path) -> str:

@@ -79,7 +79,9 @@ def correspond(config: CorrespondConfig) -> None:
     subjects = [subjects_of_file(run, config)] if config.parts else subjects_of_data(run, config)
     chosen = _chosen(subjects, config)
     fill = choice.fill_input(run, config.fill, config.seed)
-    out = artifacts.open_output(config.folder / "table1_correspondence", config, run.checkpoint_hash)
+    given = artifacts.digest(chosen.images, chosen.boxes) if config.parts else ""
+    folder = config.folder / "table1_correspondence"
+    out = artifacts.open_output(folder, config, run.checkpoint_hash, inputs=given)
     if out is None:
         return
     count, generator = config.num_images, np.random.default_rng(config.seed)

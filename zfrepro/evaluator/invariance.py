@@ -55,7 +55,8 @@ def invariance(config: InvarianceConfig) -> None:
     for layer in layers:
         require_layer("layers", layer, run.network.feature_layers)
     own = choice.own_pictures(run, config.images, config.labels) if config.images else None
-    out = artifacts.open_output(config.folder / "fig5_invariance", config, run.checkpoint_hash)
+    given = artifacts.digest(own.images, own.labels) if own else ""
+    out = artifacts.open_output(config.folder / "fig5_invariance", config, run.checkpoint_hash, inputs=given)
     if out is None:
         return
     seen = choice.survey(run, run.network.conv_layers[-1], config.seed)

@@ -70,7 +70,8 @@ def occlude(config: OccludeConfig) -> None:
     run = open_run(config)
     slide = slide_of(run, config)
     own = choice.own_pictures(run, config.images, config.labels) if config.images else None
-    out = artifacts.open_output(config.folder / "fig7_occlusion", config, run.checkpoint_hash)
+    given = artifacts.digest(own.images, own.labels) if own else ""
+    out = artifacts.open_output(config.folder / "fig7_occlusion", config, run.checkpoint_hash, inputs=given)
     if out is None:
         return
     seen = choice.survey(run, slide.layer, config.seed)

@@ -29,10 +29,11 @@ def probe(config: ProbeConfig) -> None:
         for layer in getattr(config, key):
             require_layer(key, layer, run.network.feature_layers)
     part = f"embedded_{config.data.part}" if config.data.name == "embedded" else config.data.name
-    out = artifacts.open_output(config.folder / "table7_layers", config, run.checkpoint_hash, part=part)
+    target = open_target(config.data, run)
+    folder = config.folder / "table7_layers"
+    out = artifacts.open_output(folder, config, run.checkpoint_hash, part=part, inputs=target.data.key)
     if out is None:
         return
-    target = open_target(config.data, run)
     if target.data.train.multi is not None:
         raise UserError(f"data={part}: its images have several labels; Table 7 needs one")
     size = config.per_class or PER_CLASS.get(target.config.name, USUAL)

@@ -87,7 +87,8 @@ def transfer(config: TransferConfig, train: Train) -> None:
     for name in config.tables or fitting(config.data):
         item = next(item for item in paper.ITEMS if item.id == name)
         own = dataclasses.replace(config, tables=[name])  # the same table whether made alone or with the others
-        out = artifacts.open_output(config.folder / item.folder, own, run.checkpoint_hash)
+        key = open_target(target_of(config, name), run).data.key
+        out = artifacts.open_output(config.folder / item.folder, own, run.checkpoint_hash, inputs=key)
         if out is not None:
             (pascal if name == "table6" else caltech)(bench, item, out)
     if network_hash(run) != before:
@@ -99,6 +100,14 @@ def fitting(data: DataConfig) -> list[str]:
     if data.name == "embedded":
         return ["table6"] if data.part == "scenes" else ["table4", "table5", "table6", "fig9"]
     return FITTING.get(data.name, ["table4", "fig9"])
+
+
+def target_of(config: TransferConfig, table: str) -> DataConfig:
+    """A table's target: `config.data`, or for Table 6, whose images hold several objects, `config.scenes` if those of
+    `config.data` hold one each."""
+    data = config.data
+    several = data.name == "voc2012" or (data.name == "embedded" and data.part == "scenes")
+    return config.scenes if table == "table6" and not several else data
 
 
 def network_hash(run: TrainedRun) -> str:
@@ -382,8 +391,7 @@ def caltech_notes(bench: Bench, target: Target, scratch: dict[int, list[dict[str
 def pascal(bench: Bench, item: paper.Item, out: Output) -> None:
     """Average precision of every class on images that hold several objects, from one softmax over the classes."""
     config, run = bench.config, bench.run
-    several = config.data.name == "voc2012" or (config.data.name == "embedded" and config.data.part == "scenes")
-    target = bench.target(config.data if several else config.scenes)
+    target = bench.target(target_of(config, "table6"))
     data = target.data
     if data.train.multi is None or data.val.multi is None:
         raise UserError(f"scenes={target.config.name}: its images have one label each; Table 6 needs several")
