@@ -146,6 +146,22 @@ def test_a_failing_variant_does_not_take_the_others_along(tiny_run: Path, capsys
     assert metrics["variants"]["zfnet_fc_8192"]["nets"] == 1
 
 
+def test_networks_of_another_recipe_are_not_taken_for_this_one(tiny_run: Path) -> None:
+    """The trainer refuses runs that were begun with other options; the table of the old ones stays as it was."""
+
+    def refuse(config: TrainConfig) -> None:
+        raise UserError("was begun with another config")
+
+    own = ["epochs=1", "data.per_class=3", "seeds=[11]"]
+    ablate(config(tiny_run, *own), Stub())
+    metrics = tiny_run / "tiny" / "table3_ablation" / "metrics.json"
+    before = metrics.read_bytes()
+    for other in ("lr=0.5", "dropout=0.4", "batch_size=3"):
+        with pytest.raises(UserError, match="12 of 12 trainings failed"):
+            ablate(config(tiny_run, *own, other), refuse)
+        assert metrics.read_bytes() == before
+
+
 def test_a_request_to_stop_is_no_failure(tiny_run: Path) -> None:
     class Interrupted(Exception):
         status = 130

@@ -116,6 +116,12 @@ def test_other_inputs_make_another_result(tmp_path: Path) -> None:
     assert [made(one), made(one), made(other), made("")] == [True, False, True, True]
 
 
+def test_a_result_whose_files_are_gone_is_made_again(tmp_path: Path) -> None:
+    assert write(tmp_path, 1.5) and not write(tmp_path, 1.5)
+    (tmp_path / "table" / "table.md").unlink()
+    assert write(tmp_path, 1.5) and (tmp_path / "table" / "table.md").exists()
+
+
 def test_files_of_an_earlier_result_go(tmp_path: Path) -> None:
     """What belongs to old weights or options must not stand beside new numbers; other files are let be."""
 

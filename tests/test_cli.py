@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import TINY, Zfrepro
 
-from zfrepro.cli import COMMANDS
+from zfrepro.cli import COMMANDS, _quoted
 from zfrepro.config import conf_folder
 
 
@@ -77,6 +77,13 @@ MISTAKES = [
     (["train", "schedule=plato"], "schedule=plato: must be one of plateau, cosine"),
     (["train", "renorm_radius=0"], "renorm_radius=0.0: must be a positive number, or null for off"),
     (["train", "model.remove=[9]"], "model.remove=9: the layers to choose from are 1, 2, 3, 4, 5, 6, 7"),
+    (
+        ["train", "model.remove=[1,2,3,4,5]"],
+        "model.remove=[1, 2, 3, 4, 5]: must be such that a convolutional layer is left",
+    ),
+    (["summary", "num_classes=0"], "num_classes=0: must be 1 or more"),
+    (["occlude", "others=4"], "others=4: must be between 0 and 3"),
+    (["train", "data=folder", "data.root=~/no such (folder)"], "/no such (folder): does not exist"),
     (["train", "run=../elsewhere"], "run=../elsewhere: must be a name"),
     (["train", "data.on_error=ignore"], "data.on_error=ignore: must be one of raise, skip"),
     (["train", "epochs"], "epochs"),
@@ -89,6 +96,36 @@ MISTAKES = [
 def test_mistakes_end_in_one_line(args: list[str], start: str, zfrepro: Zfrepro, tmp_path: Path) -> None:
     assert start in refused(zfrepro, *args, cwd=tmp_path)
     assert "outputs" not in os.listdir(tmp_path) or not list(tmp_path.glob("outputs/*/train/checkpoints/*"))  # noqa: PTH208
+
+
+@pytest.mark.parametrize(
+    ("given", "handed_on"),
+    [
+        ("data.root=/data/my pics (1)", "data.root='/data/my pics (1)'"),
+        ("parts=it's.csv", r"parts='it\'s.csv'"),
+        ("outputs=/plain/path-1.0", "outputs=/plain/path-1.0"),
+        ("data.root='/quoted already'", "data.root='/quoted already'"),
+        ("data.root=/a,/b c", "data.root=/a,/b c"),  # a sweep's
+        ("run=2024_01_15", "run='2024_01_15'"),  # not the number 20240115
+        ("run=demo", "run=demo"),
+        ("lr=1e-3", "lr=1e-3"),
+    ],
+)
+def test_paths_and_names_reach_hydra_in_quotes(given: str, handed_on: str) -> None:
+    assert _quoted(given) == handed_on
+
+
+def test_home_is_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert _quoted("data.root=~/pictures") == "data.root='/home/ann/pictures'"
+
+
+@pytest.mark.parametrize(("options", "size"), [([], 64), (["model=zfnet"], 256), (["model.input_size=112"], 128)])
+def test_pictures_are_packed_a_little_larger_than_the_input(
+    options: list[str], size: int, zfrepro: Zfrepro, tmp_path: Path
+) -> None:
+    text = zfrepro("train", "data=folder", *options, "--cfg", "job", "--resolve", cwd=tmp_path).stdout
+    assert f"\n  size: {size}\n" in text
 
 
 def test_debug_shows_the_traceback(zfrepro: Zfrepro, tmp_path: Path) -> None:

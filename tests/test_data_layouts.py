@@ -265,6 +265,20 @@ def test_a_folder_of_one_class_or_of_no_pictures(tmp_path: Path) -> None:
     assert "there are no pictures" in find_problems(config_of(tmp_path, "folder", tmp_path / "none"))[0]
 
 
+def test_a_class_whose_pictures_lie_deeper(tmp_path: Path) -> None:
+    """Silently empty, it would leave one class to tell apart from nothing."""
+    for n in range(3):
+        save(tmp_path / "cat" / "summer" / f"{n}.png", 1)
+        save(tmp_path / "dog" / f"{n}.png", 1)
+    assert "no pictures directly in this class folder" in find_problems(config_of(tmp_path, "folder", tmp_path))[0]
+
+
+def test_no_picture_left_to_validate_on(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        save(tmp_path / name / "1.png", 1)
+    assert "no validation picture is left" in find_problems(config_of(tmp_path, "folder", tmp_path))[0]
+
+
 # ------------------------------------------------------------------------------------------------ what is not there
 
 

@@ -71,6 +71,21 @@ def test_finished_run_does_nothing(tiny_run: Path, zfrepro: Zfrepro) -> None:
     assert "finished, 2 epochs; nothing to do" in text and last.read_bytes() == before
 
 
+def test_a_finished_run_draws_what_is_missing(tiny_run: Path, zfrepro: Zfrepro) -> None:
+    """As after a signal between the last epoch and the pictures."""
+    picture = tiny_run / "tiny" / "train" / "curves.png"
+    picture.unlink()
+    zfrepro("train", f"outputs={tiny_run}", "run=tiny", "snapshot_epochs=[1,2]", *TINY)
+    assert picture.stat().st_size > 0
+
+
+def test_a_start_that_failed_binds_nobody(tmp_path: Path, zfrepro: Zfrepro) -> None:
+    args = ["train", f"outputs={tmp_path}", "run=other", *TINY, "epochs=1", "snapshot_epochs=[]"]
+    done = zfrepro(*args, "batch_size=4096", check=False)
+    assert done.returncode == 2 and "larger than the 160 training images" in done.stderr
+    assert "wrote" in zfrepro(*args, "batch_size=80").stdout
+
+
 def test_other_config_is_refused(tiny_run: Path, zfrepro: Zfrepro) -> None:
     args = ["train", f"outputs={tiny_run}", "run=tiny", "snapshot_epochs=[1,2]", *TINY]
     done = zfrepro(*args, "lr=0.5", "model.layers.0.maps=9", check=False)

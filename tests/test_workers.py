@@ -77,7 +77,10 @@ def test_a_killed_worker_is_one_clear_line(tmp_path: Path) -> None:
 
 def test_a_request_to_stop_travels_between_processes() -> None:
     again = pickle.loads(pickle.dumps(Interrupted(signal.SIGTERM)))
-    assert again.status == 143 and str(again) == "stopped by SIGTERM; the same command goes on from here"
+    assert (
+        again.status == 143
+        and str(again) == "stopped by SIGTERM; the same command (without resume=false) goes on from here"
+    )
 
 
 PARENT = """

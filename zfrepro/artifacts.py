@@ -198,6 +198,14 @@ def decisive(config: object) -> dict[str, Any]:
     return {key: value for key, value in flatten(config).items() if key not in NEUTRAL}
 
 
+def differing(config: Common, saved: object) -> list[str]:
+    """The options that a training with `config` could not take over from one with `saved`: the device may change, and what
+    precision 'auto' stood for."""
+    new, old = decisive(config), decisive(saved)
+    neutral = {"device", "preset"} | ({"precision"} if config.precision == "auto" else set())
+    return [key for key in sorted(new.keys() | old.keys()) if new.get(key) != old.get(key) and key not in neutral]
+
+
 def config_hash(config: object) -> str:
     """A short hash of the options that determine the numbers."""
     return hashlib.sha256(json.dumps(decisive(config), sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -308,6 +316,16 @@ class Output:
         the same checkpoint. Files of an earlier result that this one does not have are removed.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        with _held(self.folder):  # another process may be at another part
+            origin = self._place(metrics)
+        shutil.rmtree(self.pending, ignore_errors=True)
+        os.close(self.held)
+        print(
+            f"wrote {shown(self.folder)}{os.sep}: {', '.join([*self.names, 'metrics.json'])} ({origin['seconds']:.0f} s)"
+        )
+
+    def _place(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """Files and metrics into place; returns the provenance."""
         target = self.folder / "metrics.json"
         origin = provenance(self.config, self.checkpoint_hash, time.monotonic() - self.started)
         origin["config_hash"] = self.identity
@@ -323,16 +341,24 @@ class Output:
             origin["part_seconds"] = {**before.get("part_seconds", {}), self.part: origin["seconds"]}
             metrics = {**old, self.part: metrics}
         for name in files.difference(*origin["files"].values()):
-            (self.folder / name).unlink(missing_ok=True)
+            if (self.folder / name).resolve().is_relative_to(self.folder.resolve()):  # the list is read from a file
+                (self.folder / name).unlink(missing_ok=True)
         for name in self.names:
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             (self.pending / name).replace(self.folder / name)
         write_json(target, {**metrics, "provenance": origin})
-        shutil.rmtree(self.pending, ignore_errors=True)
-        os.close(self.held)
-        print(
-            f"wrote {shown(self.folder)}{os.sep}: {', '.join([*self.names, 'metrics.json'])} ({origin['seconds']:.0f} s)"
-        )
+        return origin
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """One process at a time."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _pending_folder(folder: Path, prefix: str) -> tuple[Path, int]:
@@ -376,7 +402,8 @@ def open_output(
     if getattr(config, "resume", True) and metrics.exists():
         origin = read_json(metrics).get("provenance", {})
         made = origin.get("parts", {}).get(part) if part else origin.get("config_hash")
-        if made == _identity(config, inputs) and origin.get("checkpoint_hash") == checkpoint_hash:
+        there = all((folder / name).exists() for name in origin.get("files", {}).get(part or "all", []))
+        if made == _identity(config, inputs) and origin.get("checkpoint_hash") == checkpoint_hash and there:
             what = f"{shown(folder)}{os.sep}{part or ''}"
             print(f"{what}: up to date, nothing to do (resume=false makes it again)")
             return None

@@ -10,6 +10,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import hydra
@@ -136,8 +137,24 @@ def _hydra(command: str, args: list[str]) -> None:
     if command not in ("train", "prepare"):
         # A preset is a recipe for training; everywhere else it names the run that was trained with it.
         args = [re.sub(r"^preset=", "run=", arg) for arg in args]
-    sys.argv = ["zfrepro", "--config-name", command, *args]
+    sys.argv = ["zfrepro", "--config-name", command, *map(_quoted, args)]
     _task()
+
+
+def _quoted(arg: str) -> str:
+    """A path, or a run's name that looks like a number, as Hydra's grammar wants it: in quotes where it has signs of its
+    own. Lists (of a sweep: a,b) and what is quoted already stay as they are."""
+    key, sign, value = arg.partition("=")
+    plain = value[:1] not in ("'", '"', "[", "$") and "," not in value and value != "null"
+    if key.lstrip("+") in PATHS and plain and re.search(r"[^\w./:+%@$-]", value):
+        value = str(Path(value).expanduser())
+    elif not (key == "run" and re.fullmatch(r"[\d_.eE+-]+", value)):
+        return arg
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    return f"{key}{sign}'{escaped}'"
+
+
+PATHS = ("data.root", "outputs", "parts", "weights")
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="base")
@@ -267,6 +284,8 @@ def _one_line(error: BaseException, command: str) -> str | None:
     if isinstance(error, MissingConfigException):
         match = re.search(r"Could not (?:find|load) '([^']+)'", text)
         group, _, name = (match.group(1) if match else "").rpartition("/")
+        if group == "hydra/launcher":
+            return f"{group}={name}: not installed; `pip install '.[sweeps]'` in zfrepro's folder brings joblib and submitit"
         files = _groups(command).get(group, [])
         return f"{group}={name}: no such file in conf/{group}{nearest(name, files)}; there are {', '.join(files)}"
     if isinstance(error, OverrideParseException):

@@ -26,6 +26,9 @@ from omegaconf.errors import ConfigKeyError, InterpolationResolutionError, Missi
 # Optional[...] rather than X | None below: OmegaConf reads these annotations at run time.
 # ruff: noqa: UP045
 
+# Pixels of packed pictures, an eighth more than a network's input: room for crops, as 256 for the paper's 224.
+OmegaConf.register_new_resolver("room_for", lambda crop: round(crop * 8 / 7), replace=True)
+
 T = TypeVar("T")
 
 
@@ -444,6 +447,8 @@ def check(config: object) -> None:
         _check_training(config)
     if isinstance(config, AblateConfig):
         _check_ablation(config)
+    if isinstance(config, SummaryConfig):
+        require("num_classes", config.num_classes, config.num_classes >= 1, "1 or more")
     if isinstance(config, TargetConfig):
         _check_target(config)
     if isinstance(config, PicturesConfig):
@@ -570,6 +575,8 @@ def _check_model(m: ModelConfig) -> None:
     for key, edited in (("model.remove", m.remove), ("model.scale", list(m.scale or {}))):
         for number in edited:
             require_layer(key, number, numbers)
+    left = [layer.kind for number, layer in zip(numbers, m.layers) if number not in m.remove]
+    require("model.remove", list(m.remove), "conv" in left, "such that a convolutional layer is left")
     for number, factor in (m.scale or {}).items():
         require(f"model.scale.{number}", factor, 0 < factor < math.inf, "a positive factor")
     seen_fc = False
@@ -632,4 +639,6 @@ def resolve_precision(precision: str, device: torch.device) -> str:
         return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+    if not torch.backends.mkldnn.is_available():  # as on Apple's machines
+        return "fp32"
     return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported() else "fp32"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from zfrepro.config import require_layer
+from zfrepro.config import UserError, require_layer
 from zfrepro.data import Packed
 from zfrepro.run import TrainedRun
 
@@ -63,6 +64,7 @@ def _fill(run: TrainedRun, data: Packed, layers: Sequence[int], folder: Path, dt
                     for layer, values in outputs(run, images, layers, pool).items():
                         if layer not in files:
                             shape = (total, values.shape[1])
+                            _check_space(folder, total * values.shape[1] * np.dtype(dtype).itemsize)
                             files[layer] = np.lib.format.open_memmap(fresh[layer], "w+", np.dtype(dtype), shape)
                         files[layer][row : row + len(values)] = values.cpu().numpy()
                     row += len(images)
@@ -73,6 +75,16 @@ def _fill(run: TrainedRun, data: Packed, layers: Sequence[int], folder: Path, dt
     finally:
         for path in fresh.values():
             path.unlink(missing_ok=True)
+
+
+def _check_space(folder: Path, size: int) -> None:
+    """Refuse what does not fit: a memory map on a full disk ends the process without a word."""
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise UserError(
+            f"{folder}: features need {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; give pool=<n> or dtype=float16, "
+            "or make room"
+        )
 
 
 def outputs(run: TrainedRun, images: np.ndarray, layers: Sequence[int], pool: int | None = None) -> dict[int, Tensor]:

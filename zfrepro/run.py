@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
+import yaml
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from zfrepro.artifacts import file_hash, load_checkpoint, shown
@@ -76,9 +79,14 @@ def load_config(folder: Path) -> TrainConfig:
             f"run={folder.name}: no trained run in {shown(folder)}{nearest(folder.name, runs)}; "
             f"train it with `zfrepro train run={folder.name}`{there}"
         )
-    loaded = OmegaConf.load(path)
-    assert isinstance(loaded, DictConfig)
-    return to_dataclass(OmegaConf.merge(loaded, {"device": "auto"}), TrainConfig)  # type: ignore[arg-type]
+    try:
+        loaded = OmegaConf.load(path)
+        here: dict[str, Any] = {"device": "auto"}  # what belongs to the machine, not to the training
+        if cache := os.environ.get("ZFREPRO_CACHE"):
+            here["data"] = {"cache": cache}
+        return to_dataclass(OmegaConf.merge(loaded, here), TrainConfig)  # type: ignore[arg-type]
+    except yaml.YAMLError as error:
+        raise UserError(f"{shown(path)}: not readable as YAML ({str(error).splitlines()[0]})") from error
 
 
 def snapshots(folder: Path) -> list[int]:

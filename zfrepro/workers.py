@@ -23,13 +23,15 @@ from tqdm import tqdm
 
 from zfrepro.config import UserError, resolve_device
 
+GOES_ON = "the same command (without resume=false) goes on from here"
+
 
 class Interrupted(Exception):
     """A signal asked us to stop; everything is saved. `status`: the exit status that shells expect."""
 
     def __init__(self, number: int) -> None:
         self.number, self.status = number, 128 + number
-        super().__init__(f"stopped by {signal.Signals(number).name}; the same command goes on from here")
+        super().__init__(f"stopped by {signal.Signals(number).name}; {GOES_ON}")
 
     def __reduce__(self) -> tuple[type[Interrupted], tuple[int]]:
         return Interrupted, (self.number,)
@@ -74,7 +76,7 @@ def in_parallel(
                 pool.shutdown(wait=True, cancel_futures=True)
             if isinstance(error, BrokenProcessPool):
                 why = "a training process was stopped from outside, perhaps for lack of memory (workers=1 needs less)"
-                raise UserError(f"{why}; the same command goes on from here") from error
+                raise UserError(f"{why}; {GOES_ON}") from error
             raise
 
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import stat
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from zfrepro.config import UserError
@@ -69,7 +70,7 @@ def extract(path: Path, target: Path) -> Path:
             for member in members:  # zipfile reads no more than the declared size and checks the CRC
                 archive.extract(member, fresh)
         fresh.rename(target)
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, ValueError) as error:
         raise UserError(f"data.root={path}: cannot be unpacked into {target.parent} ({error})") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

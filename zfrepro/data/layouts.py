@@ -47,6 +47,10 @@ def class_tree(base: Path, folder: Path, classes: list[str]) -> tuple[list[str],
     labels: list[int] = []
     for label, name in enumerate(classes):
         found = pictures(base, folder / name) if (folder / name).is_dir() else []
+        if not found and (folder / name).is_dir() and any((folder / name).iterdir()):
+            raise UserError(
+                f"{folder / name}: there are no pictures directly in this class folder ({', '.join(sorted(SUFFIXES))})"
+            )
         files += found
         labels += [label] * len(found)
     if not files:
@@ -263,8 +267,13 @@ def open_layout(config: DataConfig, base: Path) -> Source:
     """The data set in the folder that `locating.find_base` found."""
     try:
         source = READERS[config.name](config, base)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{base}: the data set cannot be read ({error})") from error
+    except (OSError, ValueError, LookupError) as error:
+        raise UserError(f"{base}: the data set cannot be read ({type(error).__name__}: {error})") from error
     if len(source.class_names) < 2:
         raise UserError(f"{base}: {len(source.class_names)} class(es) found, at least 2 are needed")
+    for split, listing in (("training", source.train), ("validation", source.val)):
+        if not len(listing.files):
+            raise UserError(
+                f"{base}: no {split} picture is left; every class needs two or more, or a folder of each split"
+            )
     return source

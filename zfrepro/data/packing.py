@@ -105,10 +105,12 @@ def writable(cache: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"data.cache={cache}: the disk is full; make room or give data.cache=<folder>") from error
+            raise UserError(
+                f"data.cache={cache}: the disk is full; make room, or set ZFREPRO_CACHE=<folder>"
+            ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise UserError(
-                f"data.cache={cache}: cannot be written ({error.strerror}); give data.cache=<folder>"
+                f"data.cache={cache}: cannot be written ({error.strerror}); set ZFREPRO_CACHE=<folder>"
             ) from error
         raise
 

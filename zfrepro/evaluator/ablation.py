@@ -75,7 +75,9 @@ def ablate(config: AblateConfig, train: Train) -> None:
     # Table 3's last rows first, which are the widest: begun last, they would keep the other processors waiting.
     failures = train_all(config, [run for runs in reversed(jobs.values()) for run in runs], train)
     if config.variant == "all":
-        write(config, source, {name: [run for run in runs if finished(run)] for name, runs in jobs.items()})
+        there = {name: [run for run in runs if finished(run)] for name, runs in jobs.items()}
+        if any(there.values()):
+            write(config, source, there)
     else:
         print(f"{config.variant} is trained; `zfrepro ablate` with variant=all makes the table")
     if failures:
@@ -168,7 +170,7 @@ def finished(run: TrainConfig) -> bool:
     lines = run.folder / "train" / "metrics.jsonl"
     if not lines.exists() or len(lines.read_text().splitlines()) < run.epochs:
         return False
-    return artifacts.decisive(load_config(run.folder)) == artifacts.decisive(run)
+    return not artifacts.differing(run, load_config(run.folder))
 
 
 # ------------------------------------------------------------------------------------------------------------ measuring

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zfrepro.config import DataConfig, TargetConfig, UserError
+from zfrepro.config import DataConfig, TargetConfig
 from zfrepro.data import Packed, Split, open_data
 from zfrepro.evaluator.softmax import Softmax, choose_strength, fit, one_hot
 from zfrepro.evaluator.splits import Fold, inner_folds, mean_class_accuracy
@@ -62,8 +62,6 @@ def open_target(config: DataConfig, run: TrainedRun) -> Target:
 def packed_target(config: DataConfig) -> Target:
     """The target's images at the size that `config` names."""
     data = open_data(config)
-    if data.num_classes < 2:
-        raise UserError(f"data={config.name}: the target has one class; telling classes apart takes two or more")
     labels = np.concatenate([data.train.labels, data.val.labels])
     return Target(config, data, labels, np.arange(len(labels)))
 

@@ -123,6 +123,8 @@ def parts_exaggerated(m: Metrics, t: Thresholds) -> Decision:
     """Fig. 2, with the truth known: the highest convolutional layer that was visualised."""
     layer = max(layers_in(m), key=number, default="layer5")
     last = get(m, layer, "last_layer")
+    if "energy_minus_share" not in m[layer]:
+        raise Unmeasured("needs images whose objects' masks are known: the embedded data set")
     if number(layer) < last:
         raise Unmeasured(f"layer {last:.0f} is not visualised")
     mean, error = get(m, layer, "energy_minus_share"), get(m, layer, "energy_minus_share_error")

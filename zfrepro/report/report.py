@@ -74,6 +74,10 @@ def item_of(finding: Finding) -> paper.Item:
     return next(item for item in paper.ITEMS if item.id == finding.claim.item)
 
 
+# What one run's command alone does not measure: nets of several seeds.
+MORE = {"table2": " runs=[{run},<another>,<another>]", "table3": " seeds=[0,1,2]"}
+
+
 def claim_row(finding: Finding, run: str) -> dict[str, Any]:
     """A row of the page's first table."""
     claim, item = finding.claim, item_of(finding)
@@ -89,7 +93,7 @@ def claim_row(finding: Finding, run: str) -> dict[str, Any]:
         "verdict": finding.verdict,
         "measured": "" if open_question else finding.measured,
         "why": (finding.measured or "not measured yet") if open_question else "",
-        "command": f"zfrepro {item.command} run={run}" if open_question else "",
+        "command": f"zfrepro {item.command} run={run}{MORE.get(item.id, '').format(run=run)}" if open_question else "",
     }
 
 
@@ -142,7 +146,9 @@ def describe(folder: Path, name: str) -> Run:
     data = config.data
     classes = f"{len(state['class_names'])} classes of the {data.name.replace('_', ' ')} data set at {data.size} px"
     run.sentence = f"{config.model.name}, {count / 1e6:.1f} million weights, {classes}."
-    run.facts = [("Model", config.model.name), ("Weights", f"{count:,}"), ("Data", classes), ("Recipe", recipe(config))]
+    imported = config.preset == "imported"
+    how = "torchvision's weights, imported" if imported else recipe(config)
+    run.facts = [("Model", config.model.name), ("Weights", f"{count:,}"), ("Data", classes), ("Recipe", how)]
     if epochs:
         best = min(epochs, key=lambda line: line["val_top1_error"])
         run.sentence += f" Validation error {best['val_top1_error']:.1f} % top-1, {best['val_top5_error']:.1f} % top-5."
@@ -156,7 +162,10 @@ def describe(folder: Path, name: str) -> Run:
         )
         if path.exists()
     ]
-    run.command = f"zfrepro train preset={config.preset} run={name}"
+    if imported:
+        run.command = f"zfrepro import model={config.model.name} run={name}"
+    else:
+        run.command = f"zfrepro train preset={config.preset} run={name}"
     return run
 
 

@@ -94,7 +94,7 @@ def run_config(config: ImportConfig) -> TrainConfig:
     """The config under which the other commands find the run; its training options were not used."""
     made = TrainConfig(
         run=config.run, outputs=config.outputs, seed=config.seed, device=config.device, precision=config.precision,
-        preset="imported", model=config.model, data=config.data, epochs=1, batch_size=256, lr=0.01,
+        preset="imported", model=config.model, data=config.data, epochs=1, batch_size=256, lr=0.01, renorm_radius=None,
     )  # fmt: skip
     check(made)
     return made

@@ -54,6 +54,9 @@ class Tally:
         return cls(zero.double(), zero.clone(), renormalised={str(layer): zero.clone() for layer in layers})
 
 
+PICTURES = ("curves.png", "filters.png")
+
+
 def train(config: TrainConfig, data: Packed | None = None) -> None:
     """Train `config.run`, or go on with it, or say that it is finished. Writes `train/` (see the README's contract).
 
@@ -68,12 +71,17 @@ def train(config: TrainConfig, data: Packed | None = None) -> None:
 
 
 def _prepare_folder(config: TrainConfig) -> None:
-    """Make the run's folder, or check that what stands there was made with the same options."""
+    """Make the run's folder, or check that what stands there was made with the same options.
+
+    A start that never came to a checkpoint binds nobody.
+    """
     folder = config.folder / "train"
     if not config.resume and folder.exists():
         shutil.rmtree(folder)
+    for leftover in (folder / "checkpoints").glob(".*.tmp"):  # of a process that was killed: the lock is ours
+        leftover.unlink(missing_ok=True)
     saved = folder / "config.yaml"
-    if saved.exists():
+    if saved.exists() and (folder / "checkpoints" / "last.pt").exists():
         loaded = OmegaConf.load(saved)
         assert isinstance(loaded, DictConfig)
         loaded.device = "auto"
@@ -85,9 +93,7 @@ def _prepare_folder(config: TrainConfig) -> None:
 
 def _refuse_other_config(config: TrainConfig, saved: TrainConfig) -> None:
     new, old = artifacts.decisive(config), artifacts.decisive(saved)
-    neutral = {"device", "preset"} | ({"precision"} if config.precision == "auto" else set())
-    differing = [key for key in sorted(new.keys() | old.keys()) if new.get(key) != old.get(key) and key not in neutral]
-    if differing:
+    if differing := artifacts.differing(config, saved):
         shown_keys = ", ".join(f"{key}={new.get(key)} (was {old.get(key)})" for key in differing[:6])
         more = f" and {len(differing) - 6} more" if len(differing) > 6 else ""
         raise UserError(
@@ -146,8 +152,10 @@ class Training:
         if (self.checkpoints / "last.pt").exists():
             self._restore()
         if self.epoch >= config.epochs:
-            if self.team.leads:
+            if self.team.leads and all((self.folder / name).exists() for name in PICTURES):
                 print(f"run={config.run}: finished, {config.epochs} epochs; nothing to do ({self._result()})")
+            elif self.team.leads:  # stopped in the last moment
+                self._summarise()
             return
         torch.set_flush_denormal(True)
         if self.team.leads:
