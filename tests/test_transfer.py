@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from zfrepro.config import DataConfig, TransferConfig, UserError, conf_folder, to_dataclass
 from zfrepro.data import open_data
 from zfrepro.evaluator.overlap import best_matches, small_grey
-from zfrepro.evaluator.softmax import choose_strength, fit, one_hot
+from zfrepro.evaluator.softmax import Axes, choose_strength, fit, one_hot
 from zfrepro.evaluator.splits import Fold, draw_fold, inner_folds, mean_class_accuracy, possible_sizes
 from zfrepro.evaluator.target import fold_data, open_target, softmax_accuracy
 from zfrepro.evaluator.transfer import network_hash, transfer
@@ -98,6 +98,16 @@ def test_fewer_images_than_features() -> None:
     own = fit(features.float(), one_hot(labels, 4), 1.0)
     other = LogisticRegression(C=1.0, tol=1e-9, max_iter=10_000).fit(features.numpy(), labels)
     np.testing.assert_allclose(own.probabilities(features), other.predict_proba(features.numpy()), atol=1e-3)
+
+
+@pytest.mark.parametrize(("count", "width"), [(40, 12), (12, 40)])
+def test_principal_axes_span_the_features(count: int, width: int) -> None:
+    features, _ = problem(5, count=count, width=width)
+    axes = Axes.of(features)
+    identity = torch.eye(axes.directions.shape[1], dtype=torch.float64)
+    torch.testing.assert_close(axes.features @ axes.directions.T, features.double(), atol=1e-8, rtol=0)
+    torch.testing.assert_close(axes.directions.T @ axes.directions, identity, atol=1e-8, rtol=0)
+    torch.testing.assert_close(axes.features.square().mean(0), axes.energy)
 
 
 def test_start_does_not_change_the_solution() -> None:

@@ -361,6 +361,20 @@ def _held(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+@contextlib.contextmanager
+def pending(folder: Path, name: str) -> Iterator[Path]:
+    """A hidden folder in `folder` for files that are not whole yet. It goes at the end of the block; if this process is
+    killed, when the next one is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(folder)
+    path, handle = _pending_folder(folder, f".{name}.")
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(handle)
+
+
 def _pending_folder(folder: Path, prefix: str) -> tuple[Path, int]:
     """A hidden folder in a run's folder, and the handle by which this process holds it: the kernel lets go at its end."""
     while True:

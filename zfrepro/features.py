@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from zfrepro import artifacts
 from zfrepro.config import UserError, require_layer
 from zfrepro.data import Packed
 from zfrepro.run import TrainedRun
@@ -52,29 +52,24 @@ def _key(run: TrainedRun, data: Packed, dtype: str, pool: int | None) -> str:
 def _fill(run: TrainedRun, data: Packed, layers: Sequence[int], folder: Path, dtype: str, pool: int | None) -> None:
     """One pass that writes the files of `layers`; they get their names when all are complete."""
     folder.mkdir(parents=True, exist_ok=True)
-    total = len(data.train) + len(data.val)
+    total, row = len(data.train) + len(data.val), 0
     files: dict[int, np.memmap] = {}
-    fresh = {layer: folder / f".layer{layer}.{os.getpid()}.npy" for layer in layers}
-    try:
-        row = 0
-        with tqdm(total=total, desc=f"layers {', '.join(map(str, layers))}", unit=" images", disable=None) as bar:
-            for split in (data.train, data.val):
-                for start in range(0, len(split), BATCH):
-                    images = np.ascontiguousarray(split.images[start : start + BATCH])
-                    for layer, values in outputs(run, images, layers, pool).items():
-                        if layer not in files:
-                            shape = (total, values.shape[1])
-                            _check_space(folder, total * values.shape[1] * np.dtype(dtype).itemsize)
-                            files[layer] = np.lib.format.open_memmap(fresh[layer], "w+", np.dtype(dtype), shape)
-                        files[layer][row : row + len(values)] = values.cpu().numpy()
-                    row += len(images)
-                    bar.update(len(images))
+    bar = tqdm(total=total, desc=f"layers {', '.join(map(str, layers))}", unit=" images", disable=None)
+    with artifacts.pending(run.folder, "features") as fresh, bar:
+        for split in (data.train, data.val):
+            for start in range(0, len(split), BATCH):
+                images = np.ascontiguousarray(split.images[start : start + BATCH])
+                for layer, values in outputs(run, images, layers, pool).items():
+                    if layer not in files:
+                        shape = (total, values.shape[1])
+                        _check_space(folder, total * values.shape[1] * np.dtype(dtype).itemsize)
+                        files[layer] = np.lib.format.open_memmap(fresh / f"{layer}.npy", "w+", np.dtype(dtype), shape)
+                    files[layer][row : row + len(values)] = values.cpu().numpy()
+                row += len(images)
+                bar.update(len(images))
         for layer in layers:
             files.pop(layer).flush()
-            fresh[layer].replace(folder / f"layer{layer}.npy")
-    finally:
-        for path in fresh.values():
-            path.unlink(missing_ok=True)
+            (fresh / f"{layer}.npy").replace(folder / f"layer{layer}.npy")
 
 
 def _check_space(folder: Path, size: int) -> None:

@@ -45,9 +45,16 @@ class Axes:
     def of(cls, features: Tensor, dtype: torch.dtype = torch.float64) -> Axes:
         """features: (N, D). dtype: of the result, in which the softmax is then trained."""
         features = features.double()
-        energy, directions = torch.linalg.eigh(features.T @ features / len(features))
-        held = energy > energy[-1] * 1e-13
-        found = features @ directions[:, held], directions[:, held], energy[held]
+        count, width = features.shape
+        if width <= count:
+            energy, directions = torch.linalg.eigh(features.T @ features / count)
+            held = energy > energy[-1] * 1e-13
+            found = features @ directions[:, held], directions[:, held], energy[held]
+        else:  # the products of the images have the same axes, and are fewer
+            energy, images = torch.linalg.eigh(features @ features.T / count)
+            held = energy > energy[-1] * 1e-10  # below, rounding bends the directions
+            length = (count * energy[held]).sqrt()
+            found = images[:, held] * length, features.T @ (images[:, held] / length), energy[held]
         return cls(*(tensor.to(dtype) for tensor in found))
 
 
