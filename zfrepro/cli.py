@@ -289,7 +289,7 @@ def _one_line(error: BaseException, command: str) -> str | None:
         files = _groups(command).get(group, [])
         return f"{group}={name}: no such file in conf/{group}{nearest(name, files)}; there are {', '.join(files)}"
     if isinstance(error, OverrideParseException):
-        return f"{text.split(' See https')[0]}; options are given as key=value"
+        return f"{text.split(' See https')[0]}; options are given as key=value, text with signs in it as \"key='text'\""
     if isinstance(error, ConfigCompositionException | HydraException | OmegaConfBaseException):
         match = re.search(r"Could not override '([^']+)'", text)
         if match:

@@ -42,7 +42,7 @@ ITEMS = (
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper, and what decides whether it is reproduced: stated here, before anything is measured."""
+    """A claim of the paper, and what decides whether it is reproduced: stated here, the same for every run."""
 
     id: str
     item: str  # id of the figure or table whose experiment measures it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -65,4 +66,7 @@ def team(device: str) -> Iterator[Team]:
     try:
         yield Team(rank, size, place)
     finally:
+        # The model lies in circles that hold the group. If its threads outlive the interpreter, the process may abort at its
+        # end (pytorch/pytorch#179291).
+        gc.collect()
         dist.destroy_process_group()
