@@ -104,7 +104,8 @@ CLAIMS = (
     Claim(
         "convergence", "fig4",
         "Lower layers settle within few epochs, upper layers only after many",
-        "how alike projections of consecutive snapshots are (correlation, laid over each other at the unit), over the first half of training: layers 1-2 against 4-5",
+        "how alike projections of consecutive snapshots are (correlation, laid over each other at the unit), over the first half "
+        "of training: layers 1-2 against 4-5",
         "lower layers more alike than upper ones, by at least {errors} standard errors over maps",
         ERRORS,
         "A layer that has settled no longer changes from one snapshot to the next; in the first half the paper's upper layers have "

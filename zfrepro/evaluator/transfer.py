@@ -60,17 +60,23 @@ class Bench:
     run: TrainedRun
     layer: int
     train: Train
-    targets: dict[str, Target] = dataclasses.field(default_factory=dict)
+    opened: dict[str, Target] = dataclasses.field(default_factory=dict)
+    targets: dict[str, Target] = dataclasses.field(default_factory=dict)  # the same, compared with the source
     overlaps: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     scratch: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)  # run -> what it scored
 
+    def open(self, data: DataConfig) -> Target:
+        """A target, opened once."""
+        key = f"{data.name} {data.part}"
+        if key not in self.opened:
+            self.opened[key] = open_target(data, self.run)
+        return self.opened[key]
+
     def target(self, data: DataConfig) -> Target:
-        """A target, opened and compared with the source once."""
+        """A target, compared with the source once."""
         key = f"{data.name} {data.part}"
         if key not in self.targets:
-            self.targets[key], self.overlaps[key] = compare_with_source(
-                self.config, self.run, open_target(data, self.run)
-            )
+            self.targets[key], self.overlaps[key] = compare_with_source(self.config, self.run, self.open(data))
         return self.targets[key]
 
     def overlap(self, data: DataConfig) -> dict[str, Any]:
@@ -87,7 +93,7 @@ def transfer(config: TransferConfig, train: Train) -> None:
     for name in config.tables or fitting(config.data):
         item = next(item for item in paper.ITEMS if item.id == name)
         own = dataclasses.replace(config, tables=[name])  # the same table whether made alone or with the others
-        key = open_target(target_of(config, name), run).data.key
+        key = bench.open(target_of(config, name)).data.key
         out = artifacts.open_output(config.folder / item.folder, own, run.checkpoint_hash, inputs=key)
         if out is not None:
             (pascal if name == "table6" else caltech)(bench, item, out)

@@ -20,17 +20,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from zfrepro import artifacts
 from zfrepro.artifacts import shown
-from zfrepro.config import TrainConfig, UserError, resolve_precision, to_dataclass
+from zfrepro.config import TrainConfig, UserError, resolve_precision
 from zfrepro.data import Packed, open_data
 from zfrepro.figures.training import draw_curves, draw_filters
 from zfrepro.models.network import Network, Noise, initialise
+from zfrepro.run import load_config
 from zfrepro.trainer.distributed import Team, team
 from zfrepro.trainer.feed import Feed, epoch_order
 from zfrepro.trainer.optimiser import LearningRate, renormalise
@@ -82,10 +82,7 @@ def _prepare_folder(config: TrainConfig) -> None:
         leftover.unlink(missing_ok=True)
     saved = folder / "config.yaml"
     if saved.exists() and (folder / "checkpoints" / "last.pt").exists():
-        loaded = OmegaConf.load(saved)
-        assert isinstance(loaded, DictConfig)
-        loaded.device = "auto"
-        _refuse_other_config(config, to_dataclass(loaded, TrainConfig))
+        _refuse_other_config(config, load_config(config.folder))
     else:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         artifacts.write_config(saved, config)
