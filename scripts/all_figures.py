@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zfrepro import paper
-from zfrepro.artifacts import lock, shown
-from zfrepro.config import UserError
+from zfrepro.errors import UserError
+from zfrepro.files import lock, shown
 
 # Minutes on two cores, as measured from a fresh clone; what the larger presets take is not known here.
 MINUTES = {

@@ -18,8 +18,9 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from zfrepro.config import ModelConfig, conf_folder, to_dataclass
 from zfrepro.models.network import Network, initialise
+from zfrepro.options.compose import conf_folder, to_dataclass
+from zfrepro.options.shared import ModelConfig
 
 
 def network_of(name: str, num_classes: int, biases: float = 0.0) -> Network:
@@ -53,8 +54,8 @@ def train(args: argparse.Namespace) -> None:
     import tempfile
 
     from hydra import compose, initialize_config_dir
-
     from zfrepro.config import TrainConfig
+
     from zfrepro.models.network import Noise
     from zfrepro.trainer.distributed import Team
     from zfrepro.trainer.feed import epoch_order

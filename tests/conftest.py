@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zfrepro.config import LayerConfig, ModelConfig
+from zfrepro.options.shared import LayerConfig, ModelConfig
 
 # A demo in seconds: four of the embedded data set's images a class and a handful of steps.
 TINY = [

@@ -13,11 +13,16 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from zfrepro import artifacts, paper
-from zfrepro.config import AblateConfig, TrainConfig, UserError, conf_folder, load_model, to_dataclass
+from zfrepro import paper
+from zfrepro.checkpoints import save_checkpoint
 from zfrepro.data import open_data
+from zfrepro.errors import UserError
 from zfrepro.evaluator.ablation import VARIANTS, ablate, edited
+from zfrepro.files import write_text
 from zfrepro.models.network import Network, initialise
+from zfrepro.options.commands import AblateConfig, TrainConfig
+from zfrepro.options.compose import conf_folder, load_model, to_dataclass
+from zfrepro.options.identity import write_config
 
 
 def config(outputs: Path, *overrides: str) -> AblateConfig:
@@ -43,7 +48,7 @@ class Stub:
         data = open_data(config.data)
         network = Network(config.model, data.num_classes)
         initialise(network, "he", config.seed)
-        artifacts.write_config(folder / "config.yaml", config)
+        write_config(folder / "config.yaml", config)
         state = {
             "model": network.state_dict(),
             "class_names": list(data.class_names),
@@ -51,9 +56,9 @@ class Stub:
             "scale": torch.tensor(config.input_scale),
             "epoch": config.epochs,
         }
-        artifacts.save_checkpoint(folder / "checkpoints" / "last.pt", state)
+        save_checkpoint(folder / "checkpoints" / "last.pt", state)
         lines = [{"epoch": n + 1, "seconds": 2.0 * (n + 1)} for n in range(config.epochs)]
-        artifacts.write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+        write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def test_every_row_of_the_paper_is_a_variant_and_its_edit_says_the_same() -> None:

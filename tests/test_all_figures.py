@@ -20,7 +20,7 @@ from conftest import TINY
 
 from zfrepro import paper
 from zfrepro.cli import COMMANDS
-from zfrepro.config import conf_folder
+from zfrepro.options.compose import conf_folder
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "scripts" / "all_figures.py"

@@ -12,7 +12,7 @@ import pytest
 from conftest import TINY, Zfrepro
 
 from zfrepro.cli import COMMANDS, _quoted
-from zfrepro.config import conf_folder
+from zfrepro.options.compose import conf_folder
 
 
 def refused(zfrepro: Zfrepro, *args: str, cwd: Path) -> str:

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from tests.conftest import Zfrepro
-from zfrepro.config import Common, UserError
+from zfrepro.errors import UserError
 from zfrepro.evaluator import correspondence, pictures
+from zfrepro.options.shared import Common
 from zfrepro.run import TrainedRun, open_run
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zfrepro.config import DataConfig, UserError
 from zfrepro.data import Packed, find_problems, locating, open_data, packed_folder
+from zfrepro.errors import UserError
+from zfrepro.options.shared import DataConfig
 
 SIZE = 16
 
@@ -328,7 +329,6 @@ def test_a_download_is_looked_for_where_it_was_put(tmp_path: Path, monkeypatch: 
 def test_every_data_set_has_a_description() -> None:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
-
     from zfrepro.config import DATA_SETS, check_data, conf_folder
 
     names = sorted(path.stem for path in (conf_folder() / "data").glob("*.yaml") if path.stem != "common")

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zfrepro.config import DataConfig, UserError
 from zfrepro.data import Packed, find_problems, open_data, packed_folder, packing, read_image
 from zfrepro.data.decode import read_picture
 from zfrepro.data.packed import changed_files
+from zfrepro.errors import UserError
+from zfrepro.options.shared import DataConfig
 
 SIZE = 16
 
@@ -255,7 +256,6 @@ def test_damage_is_noticed(tmp_path: Path) -> None:
 BUILD = """
 import sys, time
 from pathlib import Path
-from zfrepro.config import DataConfig
 from zfrepro.data import open_data, decode
 cache, root, delay = sys.argv[1], sys.argv[2], float(sys.argv[3])
 slowly = decode.read_picture

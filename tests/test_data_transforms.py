@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from zfrepro.config import UserError
 from zfrepro.data import transforms
 from zfrepro.data.transforms import centre_crop, crop_positions, draw_crops, random_crops, take_crops, ten_crops
+from zfrepro.errors import UserError
 
 SIZE, CROP = 6, 4
 ZERO = torch.zeros(SIZE, SIZE, 3)

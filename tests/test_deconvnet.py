@@ -10,11 +10,13 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from zfrepro.config import LayerConfig, ModelConfig, UserError, conf_folder, to_dataclass
+from zfrepro.errors import UserError
 from zfrepro.models.deconvnet import Rules, ascend, descend, unpool
 from zfrepro.models.network import Network, initialise
 from zfrepro.models.oracle import autograd_projections
 from zfrepro.models.window import project
+from zfrepro.options.compose import conf_folder, to_dataclass
+from zfrepro.options.shared import LayerConfig, ModelConfig
 
 
 @pytest.fixture(autouse=True)

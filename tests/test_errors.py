@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from zfrepro.config import EvaluateConfig
 from zfrepro.evaluator.errors import softmax_outputs, top_errors
+from zfrepro.options.commands import EvaluateConfig
 from zfrepro.run import open_run
 
 

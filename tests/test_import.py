@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from tests.conftest import Zfrepro
-from zfrepro.config import Experiment, load_model
 from zfrepro.models.imported import convert, fold_batch_norm
 from zfrepro.models.network import Network
+from zfrepro.options.compose import load_model
+from zfrepro.options.shared import Experiment
 from zfrepro.run import open_run
 
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from tests.conftest import Zfrepro
-from zfrepro.config import Common, InvarianceConfig
 from zfrepro.evaluator import invariance
+from zfrepro.options.commands import InvarianceConfig
+from zfrepro.options.shared import Common
 from zfrepro.run import TrainedRun, open_run
 
 

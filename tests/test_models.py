@@ -11,9 +11,11 @@ from conftest import small_table
 from omegaconf import OmegaConf
 
 from zfrepro import paper
-from zfrepro.config import ModelConfig, UserError, conf_folder, to_dataclass
+from zfrepro.errors import UserError
 from zfrepro.models.network import Network, Noise, contrast_normalise, dropout, initialise, multiply_adds
 from zfrepro.models.table import Op, conv_ops, layers_of, op_sizes, receptive_box, receptive_field
+from zfrepro.options.compose import conf_folder, to_dataclass
+from zfrepro.options.shared import ModelConfig
 from zfrepro.tools import layer_table
 
 

@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 
 from tests.conftest import Zfrepro, small_table
-from zfrepro.config import Common, UserError
+from zfrepro.errors import UserError
 from zfrepro.evaluator import occlusion, pictures
 from zfrepro.models.network import Network
 from zfrepro.models.partial import square_positions
+from zfrepro.options.shared import Common
 from zfrepro.run import TrainedRun, open_run
 
 SMALL = ["num_images=2", "claims_images=4", "square=20", "stride=18", "others=2"]

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from zfrepro.config import TrainConfig
+from zfrepro.options.commands import TrainConfig
 from zfrepro.trainer.optimiser import LearningRate, renormalise
 
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from zfrepro.config import LayerConfig, ModelConfig, UserError
+from zfrepro.errors import UserError
 from zfrepro.models import partial
 from zfrepro.models.network import Network
 from zfrepro.models.table import conv_ops
+from zfrepro.options.shared import LayerConfig, ModelConfig
 
 
 def conv(

@@ -12,11 +12,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from sklearn.svm import SVC
 
-from zfrepro.config import ProbeConfig, UserError, conf_folder, to_dataclass
+from zfrepro.errors import UserError
 from zfrepro.evaluator import svm
 from zfrepro.evaluator.probe import probe
 from zfrepro.evaluator.splits import Fold, mean_class_accuracy
 from zfrepro.evaluator.svm import fit_svm, products, svm_accuracy
+from zfrepro.options.commands import ProbeConfig
+from zfrepro.options.compose import conf_folder, to_dataclass
 
 CPU = torch.device("cpu")
 

@@ -11,7 +11,7 @@ import torch
 
 from tests.test_deconvnet import narrow, network_of
 from zfrepro import search as searching
-from zfrepro.config import Experiment
+from zfrepro.options.shared import Experiment
 from zfrepro.run import open_run
 from zfrepro.search import Best, search, top_images
 

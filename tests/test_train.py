@@ -15,7 +15,7 @@ import torch
 from conftest import TINY, Zfrepro
 from omegaconf import OmegaConf
 
-from zfrepro.artifacts import load_checkpoint
+from zfrepro.checkpoints import load_checkpoint
 from zfrepro.run import load_config
 from zfrepro.trainer.train import build_network
 

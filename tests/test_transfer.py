@@ -12,14 +12,17 @@ import torch
 from hydra import compose, initialize_config_dir
 from sklearn.linear_model import LogisticRegression
 
-from zfrepro.config import DataConfig, TransferConfig, UserError, conf_folder, to_dataclass
 from zfrepro.data import open_data
+from zfrepro.errors import UserError
 from zfrepro.evaluator.overlap import best_matches, small_grey
 from zfrepro.evaluator.softmax import Axes, choose_strength, fit, one_hot
 from zfrepro.evaluator.splits import Fold, draw_fold, inner_folds, mean_class_accuracy, possible_sizes
 from zfrepro.evaluator.target import fold_data, open_target, softmax_accuracy
 from zfrepro.evaluator.transfer import network_hash, transfer
 from zfrepro.features import extract
+from zfrepro.options.commands import TransferConfig
+from zfrepro.options.compose import conf_folder, to_dataclass
+from zfrepro.options.shared import DataConfig
 from zfrepro.run import TrainedRun, open_run
 from zfrepro.trainer import train
 

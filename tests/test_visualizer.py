@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from tests.conftest import Zfrepro
-from zfrepro.config import Experiment
 from zfrepro.figures.features import contrast
 from zfrepro.models.table import conv_ops, receptive_box
 from zfrepro.models.window import project
+from zfrepro.options.shared import Experiment
 from zfrepro.run import open_run
 from zfrepro.visualizer.evolution import correlation
 from zfrepro.visualizer.features import cut

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from threadpoolctl import threadpool_info
 
-from zfrepro.config import UserError
+from zfrepro.errors import UserError
 from zfrepro.workers import Interrupted, cpus, in_parallel
 
 

@@ -22,9 +22,26 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from zfrepro import __version__
-from zfrepro import config as configs
-from zfrepro.artifacts import explain_os_error, flatten
-from zfrepro.config import UserError, conf_folder, nearest, to_dataclass
+from zfrepro.errors import UserError, explain_os_error, nearest
+from zfrepro.options.commands import (
+    AblateConfig,
+    CorrespondConfig,
+    DoctorConfig,
+    EvaluateConfig,
+    EvolveConfig,
+    FiltersConfig,
+    ImportConfig,
+    InvarianceConfig,
+    OccludeConfig,
+    ProbeConfig,
+    ReportConfig,
+    SummaryConfig,
+    TrainConfig,
+    TransferConfig,
+    VisualizeConfig,
+)
+from zfrepro.options.compose import conf_folder, to_dataclass, unknown_key
+from zfrepro.options.identity import flatten
 
 
 class Command(NamedTuple):
@@ -38,59 +55,49 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "train": Command(configs.TrainConfig, "train a network (section 3)", "zfrepro.trainer:train"),
-    "evaluate": Command(
-        configs.EvaluateConfig, "top-1 and top-5 errors (Table 2)", "zfrepro.evaluator.errors:evaluate"
-    ),
+    "train": Command(TrainConfig, "train a network (section 3)", "zfrepro.trainer:train"),
+    "evaluate": Command(EvaluateConfig, "top-1 and top-5 errors (Table 2)", "zfrepro.evaluator.errors:evaluate"),
     "visualize": Command(
-        configs.VisualizeConfig, "features projected to pixels (Fig. 2)", "zfrepro.visualizer.features:visualize"
+        VisualizeConfig, "features projected to pixels (Fig. 2)", "zfrepro.visualizer.features:visualize"
     ),
-    "evolve": Command(
-        configs.EvolveConfig, "features through training (Fig. 4)", "zfrepro.visualizer.evolution:evolve"
-    ),
+    "evolve": Command(EvolveConfig, "features through training (Fig. 4)", "zfrepro.visualizer.evolution:evolve"),
     "filters": Command(
-        configs.FiltersConfig,
+        FiltersConfig,
         "first- and second-layer filters (Fig. 6)",
         "zfrepro.visualizer.filters:filters",
         trains=True,
     ),
     "invariance": Command(
-        configs.InvarianceConfig, "translation, scale, rotation (Fig. 5)", "zfrepro.evaluator.invariance:invariance"
+        InvarianceConfig, "translation, scale, rotation (Fig. 5)", "zfrepro.evaluator.invariance:invariance"
     ),
-    "occlude": Command(
-        configs.OccludeConfig, "sensitivity to occlusion (Fig. 7)", "zfrepro.evaluator.occlusion:occlude"
-    ),
+    "occlude": Command(OccludeConfig, "sensitivity to occlusion (Fig. 7)", "zfrepro.evaluator.occlusion:occlude"),
     "correspond": Command(
-        configs.CorrespondConfig,
+        CorrespondConfig,
         "correspondence of parts (Fig. 8, Table 1)",
         "zfrepro.evaluator.correspondence:correspond",
     ),
     "ablate": Command(
-        configs.AblateConfig,
+        AblateConfig,
         "remove or resize layers and train (Table 3)",
         "zfrepro.evaluator.ablation:ablate",
         trains=True,
     ),
     "transfer": Command(
-        configs.TransferConfig,
+        TransferConfig,
         "frozen features on another data set (Tables 4-6, Fig. 9)",
         "zfrepro.evaluator.transfer:transfer",
         trains=True,
     ),
-    "probe": Command(
-        configs.ProbeConfig, "how good each layer's features are (Table 7)", "zfrepro.evaluator.probe:probe"
-    ),
+    "probe": Command(ProbeConfig, "how good each layer's features are (Table 7)", "zfrepro.evaluator.probe:probe"),
     "report": Command(
-        configs.ReportConfig, "all of a run on one page, with the paper's claims", "zfrepro.report.report:report"
+        ReportConfig, "all of a run on one page, with the paper's claims", "zfrepro.report.report:report"
     ),
     "import": Command(
-        configs.ImportConfig, "make a run of torchvision's trained weights", "zfrepro.trainer.imported:import_weights"
+        ImportConfig, "make a run of torchvision's trained weights", "zfrepro.trainer.imported:import_weights"
     ),
-    "prepare": Command(configs.TrainConfig, "decode and pack a data set, once", "zfrepro.tools:prepare"),
-    "summary": Command(configs.SummaryConfig, "print the layer table (Fig. 3)", "zfrepro.tools:summary"),
-    "doctor": Command(
-        configs.DoctorConfig, "print versions, devices and data sets, and what is wrong", "zfrepro.tools:doctor"
-    ),
+    "prepare": Command(TrainConfig, "decode and pack a data set, once", "zfrepro.tools:prepare"),
+    "summary": Command(SummaryConfig, "print the layer table (Fig. 3)", "zfrepro.tools:summary"),
+    "doctor": Command(DoctorConfig, "print versions, devices and data sets, and what is wrong", "zfrepro.tools:doctor"),
 }
 
 
@@ -293,7 +300,7 @@ def _one_line(error: BaseException, command: str) -> str | None:
     if isinstance(error, ConfigCompositionException | HydraException | OmegaConfBaseException):
         match = re.search(r"Could not override '([^']+)'", text)
         if match:
-            return configs.unknown_key(match.group(1), OmegaConf.create(), COMMANDS[command].config)
+            return unknown_key(match.group(1), OmegaConf.create(), COMMANDS[command].config)
         return text
     if isinstance(error, OSError) and error.errno is not None:
         return explain_os_error(error)

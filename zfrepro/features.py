@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from zfrepro import artifacts
-from zfrepro.config import UserError, require_layer
 from zfrepro.data import Packed
+from zfrepro.errors import UserError, require_layer
+from zfrepro.files import pending
 from zfrepro.run import TrainedRun
 
 BATCH = 128
@@ -55,7 +55,7 @@ def _fill(run: TrainedRun, data: Packed, layers: Sequence[int], folder: Path, dt
     total, row = len(data.train) + len(data.val), 0
     files: dict[int, np.memmap] = {}
     bar = tqdm(total=total, desc=f"layers {', '.join(map(str, layers))}", unit=" images", disable=None)
-    with artifacts.pending(run.folder, "features") as fresh, bar:
+    with pending(run.folder, "features") as fresh, bar:
         for split in (data.train, data.val):
             for start in range(0, len(split), BATCH):
                 images = np.ascontiguousarray(split.images[start : start + BATCH])

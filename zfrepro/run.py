@@ -16,20 +16,16 @@ import yaml
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from zfrepro.artifacts import file_hash, load_checkpoint, shown
-from zfrepro.config import (
-    Common,
-    Experiment,
-    TrainConfig,
-    UserError,
-    nearest,
-    resolve_device,
-    resolve_precision,
-    to_dataclass,
-)
+from zfrepro.checkpoints import load_checkpoint
 from zfrepro.data import Packed, open_data
 from zfrepro.data.transforms import centre_crop
+from zfrepro.devices import resolve_device, resolve_precision
+from zfrepro.errors import UserError, nearest
+from zfrepro.files import file_hash, shown
 from zfrepro.models.network import Network
+from zfrepro.options.commands import TrainConfig
+from zfrepro.options.compose import to_dataclass
+from zfrepro.options.shared import Common, Experiment
 
 
 @dataclass

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from zfrepro.artifacts import atomic_write
-from zfrepro.config import UserError
 from zfrepro.data import Split
+from zfrepro.errors import UserError
+from zfrepro.files import atomic_write
 from zfrepro.models.network import Network
 from zfrepro.models.table import conv_ops
 from zfrepro.run import TrainedRun

@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 
 from zfrepro import __version__
-from zfrepro.artifacts import shown
-from zfrepro.config import DoctorConfig, SummaryConfig, TrainConfig, resolve_precision
 from zfrepro.data import find_problems, open_data, packed_folder
+from zfrepro.devices import resolve_precision
+from zfrepro.files import shown
 from zfrepro.models.network import Network, multiply_adds
 from zfrepro.models.table import conv_ops, op_sizes, receptive_field
+from zfrepro.options.commands import DoctorConfig, SummaryConfig, TrainConfig
 
 
 def prepare(config: TrainConfig) -> None:

@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from zfrepro.config import UserError, resolve_device
+from zfrepro.devices import resolve_device
+from zfrepro.errors import UserError
 
 GOES_ON = "the same command (without resume=false) goes on from here"
 

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from zfrepro.config import DataConfig, UserError
 from zfrepro.data import sources
 from zfrepro.data.sources import Source, from_arrays, from_files, split_by_class
+from zfrepro.errors import UserError
+from zfrepro.options.shared import DataConfig
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm"}
 VOC_CLASSES = (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from zfrepro.config import DataConfig, UserError
+from zfrepro.errors import UserError
+from zfrepro.options.shared import DataConfig
 
 CALTECH = "https://data.caltech.edu/records/"
 FAST_AI = "https://s3.amazonaws.com/fast-ai-imageclas/"

@@ -16,7 +16,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from zfrepro.config import UserError
+from zfrepro.errors import UserError
 
 MANIFEST = "manifest.json"
 

@@ -27,7 +27,6 @@ import numpy as np
 import PIL
 from tqdm import tqdm
 
-from zfrepro.config import DataConfig, UserError, check_data
 from zfrepro.data import decode, sources
 from zfrepro.data.archive import check_members, extract
 from zfrepro.data.decode import Chunk
@@ -35,6 +34,9 @@ from zfrepro.data.layouts import open_layout
 from zfrepro.data.locating import cache_folder, find_base, how_to_get, locate
 from zfrepro.data.packed import MANIFEST, Packed, file_digest, load
 from zfrepro.data.sources import Listing, Source
+from zfrepro.errors import UserError
+from zfrepro.options.checks import check_data
+from zfrepro.options.shared import DataConfig
 from zfrepro.workers import cpus, start_worker
 
 PACK_VERSION = 1  # of decoding and of the folder's format: part of the key

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from zfrepro.config import DataConfig, UserError
 from zfrepro.data.decode import Chunk, read_arrays, read_files
+from zfrepro.errors import UserError
+from zfrepro.options.shared import DataConfig
 
 VAL_IDS = 1_000_000  # numbers of the drawn validation images start here, those of the training images at 0
 Fields = dict[str, tuple[str, tuple[int, ...]]]  # name of an array -> dtype and shape of one row

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zfrepro.config import require, require_choice
+from zfrepro.errors import require, require_choice
 
 MODES = ("ten_crop", "random_crop")
 

@@ -19,20 +19,18 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from zfrepro import artifacts, paper
-from zfrepro.config import (
-    AblateConfig,
-    ModelConfig,
-    TrainConfig,
-    UserError,
-    conf_folder,
-    load_model,
-    require_choice,
-)
+from zfrepro import paper
 from zfrepro.data import Split
+from zfrepro.errors import UserError, require_choice
 from zfrepro.evaluator.errors import softmax_outputs, top_errors
 from zfrepro.features import outputs
 from zfrepro.figures.ablation import draw_ablation
+from zfrepro.files import file_hash
+from zfrepro.options.commands import AblateConfig, TrainConfig
+from zfrepro.options.compose import conf_folder, load_model
+from zfrepro.options.identity import differing
+from zfrepro.options.shared import ModelConfig
+from zfrepro.results import writing
 from zfrepro.run import TrainedRun, load_config, open_run
 from zfrepro.workers import in_parallel
 
@@ -170,7 +168,7 @@ def finished(run: TrainConfig) -> bool:
     lines = run.folder / "train" / "metrics.jsonl"
     if not lines.exists() or len(lines.read_text().splitlines()) < run.epochs:
         return False
-    return not artifacts.differing(run, load_config(run.folder))
+    return not differing(run, load_config(run.folder))
 
 
 # ------------------------------------------------------------------------------------------------------------ measuring
@@ -228,28 +226,26 @@ def averaged(config: AblateConfig, runs: Sequence[TrainConfig]) -> tuple[float, 
 
 def write(config: AblateConfig, source: TrainConfig, jobs: dict[str, list[TrainConfig]]) -> None:
     """Table, chart, arrays and metrics of the networks that are trained."""
-    hashes = [
-        artifacts.file_hash(run.folder / "train" / "checkpoints" / "last.pt") for runs in jobs.values() for run in runs
-    ]
-    out = artifacts.open_output(config.folder / FOLDER, config, "-".join(digest[:12] for digest in hashes) or None)
-    if out is None:
-        return
-    nets = measure_all(config, jobs)
-    averages = {name: averaged(config, jobs[name]) for name in config.average if len(jobs[name]) > 1}
-    # (rows, nets, errors), NaN where there is no such net
-    errors = np.full((len(nets), max(1, *map(len, nets.values())), len(ERRORS)), np.nan)
-    for row, found in enumerate(nets.values()):
-        for index, net in enumerate(found):
-            errors[row, index] = net.errors
-    reference = paper.reported(FOLDER)
-    columns, rows = table(nets, averages, reference)
-    out.table(columns, rows, notes(source, jobs))
-    known = np.array([[row[key] for key in ERRORS] for row in reference], dtype=float)
-    out.arrays("arrays.npz", variants=np.array(list(nets)), errors=errors, paper=known)
-    labels = [str(row["variant"]) for row in reference]
-    out.figure("ablation.png", draw_ablation(labels, _spread(errors), known, f"Table 3: {config.run}"))
-    out.done({"variants": {name: summary(found) for name, found in nets.items()}, "averages": _named(averages)})
-    say(nets)
+    hashes = [file_hash(run.folder / "train" / "checkpoints" / "last.pt") for runs in jobs.values() for run in runs]
+    with writing(config.folder / FOLDER, config, "-".join(digest[:12] for digest in hashes) or None) as out:
+        if out is None:
+            return
+        nets = measure_all(config, jobs)
+        averages = {name: averaged(config, jobs[name]) for name in config.average if len(jobs[name]) > 1}
+        # (rows, nets, errors), NaN where there is no such net
+        errors = np.full((len(nets), max(1, *map(len, nets.values())), len(ERRORS)), np.nan)
+        for row, found in enumerate(nets.values()):
+            for index, net in enumerate(found):
+                errors[row, index] = net.errors
+        reference = paper.reported(FOLDER)
+        columns, rows = table(nets, averages, reference)
+        out.table(columns, rows, notes(source, jobs))
+        known = np.array([[row[key] for key in ERRORS] for row in reference], dtype=float)
+        out.arrays("arrays.npz", variants=np.array(list(nets)), errors=errors, paper=known)
+        labels = [str(row["variant"]) for row in reference]
+        out.figure("ablation.png", draw_ablation(labels, _spread(errors), known, f"Table 3: {config.run}"))
+        out.done({"variants": {name: summary(found) for name, found in nets.items()}, "averages": _named(averages)})
+        say(nets)
 
 
 def _spread(errors: np.ndarray) -> np.ndarray:

@@ -39,12 +39,15 @@ from PIL import Image
 from scipy import stats
 from torch import Tensor
 
-from zfrepro import artifacts, paper
-from zfrepro.config import CorrespondConfig, UserError, nearest, require_layer
+from zfrepro import paper
 from zfrepro.data import read_image
 from zfrepro.data.decode import upright
+from zfrepro.errors import UserError, nearest, require_layer
 from zfrepro.evaluator import pictures as choice
 from zfrepro.figures.correspondence import draw_masks, draw_scores
+from zfrepro.files import digest
+from zfrepro.options.commands import CorrespondConfig
+from zfrepro.results import Output, writing
 from zfrepro.run import TrainedRun, open_run
 
 PARTS = ("right_eye", "left_eye", "nose")
@@ -79,55 +82,55 @@ def correspond(config: CorrespondConfig) -> None:
     subjects = [subjects_of_file(run, config)] if config.parts else subjects_of_data(run, config)
     chosen = _chosen(subjects, config)
     fill = choice.fill_input(run, config.fill, config.seed)
-    given = artifacts.digest(chosen.images, chosen.boxes) if config.parts else ""
+    given = digest(chosen.images, chosen.boxes) if config.parts else ""
     folder = config.folder / "table1_correspondence"
-    out = artifacts.open_output(folder, config, run.checkpoint_hash, inputs=given)
-    if out is None:
-        return
-    count, generator = config.num_images, np.random.default_rng(config.seed)
-    distances = {one.class_name: distances_of(run, one, fill, layers, config.batch_size) for one in subjects}
-    own = distances[chosen.class_name].hamming
-    first = generator.permutation(len(chosen))[:count]
-    parts = len(chosen.parts)
-    shown = own[:, :, first][..., first]  # (L, P + R, n, n)
-    draws = np.stack(
-        [scores(own, generator.permutation(len(chosen))[:count], parts)[0] for _ in range(config.draws)], axis=1
-    )
-    groups = disjoint_groups(subjects, distances, count, generator)
-    table = [score_pairs(shown[i], parts) for i in range(len(layers))]
-    metrics: dict[str, Any] = {
-        "class": chosen.class_name,
-        "images": [chosen.names[i] for i in first],
-        "fill": config.fill,
-    }
-    for i, layer in enumerate(layers):
-        metrics[f"layer{layer}"] = _layer_metrics((*chosen.parts, "random"), table[i], draws[i], groups, i)
-    crops = run.crops(chosen.images[first]).numpy()
-    filled = choice.fill_pixels(run, fill)
-    names = (*chosen.parts, "random")
-    out.figure("masks.png", draw_masks(crops, chosen.boxes[first], chosen.random[first, :2], filled, chosen.parts))
-    out.figure("scores.png", draw_scores(names, layers, table, draws, _reported(names, layers)))
-    _table(out, names, layers, table, draws, chosen, count)
-    out.arrays(
-        "arrays.npz",
-        images=crops,
-        names=np.array([chosen.names[i] for i in first]),
-        parts=np.array(chosen.parts),
-        boxes=chosen.boxes[first],
-        random_boxes=chosen.random[first],
-        layers=np.array(layers),
-        hamming=shown,
-    )
-    out.arrays(
-        "draws.npz",
-        scores=draws,
-        groups=groups.hamming,
-        groups_changed=groups.changed,
-        groups_other_part=groups.other_part,
-        group_class=np.array(groups.classes),
-    )
-    out.done(metrics)
-    _print(metrics, layers)
+    with writing(folder, config, run.checkpoint_hash, inputs=given) as out:
+        if out is None:
+            return
+        count, generator = config.num_images, np.random.default_rng(config.seed)
+        distances = {one.class_name: distances_of(run, one, fill, layers, config.batch_size) for one in subjects}
+        own = distances[chosen.class_name].hamming
+        first = generator.permutation(len(chosen))[:count]
+        parts = len(chosen.parts)
+        shown = own[:, :, first][..., first]  # (L, P + R, n, n)
+        draws = np.stack(
+            [scores(own, generator.permutation(len(chosen))[:count], parts)[0] for _ in range(config.draws)], axis=1
+        )
+        groups = disjoint_groups(subjects, distances, count, generator)
+        table = [score_pairs(shown[i], parts) for i in range(len(layers))]
+        metrics: dict[str, Any] = {
+            "class": chosen.class_name,
+            "images": [chosen.names[i] for i in first],
+            "fill": config.fill,
+        }
+        for i, layer in enumerate(layers):
+            metrics[f"layer{layer}"] = _layer_metrics((*chosen.parts, "random"), table[i], draws[i], groups, i)
+        crops = run.crops(chosen.images[first]).numpy()
+        filled = choice.fill_pixels(run, fill)
+        names = (*chosen.parts, "random")
+        out.figure("masks.png", draw_masks(crops, chosen.boxes[first], chosen.random[first, :2], filled, chosen.parts))
+        out.figure("scores.png", draw_scores(names, layers, table, draws, _reported(names, layers)))
+        _table(out, names, layers, table, draws, chosen, count)
+        out.arrays(
+            "arrays.npz",
+            images=crops,
+            names=np.array([chosen.names[i] for i in first]),
+            parts=np.array(chosen.parts),
+            boxes=chosen.boxes[first],
+            random_boxes=chosen.random[first],
+            layers=np.array(layers),
+            hamming=shown,
+        )
+        out.arrays(
+            "draws.npz",
+            scores=draws,
+            groups=groups.hamming,
+            groups_changed=groups.changed,
+            groups_other_part=groups.other_part,
+            group_class=np.array(groups.classes),
+        )
+        out.done(metrics)
+        _print(metrics, layers)
 
 
 # ---------------------------------------------------------------------------------------------------------- the images
@@ -470,7 +473,7 @@ def _pair(row: dict[str, str | float | None], mean: str, std: str) -> tuple[floa
 
 
 def _table(
-    out: artifacts.Output,
+    out: Output,
     names: Sequence[str],
     layers: list[int],
     table: list[tuple[np.ndarray, np.ndarray]],

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from zfrepro import artifacts, paper
-from zfrepro.config import EvaluateConfig, UserError
+from zfrepro import paper
 from zfrepro.data.transforms import ten_crops
+from zfrepro.errors import UserError
+from zfrepro.options.commands import EvaluateConfig
+from zfrepro.results import Output, writing
 from zfrepro.run import TrainedRun, open_run
 
 CROPS = 10
@@ -27,22 +29,20 @@ def evaluate(config: EvaluateConfig) -> None:
             raise UserError(
                 f"runs={names}: {name} was trained on other data than {names[0]}; average runs of one data set"
             )
-    out = artifacts.open_output(
-        config.folder / "table2_imagenet", config, "-".join(run.checkpoint_hash for run in runs)
-    )
-    if out is None:
-        return
-    labels = runs[0].data.val.labels
-    results: dict[str, dict[str, float]] = {}
-    total = np.zeros(())
-    for name, run in zip(names, runs):
-        probabilities = softmax_outputs(run, config.batch_size)
-        results[name] = _errors_of(probabilities, labels)
-        if name in averaged:
-            total = total + probabilities
-    if len(averaged) > 1:
-        results[f"average of {len(averaged)}"] = _errors_of(total / len(averaged), labels)
-    _write(out, results, averaged, runs[0])
+    with writing(config.folder / "table2_imagenet", config, "-".join(run.checkpoint_hash for run in runs)) as out:
+        if out is None:
+            return
+        labels = runs[0].data.val.labels
+        results: dict[str, dict[str, float]] = {}
+        total = np.zeros(())
+        for name, run in zip(names, runs):
+            probabilities = softmax_outputs(run, config.batch_size)
+            results[name] = _errors_of(probabilities, labels)
+            if name in averaged:
+                total = total + probabilities
+        if len(averaged) > 1:
+            results[f"average of {len(averaged)}"] = _errors_of(total / len(averaged), labels)
+        _write(out, results, averaged, runs[0])
 
 
 @torch.no_grad()
@@ -83,7 +83,7 @@ def _errors_of(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float
     }
 
 
-def _write(out: artifacts.Output, results: dict[str, dict[str, float]], averaged: list[str], run: TrainedRun) -> None:
+def _write(out: Output, results: dict[str, dict[str, float]], averaged: list[str], run: TrainedRun) -> None:
     """Table 2: the paper's rows, then ours."""
     columns = [
         "model",

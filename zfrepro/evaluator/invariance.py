@@ -25,11 +25,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from zfrepro import artifacts
-from zfrepro.config import InvarianceConfig, require_choice, require_layer
 from zfrepro.data.transforms import centre_crop
+from zfrepro.errors import require_choice, require_layer
 from zfrepro.evaluator import pictures as choice
 from zfrepro.figures.invariance import draw_claims, draw_invariance
+from zfrepro.files import digest
+from zfrepro.options.commands import InvarianceConfig
+from zfrepro.results import writing
 from zfrepro.run import TrainedRun, open_run
 
 TRANSFORMATIONS = ("translation", "scale", "rotation")
@@ -55,45 +57,46 @@ def invariance(config: InvarianceConfig) -> None:
     for layer in layers:
         require_layer("layers", layer, run.network.feature_layers)
     own = choice.own_pictures(run, config.images, config.labels) if config.images else None
-    given = artifacts.digest(own.images, own.labels) if own else ""
-    out = artifacts.open_output(config.folder / "fig5_invariance", config, run.checkpoint_hash, inputs=given)
-    if out is None:
-        return
-    seen = choice.survey(run, run.network.conv_layers[-1], config.seed)
-    shown = own or choice.chosen(run, seen, config.num_images)
-    steps = step_values(config, run.network.input_size)
-    curves = measure(run, shown.images, shown.labels, steps, layers, config)
-    pictures, at = example_pictures(run, shown.images, steps, config.fill)
-    names = [run.class_names[int(label)] for label in shown.labels]
-    out.figure(
-        "invariance.png", draw_invariance(names, pictures, at, steps, curves.distance, curves.probability, layers)
-    )
-    out.arrays(
-        "arrays.npz",
-        images=run.crops(shown.images).numpy(),
-        names=np.array(shown.names),
-        labels=shown.labels,
-        class_names=np.array(run.class_names),
-        layers=np.array(layers),
-        steps=steps,
-        examples=pictures,
-        example_steps=at,
-        **vars(curves),
-    )
-    metrics: dict[str, Any] = {"layers": layers, "fill": config.fill, "images": names}
-    which = choice.correct(seen)[: config.claims_images]
-    if len(which) > 2:
-        many = choice.take(run.data.val, seen.rows[which])
-        curves = measure(run, many.images, many.labels, steps, layers, config)
-        metrics["claims"] = claims_of(curves, steps, layers)
+    given = digest(own.images, own.labels) if own else ""
+    with writing(config.folder / "fig5_invariance", config, run.checkpoint_hash, inputs=given) as out:
+        if out is None:
+            return
+        seen = choice.survey(run, run.network.conv_layers[-1], config.seed)
+        shown = own or choice.chosen(run, seen, config.num_images)
+        steps = step_values(config, run.network.input_size)
+        curves = measure(run, shown.images, shown.labels, steps, layers, config)
+        pictures, at = example_pictures(run, shown.images, steps, config.fill)
+        names = [run.class_names[int(label)] for label in shown.labels]
         out.figure(
-            "claims.png", draw_claims(steps, curves.distance / curves.norm[:, None, None], curves.probability, layers)
+            "invariance.png", draw_invariance(names, pictures, at, steps, curves.distance, curves.probability, layers)
         )
         out.arrays(
-            "claims.npz", rows=many.rows, labels=many.labels, steps=steps, layers=np.array(layers), **vars(curves)
+            "arrays.npz",
+            images=run.crops(shown.images).numpy(),
+            names=np.array(shown.names),
+            labels=shown.labels,
+            class_names=np.array(run.class_names),
+            layers=np.array(layers),
+            steps=steps,
+            examples=pictures,
+            example_steps=at,
+            **vars(curves),
         )
-    out.done(metrics)
-    _print(metrics)
+        metrics: dict[str, Any] = {"layers": layers, "fill": config.fill, "images": names}
+        which = choice.correct(seen)[: config.claims_images]
+        if len(which) > 2:
+            many = choice.take(run.data.val, seen.rows[which])
+            curves = measure(run, many.images, many.labels, steps, layers, config)
+            metrics["claims"] = claims_of(curves, steps, layers)
+            out.figure(
+                "claims.png",
+                draw_claims(steps, curves.distance / curves.norm[:, None, None], curves.probability, layers),
+            )
+            out.arrays(
+                "claims.npz", rows=many.rows, labels=many.labels, steps=steps, layers=np.array(layers), **vars(curves)
+            )
+        out.done(metrics)
+        _print(metrics)
 
 
 def step_values(config: InvarianceConfig, size: int) -> np.ndarray:

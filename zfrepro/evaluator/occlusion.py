@@ -28,14 +28,16 @@ from scipy.stats import wilcoxon
 from torch import Tensor
 from tqdm import tqdm
 
-from zfrepro import artifacts
-from zfrepro.config import OccludeConfig, require, require_layer
+from zfrepro.errors import require, require_layer
 from zfrepro.evaluator import pictures as choice
 from zfrepro.evaluator.pictures import Pictures, Survey
 from zfrepro.figures.occlusion import Example, draw_claims, draw_occlusion
+from zfrepro.files import digest
 from zfrepro.models.network import Network
 from zfrepro.models.partial import collect, occluded_features, square_positions
 from zfrepro.models.window import project
+from zfrepro.options.commands import OccludeConfig
+from zfrepro.results import Output, writing
 from zfrepro.run import TrainedRun, open_run
 
 
@@ -70,29 +72,29 @@ def occlude(config: OccludeConfig) -> None:
     run = open_run(config)
     slide = slide_of(run, config)
     own = choice.own_pictures(run, config.images, config.labels) if config.images else None
-    given = artifacts.digest(own.images, own.labels) if own else ""
-    out = artifacts.open_output(config.folder / "fig7_occlusion", config, run.checkpoint_hash, inputs=given)
-    if out is None:
-        return
-    seen = choice.survey(run, slide.layer, config.seed)
-    shown = own or choice.chosen(run, seen, config.num_images)
-    inputs = run.inputs(shown.images)
-    maps = [slide_over(run.network, image, int(label), slide) for image, label in zip(inputs, shown.labels)]
-    metrics: dict[str, Any] = {
-        "layer": slide.layer,
-        "square": slide.square,
-        "positions": len(slide.starts) ** 2,
-        "fill": config.fill,
-        "images": [_summary(run, *one) for one in zip(shown.names, maps, shown.labels)],
-    }
-    _draw(out, run, shown, slide, maps, _projections(run, seen, shown, slide, maps, config.others))
-    if config.claims_images and len(choice.correct(seen)) > 2:
-        claims, arrays = measure_claims(run, seen, slide, config.claims_images)
-        out.arrays("claims.npz", **arrays)
-        out.figure("claims.png", draw_claims(claims))
-        metrics["claims"] = claims
-    out.done(metrics)
-    _print(metrics)
+    given = digest(own.images, own.labels) if own else ""
+    with writing(config.folder / "fig7_occlusion", config, run.checkpoint_hash, inputs=given) as out:
+        if out is None:
+            return
+        seen = choice.survey(run, slide.layer, config.seed)
+        shown = own or choice.chosen(run, seen, config.num_images)
+        inputs = run.inputs(shown.images)
+        maps = [slide_over(run.network, image, int(label), slide) for image, label in zip(inputs, shown.labels)]
+        metrics: dict[str, Any] = {
+            "layer": slide.layer,
+            "square": slide.square,
+            "positions": len(slide.starts) ** 2,
+            "fill": config.fill,
+            "images": [_summary(run, *one) for one in zip(shown.names, maps, shown.labels)],
+        }
+        _draw(out, run, shown, slide, maps, _projections(run, seen, shown, slide, maps, config.others))
+        if config.claims_images and len(choice.correct(seen)) > 2:
+            claims, arrays = measure_claims(run, seen, slide, config.claims_images)
+            out.arrays("claims.npz", **arrays)
+            out.figure("claims.png", draw_claims(claims))
+            metrics["claims"] = claims
+        out.done(metrics)
+        _print(metrics)
 
 
 def slide_of(run: TrainedRun, config: OccludeConfig) -> Slide:
@@ -323,7 +325,7 @@ def _projections(
 
 
 def _draw(
-    out: artifacts.Output,
+    out: Output,
     run: TrainedRun,
     shown: Pictures,
     slide: Slide,

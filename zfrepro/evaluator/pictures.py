@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zfrepro.config import UserError, nearest, require_choice
 from zfrepro.data import Split, read_image
+from zfrepro.errors import UserError, nearest, require_choice
 from zfrepro.run import TrainedRun
 
 POOL = 2000  # validation images that are looked at, at most, when images are chosen

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from zfrepro import artifacts, paper
-from zfrepro.artifacts import Output
-from zfrepro.config import ProbeConfig, UserError, require_layer
+from zfrepro import paper
+from zfrepro.errors import UserError, require_layer
 from zfrepro.evaluator.splits import draw_fold, possible_sizes
 from zfrepro.evaluator.svm import svm_accuracy
 from zfrepro.evaluator.target import Target, mean_std, open_target, softmax_accuracy
 from zfrepro.features import extract, outputs
 from zfrepro.figures.probe import draw_depth
+from zfrepro.files import read_json
+from zfrepro.options.commands import ProbeConfig
+from zfrepro.results import Output, writing
 from zfrepro.run import TrainedRun, open_run
 
 PER_CLASS = {"caltech256": 60}  # as in Table 7
@@ -31,17 +33,19 @@ def probe(config: ProbeConfig) -> None:
     part = f"embedded_{config.data.part}" if config.data.name == "embedded" else config.data.name
     target = open_target(config.data, run)
     folder = config.folder / "table7_layers"
-    out = artifacts.open_output(folder, config, run.checkpoint_hash, part=part, inputs=target.data.key)
-    if out is None:
-        return
-    if target.data.train.multi is not None:
-        raise UserError(f"data={part}: its images have several labels; Table 7 needs one")
-    size = config.per_class or PER_CLASS.get(target.config.name, USUAL)
-    if not possible_sizes(target.labels, [size]):
-        smallest = int(np.unique(target.labels, return_counts=True)[1].min())
-        raise UserError(f"per_class={size}: must be at most {smallest - 1}, the smallest class has {smallest} images")
-    results = measure(config, run, target, size)
-    write(config, out, run, target, size, part, results)
+    with writing(folder, config, run.checkpoint_hash, part=part, inputs=target.data.key) as out:
+        if out is None:
+            return
+        if target.data.train.multi is not None:
+            raise UserError(f"data={part}: its images have several labels; Table 7 needs one")
+        size = config.per_class or PER_CLASS.get(target.config.name, USUAL)
+        if not possible_sizes(target.labels, [size]):
+            smallest = int(np.unique(target.labels, return_counts=True)[1].min())
+            raise UserError(
+                f"per_class={size}: must be at most {smallest - 1}, the smallest class has {smallest} images"
+            )
+        results = measure(config, run, target, size)
+        write(config, out, run, target, size, part, results)
 
 
 def measure(config: ProbeConfig, run: TrainedRun, target: Target, size: int) -> dict[str, dict[int, list[Any]]]:
@@ -137,7 +141,7 @@ def widths(run: TrainedRun, config: ProbeConfig) -> dict[int, int]:
 def others(config: ProbeConfig, run: TrainedRun) -> dict[str, Any]:
     """Results that stand there already for other targets, if they are of the same checkpoint."""
     path = config.folder / "table7_layers" / "metrics.json"
-    old = artifacts.read_json(path) if path.exists() else {}
+    old = read_json(path) if path.exists() else {}
     origin = old.pop("provenance", {})
     return old if origin.get("checkpoint_hash") == run.checkpoint_hash else {}
 

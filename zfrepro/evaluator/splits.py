@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zfrepro.config import UserError
+from zfrepro.errors import UserError
 
 
 @dataclass(frozen=True)

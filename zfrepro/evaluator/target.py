@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zfrepro.config import DataConfig, TargetConfig
 from zfrepro.data import Packed, Split, open_data
 from zfrepro.evaluator.softmax import Softmax, choose_strength, fit, one_hot
 from zfrepro.evaluator.splits import Fold, inner_folds, mean_class_accuracy
+from zfrepro.options.commands import TargetConfig
+from zfrepro.options.shared import DataConfig
 from zfrepro.run import TrainedRun
 
 # What stands for what: the data sets of the paper's tables, and the embedded one in their place.

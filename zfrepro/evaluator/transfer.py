@@ -19,10 +19,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from zfrepro import artifacts, paper
-from zfrepro.artifacts import Output
-from zfrepro.config import DataConfig, TrainConfig, TransferConfig, UserError, require_layer
+from zfrepro import paper
 from zfrepro.data import Packed
+from zfrepro.errors import UserError, require_layer
 from zfrepro.evaluator.average_precision import average_precision
 from zfrepro.evaluator.overlap import best_matches, small_grey
 from zfrepro.evaluator.softmax import choose_strength, fit
@@ -40,6 +39,9 @@ from zfrepro.evaluator.target import (
 )
 from zfrepro.features import extract, outputs
 from zfrepro.figures.transfer import Curve, draw_accuracies, draw_classes
+from zfrepro.options.commands import TrainConfig, TransferConfig
+from zfrepro.options.shared import DataConfig
+from zfrepro.results import Output, writing
 from zfrepro.run import TrainedRun, open_run
 from zfrepro.workers import in_parallel
 
@@ -94,9 +96,9 @@ def transfer(config: TransferConfig, train: Train) -> None:
         item = next(item for item in paper.ITEMS if item.id == name)
         own = dataclasses.replace(config, tables=[name])  # the same table whether made alone or with the others
         key = bench.open(target_of(config, name)).data.key
-        out = artifacts.open_output(config.folder / item.folder, own, run.checkpoint_hash, inputs=key)
-        if out is not None:
-            (pascal if name == "table6" else caltech)(bench, item, out)
+        with writing(config.folder / item.folder, own, run.checkpoint_hash, inputs=key) as out:
+            if out is not None:
+                (pascal if name == "table6" else caltech)(bench, item, out)
     if network_hash(run) != before:
         raise RuntimeError("the frozen layers have changed")
 

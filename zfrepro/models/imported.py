@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from zfrepro.config import UserError
+from zfrepro.errors import UserError
 from zfrepro.models.network import Network
 
 

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from zfrepro.config import ModelConfig
 from zfrepro.models.table import Op, conv_ops, layers_of, op_sizes
+from zfrepro.options.shared import ModelConfig
 
 
 def contrast_normalise(x: Tensor, size: int, k: float, alpha: float, beta: float) -> Tensor:

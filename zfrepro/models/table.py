@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from zfrepro.config import ModelConfig, UserError
+from zfrepro.errors import UserError
+from zfrepro.options.shared import ModelConfig
 
 
 @dataclass(frozen=True)

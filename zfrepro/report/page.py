@@ -16,10 +16,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from zfrepro import paper
-from zfrepro.artifacts import file_hash, read_json
-from zfrepro.config import UserError
+from zfrepro.errors import UserError
 from zfrepro.figures.features import contrast
 from zfrepro.figures.style import symmetric
+from zfrepro.files import file_hash, read_json
 
 OF_ONE_CHECKPOINT = ("visualize", "invariance", "occlude", "correspond", "transfer", "probe")  # experiments
 LARGE = 1_000_000  # bytes above which a picture is embedded as WebP: a page of some megabytes still opens at once

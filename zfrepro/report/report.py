@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from zfrepro import __version__, paper
-from zfrepro.artifacts import load_checkpoint, provenance, read_json, shown, write_json, write_text
-from zfrepro.config import ReportConfig, TrainConfig, UserError, nearest
+from zfrepro.checkpoints import load_checkpoint
+from zfrepro.errors import UserError, nearest
+from zfrepro.files import read_json, shown, write_json, write_text
+from zfrepro.options.commands import ReportConfig, TrainConfig
+from zfrepro.provenance import provenance
 from zfrepro.report import page
 from zfrepro.report.claims import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, Finding, judge_all
 from zfrepro.run import load_config

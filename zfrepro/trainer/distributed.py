@@ -12,7 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from zfrepro.config import UserError, resolve_device
+from zfrepro.devices import resolve_device
+from zfrepro.errors import UserError
 
 
 @dataclass(frozen=True)

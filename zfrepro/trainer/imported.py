@@ -11,12 +11,15 @@ from urllib.error import URLError
 import torch
 from torch import Tensor
 
-from zfrepro import artifacts
-from zfrepro.artifacts import shown
-from zfrepro.config import ImportConfig, TrainConfig, UserError, check, require
+from zfrepro.checkpoints import save_checkpoint
+from zfrepro.errors import UserError, require
 from zfrepro.figures.training import draw_filters
+from zfrepro.files import lock, shown
 from zfrepro.models.imported import convert, torchvision_model
 from zfrepro.models.network import Network
+from zfrepro.options.checks import check
+from zfrepro.options.commands import ImportConfig, TrainConfig
+from zfrepro.options.identity import write_config
 
 PREFIX = "torchvision/"
 
@@ -29,7 +32,7 @@ def import_weights(config: ImportConfig) -> None:
     crop = config.model.input_size
     require("data.size", config.data.size, config.data.size >= crop, f"{crop} or more")
     folder = config.folder / "train"
-    with artifacts.lock(config.folder):
+    with lock(config.folder):
         if (folder / "checkpoints" / "last.pt").exists() and config.resume:
             print(f"run={config.run}: is there already; nothing to do (resume=false imports it again)")
             return
@@ -38,10 +41,10 @@ def import_weights(config: ImportConfig) -> None:
         network = convert(Network(config.model, len(state["classifier.6.bias"])), model)
         checkpoint = checkpoint_of(network, meta, config.data.size)
         for which in ("best", "last"):
-            artifacts.save_checkpoint(folder / "checkpoints" / f"{which}.pt", checkpoint)
+            save_checkpoint(folder / "checkpoints" / f"{which}.pt", checkpoint)
         filters = network.conv(network.conv_layers[0]).weight.detach().numpy()
         draw_filters(filters).savefig(folder / "filters.png", dpi=150)
-        artifacts.write_config(folder / "config.yaml", run_config(config))
+        write_config(folder / "config.yaml", run_config(config))
     classes = len(checkpoint["class_names"])
     print(f"wrote {shown(folder)}/: config.yaml, filters.png, checkpoints/{{best,last}}.pt ({name}, {classes} classes)")
 

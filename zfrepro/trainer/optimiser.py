@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zfrepro.config import TrainConfig
+from zfrepro.options.commands import TrainConfig
 
 
 @torch.no_grad()

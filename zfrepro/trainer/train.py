@@ -24,12 +24,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from zfrepro import artifacts
-from zfrepro.artifacts import shown
-from zfrepro.config import TrainConfig, UserError, resolve_precision
+from zfrepro.checkpoints import load_checkpoint, save_checkpoint
 from zfrepro.data import Packed, open_data
+from zfrepro.devices import resolve_precision
+from zfrepro.errors import UserError
 from zfrepro.figures.training import draw_curves, draw_filters
+from zfrepro.files import lock, shown, write_text
 from zfrepro.models.network import Network, Noise, initialise
+from zfrepro.options.commands import TrainConfig
+from zfrepro.options.identity import decisive, differing, write_config
 from zfrepro.run import load_config
 from zfrepro.trainer.distributed import Team, team
 from zfrepro.trainer.feed import Feed, epoch_order
@@ -64,7 +67,7 @@ def train(config: TrainConfig, data: Packed | None = None) -> None:
     """
     with team(config.device) as members, contextlib.ExitStack() as stack:
         if members.leads:
-            stack.enter_context(artifacts.lock(config.folder))
+            stack.enter_context(lock(config.folder))
             _prepare_folder(config)
         members.wait()
         Training(config, members, data).run()
@@ -85,14 +88,14 @@ def _prepare_folder(config: TrainConfig) -> None:
         _refuse_other_config(config, load_config(config.folder))
     else:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        artifacts.write_config(saved, config)
+        write_config(saved, config)
 
 
 def _refuse_other_config(config: TrainConfig, saved: TrainConfig) -> None:
-    new, old = artifacts.decisive(config), artifacts.decisive(saved)
-    if differing := artifacts.differing(config, saved):
-        shown_keys = ", ".join(f"{key}={new.get(key)} (was {old.get(key)})" for key in differing[:6])
-        more = f" and {len(differing) - 6} more" if len(differing) > 6 else ""
+    new, old = decisive(config), decisive(saved)
+    if changed := differing(config, saved):
+        shown_keys = ", ".join(f"{key}={new.get(key)} (was {old.get(key)})" for key in changed[:6])
+        more = f" and {len(changed) - 6} more" if len(changed) > 6 else ""
         raise UserError(
             f"run={config.run}: was begun with another config: {shown_keys}{more}; give run=<another name>, the old options, "
             "or resume=false to start it over"
@@ -296,10 +299,10 @@ class Training:
         """The epoch's line of metrics, and its weights where they are the best or a snapshot."""
         weights = self._weights()
         if best:
-            artifacts.save_checkpoint(self.checkpoints / "best.pt", weights)
+            save_checkpoint(self.checkpoints / "best.pt", weights)
         if self.epoch in self.config.snapshot_epochs:
-            artifacts.save_checkpoint(self.checkpoints / f"epoch_{self.epoch}.pt", weights)
-        artifacts.write_text(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.metrics))
+            save_checkpoint(self.checkpoints / f"epoch_{self.epoch}.pt", weights)
+        write_text(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.metrics))
 
     def _summarise(self) -> None:
         """Draw the pictures and say what was written."""
@@ -354,12 +357,12 @@ class Training:
             "precision": self.precision,
             "data_key": self.data.key,
         }
-        artifacts.save_checkpoint(self.checkpoints / "last.pt", {**self._weights(), "trainer": position})
+        save_checkpoint(self.checkpoints / "last.pt", {**self._weights(), "trainer": position})
 
     def _restore(self) -> None:
         """Take up last.pt again."""
         path = self.checkpoints / "last.pt"
-        state = artifacts.load_checkpoint(path)
+        state = load_checkpoint(path)
         try:
             saved = state["trainer"]
             self.network.load_state_dict(state["model"])

@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from zfrepro import artifacts
-from zfrepro.config import EvolveConfig, UserError, require
+from zfrepro.errors import UserError, require
 from zfrepro.figures.evolution import draw_alike, draw_evolution
 from zfrepro.models.deconvnet import Rules
 from zfrepro.models.window import project_windows
+from zfrepro.options.commands import EvolveConfig
+from zfrepro.results import writing
 from zfrepro.run import TrainedRun, open_run, snapshots
 from zfrepro.search import Top, top_images
 from zfrepro.visualizer.features import chosen_maps, page_of
@@ -34,22 +35,22 @@ def evolve(config: EvolveConfig) -> None:
     epochs = chosen_epochs(config)
     runs = [open_run(config, epoch) for epoch in epochs]
     together = hashlib.sha256("".join(run.checkpoint_hash for run in runs).encode()).hexdigest()
-    out = artifacts.open_output(config.folder / "fig4_evolution", config, together)
-    if out is None:
-        return
-    rules = Rules(config.unpool, config.norm)
-    tops = [top_images(run, "train") for run in tqdm(runs, desc="snapshots", disable=None, leave=False)]
-    arrays: dict[str, np.ndarray] = {"epochs": np.array(epochs)}
-    for layer in runs[0].network.conv_layers:
-        own = [top[layer] for top in tops]
-        arrays |= {f"{name}_{layer}": value for name, value in shown_maps(runs, own, layer, config, rules).items()}
-        arrays |= {f"{name}_{layer}": value for name, value in likeness(runs, own, layer, config, rules).items()}
-    layers = runs[0].network.conv_layers
-    metrics = summary(arrays, layers, runs[0].config.epochs)
-    out.arrays("arrays.npz", **arrays)
-    out.figure("evolution.png", draw_evolution(arrays, layers, config.run), dpi=130)
-    out.figure("alike.png", draw_alike(arrays, layers, config.run))
-    out.done(metrics)
+    with writing(config.folder / "fig4_evolution", config, together) as out:
+        if out is None:
+            return
+        rules = Rules(config.unpool, config.norm)
+        tops = [top_images(run, "train") for run in tqdm(runs, desc="snapshots", disable=None, leave=False)]
+        arrays: dict[str, np.ndarray] = {"epochs": np.array(epochs)}
+        for layer in runs[0].network.conv_layers:
+            own = [top[layer] for top in tops]
+            arrays |= {f"{name}_{layer}": value for name, value in shown_maps(runs, own, layer, config, rules).items()}
+            arrays |= {f"{name}_{layer}": value for name, value in likeness(runs, own, layer, config, rules).items()}
+        layers = runs[0].network.conv_layers
+        metrics = summary(arrays, layers, runs[0].config.epochs)
+        out.arrays("arrays.npz", **arrays)
+        out.figure("evolution.png", draw_evolution(arrays, layers, config.run), dpi=130)
+        out.figure("alike.png", draw_alike(arrays, layers, config.run))
+        out.done(metrics)
 
 
 def chosen_epochs(config: EvolveConfig) -> list[int]:

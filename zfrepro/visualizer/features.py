@@ -19,12 +19,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from zfrepro import artifacts
-from zfrepro.config import UserError, VisualizeConfig, require, require_layer
+from zfrepro.errors import UserError, require, require_layer
 from zfrepro.figures.features import draw_features
 from zfrepro.models.deconvnet import Rules
 from zfrepro.models.table import conv_ops, receptive_box, receptive_field
 from zfrepro.models.window import Windows, project_windows
+from zfrepro.options.commands import VisualizeConfig
+from zfrepro.results import writing
 from zfrepro.run import TrainedRun, open_run
 from zfrepro.search import Top, top_images
 
@@ -53,21 +54,23 @@ def visualize(config: VisualizeConfig) -> None:
     layers = chosen_layers(config.layer, run.network.conv_layers)
     for layer in layers:
         own = config_of_layer(config, layer)
-        out = artifacts.open_output(config.folder / "fig2_features", own, run.checkpoint_hash, part=f"layer{layer}")
-        if out is None:
-            continue
-        top = top_images(run, config.split, config.num_images)[layer]
-        maps = chosen_maps(top, config.maps, config.num_maps, config.seed, layer)
-        rules = Rules(config.unpool, config.norm)
-        page = page_of(run, config.split, layer, top, maps, rules)
-        split = run.data.train if config.split == "train" else run.data.val
-        names = np.array([[split.files[row] for row in rows] for rows in page.images], dtype=np.str_)
-        out.arrays(f"layer{layer}.npz", **vars(page), labels=split.labels[page.images], files=names)
-        what = f"{config.run}, layer {layer}: strongest {config.num_images} {config.split} images of {len(maps)} maps"
-        out.figure(
-            f"layer{layer}.png", draw_features(page.maps, page.activations, page.projections, page.patches, what)
-        )
-        out.done(measure(run, config, layer, top, rules))
+        with writing(config.folder / "fig2_features", own, run.checkpoint_hash, part=f"layer{layer}") as out:
+            if out is None:
+                continue
+            top = top_images(run, config.split, config.num_images)[layer]
+            maps = chosen_maps(top, config.maps, config.num_maps, config.seed, layer)
+            rules = Rules(config.unpool, config.norm)
+            page = page_of(run, config.split, layer, top, maps, rules)
+            split = run.data.train if config.split == "train" else run.data.val
+            names = np.array([[split.files[row] for row in rows] for rows in page.images], dtype=np.str_)
+            out.arrays(f"layer{layer}.npz", **vars(page), labels=split.labels[page.images], files=names)
+            what = (
+                f"{config.run}, layer {layer}: strongest {config.num_images} {config.split} images of {len(maps)} maps"
+            )
+            out.figure(
+                f"layer{layer}.png", draw_features(page.maps, page.activations, page.projections, page.patches, what)
+            )
+            out.done(measure(run, config, layer, top, rules))
 
 
 def config_of_layer(config: VisualizeConfig, layer: int) -> VisualizeConfig:

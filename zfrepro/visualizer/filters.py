@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from zfrepro import artifacts
-from zfrepro.config import FiltersConfig, TrainConfig, load_model
 from zfrepro.figures.filters import draw_figure, draw_spectra
 from zfrepro.models.deconvnet import Rules
+from zfrepro.options.commands import FiltersConfig, TrainConfig
+from zfrepro.options.compose import load_model
+from zfrepro.results import writing
 from zfrepro.run import TrainedRun, open_run
 from zfrepro.search import top_images
 from zfrepro.visualizer.evolution import error, strongest
@@ -49,25 +50,25 @@ def filters(config: FiltersConfig, train: Train) -> None:
     for _ in in_parallel(tasks, logs, config.workers, config.device, "training"):
         pass
     runs |= {name: open_run(dataclasses.replace(config, run=one.run)) for name, one in wanted.items()}
-    out = artifacts.open_output(folder, config, run.checkpoint_hash)
-    if out is None:
-        return
-    rules = Rules(config.unpool, config.norm)
-    arrays = {f"filters_{name}": first_filters(one) for name, one in runs.items()}
-    metrics: dict[str, Any] = {name: first_layer(one, config.dead) | trained(one) for name, one in runs.items()}
-    for name in ("own", "sibling"):
-        if name in runs and len(runs[name].network.conv_layers) > 1:
-            second, peak = second_layer(runs[name], config, rules)
-            arrays |= {f"{key}_{name}": value for key, value in second.items()}
-            metrics[name] |= peak
-    titles = {name: TITLES[name].format(model=one.config.model.name) for name, one in runs.items()}
-    out.arrays("arrays.npz", **arrays)
-    out.figure("filters.png", draw_figure(arrays, titles))
-    if "power_own" in arrays:
-        strides = {name: first_stride(one) for name, one in runs.items()}
-        out.figure("spectra.png", draw_spectra(arrays, metrics, titles, strides, BANDS))
-    out.table(*table(metrics, titles), notes=notes(config, runs))
-    out.done({"with": metrics["own"], **metrics})
+    with writing(folder, config, run.checkpoint_hash) as out:
+        if out is None:
+            return
+        rules = Rules(config.unpool, config.norm)
+        arrays = {f"filters_{name}": first_filters(one) for name, one in runs.items()}
+        metrics: dict[str, Any] = {name: first_layer(one, config.dead) | trained(one) for name, one in runs.items()}
+        for name in ("own", "sibling"):
+            if name in runs and len(runs[name].network.conv_layers) > 1:
+                second, peak = second_layer(runs[name], config, rules)
+                arrays |= {f"{key}_{name}": value for key, value in second.items()}
+                metrics[name] |= peak
+        titles = {name: TITLES[name].format(model=one.config.model.name) for name, one in runs.items()}
+        out.arrays("arrays.npz", **arrays)
+        out.figure("filters.png", draw_figure(arrays, titles))
+        if "power_own" in arrays:
+            strides = {name: first_stride(one) for name, one in runs.items()}
+            out.figure("spectra.png", draw_spectra(arrays, metrics, titles, strides, BANDS))
+        out.table(*table(metrics, titles), notes=notes(config, runs))
+        out.done({"with": metrics["own"], **metrics})
 
 
 # ----------------------------------------------------------------------------------------------------------- trainings

@@ -15,14 +15,18 @@ import numpy as np
 import pytest
 import torch
 
-from zfrepro import artifacts
-from zfrepro.config import EvaluateConfig, UserError
+from zfrepro.checkpoints import load_checkpoint, save_checkpoint
+from zfrepro.errors import UserError, explain_os_error
+from zfrepro.files import atomic_write, digest, lock, read_json, write_text
+from zfrepro.options.commands import EvaluateConfig
+from zfrepro.options.identity import config_hash
+from zfrepro.results import Output, writing
 
 
 def test_atomic_write_keeps_the_old_file_when_it_fails(tmp_path: Path) -> None:
     path = tmp_path / "value.txt"
-    artifacts.write_text(path, "old")
-    with pytest.raises(RuntimeError), artifacts.atomic_write(path, "w") as file:
+    write_text(path, "old")
+    with pytest.raises(RuntimeError), atomic_write(path, "w") as file:
         file.write("half of the n")
         raise RuntimeError
     assert path.read_text() == "old"
@@ -30,7 +34,7 @@ def test_atomic_write_keeps_the_old_file_when_it_fails(tmp_path: Path) -> None:
 
 
 def test_full_disk_is_one_line() -> None:
-    line = artifacts.explain_os_error(OSError(errno.ENOSPC, "No space left on device", "outputs/x"))
+    line = explain_os_error(OSError(errno.ENOSPC, "No space left on device", "outputs/x"))
     assert line.startswith("outputs/x: no space left") and "\n" not in line
 
 
@@ -42,7 +46,7 @@ class Evil:
 @pytest.mark.parametrize("kind", ["truncated", "noise", "empty", "pickle", "other"])
 def test_damaged_and_hostile_checkpoints(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "last.pt"
-    artifacts.save_checkpoint(path, {"model": {"w": torch.zeros(1000)}})
+    save_checkpoint(path, {"model": {"w": torch.zeros(1000)}})
     whole = path.read_bytes()
     evil = pickle.dumps({"model": Evil()})
     other = tmp_path / "other.pt"
@@ -50,21 +54,21 @@ def test_damaged_and_hostile_checkpoints(tmp_path: Path, kind: str) -> None:
     contents = {"truncated": whole[:700], "noise": b"no checkpoint" * 50, "empty": b"", "pickle": evil}
     path.write_bytes(contents.get(kind, other.read_bytes()))
     with pytest.raises(UserError, match=r"last\.pt: not a"):
-        artifacts.load_checkpoint(path)
+        load_checkpoint(path)
     assert not Path("/tmp/zfrepro-was-here").exists()
 
 
 def test_checkpoint_round_trip(tmp_path: Path) -> None:
     state = {"model": {"w": torch.randn(3, 2)}, "epoch": 3, "names": ["a"]}
-    artifacts.save_checkpoint(tmp_path / "c.pt", state)
-    loaded = artifacts.load_checkpoint(tmp_path / "c.pt")
+    save_checkpoint(tmp_path / "c.pt", state)
+    loaded = load_checkpoint(tmp_path / "c.pt")
     assert torch.equal(loaded["model"]["w"], state["model"]["w"]) and loaded["names"] == ["a"]
 
 
 def test_lock_is_for_one_process(tmp_path: Path) -> None:
-    code = "from zfrepro import artifacts; from pathlib import Path\n"
-    code += f"with artifacts.lock(Path({str(tmp_path)!r})): print('got it')"
-    with artifacts.lock(tmp_path):
+    code = "from zfrepro.files import lock; from pathlib import Path\n"
+    code += f"with lock(Path({str(tmp_path)!r})): print('got it')"
+    with lock(tmp_path):
         second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert "another process" in second.stderr and str(os.getpid()) in second.stderr
     third = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -76,13 +80,13 @@ def config(tmp_path: Path, **options: object) -> EvaluateConfig:
 
 
 def write(tmp_path: Path, value: float, **options: object) -> bool:
-    out = artifacts.open_output(tmp_path / "table", config(tmp_path, **options), "abc")
-    if out is None:
-        return False
-    out.arrays("arrays.npz", value=np.array(value))
-    out.table(["model", "error"], [["ours", value], ["paper", None]], "Measured on nothing.")
-    out.done({"value": np.float32(value), "bad": float("nan")})
-    return True
+    with writing(tmp_path / "table", config(tmp_path, **options), "abc") as out:
+        if out is None:
+            return False
+        out.arrays("arrays.npz", value=np.array(value))
+        out.table(["model", "error"], [["ours", value], ["paper", None]], "Measured on nothing.")
+        out.done({"value": np.float32(value), "bad": float("nan")})
+        return True
 
 
 def test_output_is_whole_and_up_to_date(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,12 +111,12 @@ def test_other_inputs_make_another_result(tmp_path: Path) -> None:
     """A target data set or a picture that changed below the same name."""
 
     def made(inputs: str) -> bool:
-        out = artifacts.open_output(tmp_path / "fig", config(tmp_path), "abc", inputs=inputs)
-        if out is not None:
-            out.done({})
-        return out is not None
+        with writing(tmp_path / "fig", config(tmp_path), "abc", inputs=inputs) as out:
+            if out is not None:
+                out.done({})
+            return out is not None
 
-    one, other = artifacts.digest(np.ones(3)), artifacts.digest(np.zeros(3))
+    one, other = digest(np.ones(3)), digest(np.zeros(3))
     assert [made(one), made(one), made(other), made("")] == [True, False, True, True]
 
 
@@ -126,10 +130,11 @@ def test_files_of_an_earlier_result_go(tmp_path: Path) -> None:
     """What belongs to old weights or options must not stand beside new numbers; other files are let be."""
 
     def make(folder: str, checkpoint: str, part: str | None, *names: str) -> set[str]:
-        out = artifacts.Output(tmp_path / folder, config(tmp_path), checkpoint, part)
-        for name in names:
-            out.path(name).write_text(name)
-        out.done({})
+        with writing(tmp_path / folder, config(tmp_path, resume=False), checkpoint, part) as out:
+            assert out is not None
+            for name in names:
+                out.path(name).write_text(name)
+            out.done({})
         return {path.name for path in (tmp_path / folder).iterdir()} - {"metrics.json"}
 
     assert make("fig7", "abc", None, "a.png", "claims.png") == {"a.png", "claims.png"}
@@ -143,9 +148,11 @@ def test_files_of_an_earlier_result_go(tmp_path: Path) -> None:
 
 def test_unfinished_output_leaves_the_last_one(tmp_path: Path) -> None:
     write(tmp_path, 1.5)
-    out = artifacts.open_output(tmp_path / "table", config(tmp_path, batch_size=9), "abc")
-    assert out is not None
-    out.arrays("arrays.npz", value=np.array(9.0))  # and then the power goes
+    with pytest.raises(ZeroDivisionError), writing(tmp_path / "table", config(tmp_path, batch_size=9), "abc") as out:
+        assert out is not None
+        out.arrays("arrays.npz", value=np.array(9.0))
+        raise ZeroDivisionError
+    assert [path.name for path in tmp_path.iterdir()] == ["table"]  # nothing pending is left
     assert np.load(tmp_path / "table" / "arrays.npz")["value"] == 1.5
     assert not write(tmp_path, 1.5)
 
@@ -154,34 +161,37 @@ def test_leftovers_of_the_killed_go_and_those_of_the_living_stay(tmp_path: Path)
     dead = tmp_path / "run" / f".fig5_invariance.all.{platform.node()}.1.tmp"
     (dead / "half").mkdir(parents=True)
     config = EvaluateConfig(run="run", outputs=str(tmp_path))
-    living = artifacts.Output(tmp_path / "run" / "fig4_evolution", config, None, None)
+    living = Output(tmp_path / "run" / "fig4_evolution", config, None, None)
     assert not dead.exists()
     script = (
-        "import sys; from pathlib import Path; from zfrepro import artifacts; from zfrepro.config import EvaluateConfig\n"
-        "out = artifacts.Output(Path(sys.argv[1]), EvaluateConfig(), None, None); out.done({'other': 1})"
+        "import sys; from pathlib import Path; from zfrepro.results import Output\n"
+        "from zfrepro.options.commands import EvaluateConfig\n"
+        "out = Output(Path(sys.argv[1]), EvaluateConfig(), None, None); out.done({'other': 1}); out.close()"
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "run" / "fig4_evolution")], check=True)
     living.arrays("arrays.npz", ones=np.ones(3))  # another process has made the same meanwhile
     living.done({"mine": 1})
+    living.close()
     assert json.loads((tmp_path / "run" / "fig4_evolution" / "metrics.json").read_text())["mine"] == 1
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["fig4_evolution"]
 
 
 def test_parts_gather_in_one_file(tmp_path: Path) -> None:
-    for part in ("layer1", "layer2"):
-        out = artifacts.open_output(tmp_path / "fig", config(tmp_path), "abc", part=part)
-        assert out is not None
-        out.done({"maps": part})
-    metrics = artifacts.read_json(tmp_path / "fig" / "metrics.json")
-    assert (metrics["layer1"]["maps"], metrics["layer2"]["maps"]) == ("layer1", "layer2")
-    assert artifacts.open_output(tmp_path / "fig", config(tmp_path), "abc", part="layer1") is None
-    other = artifacts.open_output(tmp_path / "fig", config(tmp_path), "another checkpoint", part="layer1")
-    assert other is not None
-    other.done({"maps": "new"})
-    assert "layer2" not in artifacts.read_json(tmp_path / "fig" / "metrics.json")
+    def make(checkpoint: str, part: str, maps: str) -> bool:
+        with writing(tmp_path / "fig", config(tmp_path), checkpoint, part=part) as out:
+            if out is not None:
+                out.done({"maps": maps})
+            return out is not None
+
+    assert make("abc", "layer1", "one") and make("abc", "layer2", "two")
+    metrics = read_json(tmp_path / "fig" / "metrics.json")
+    assert (metrics["layer1"]["maps"], metrics["layer2"]["maps"]) == ("one", "two")
+    assert not make("abc", "layer1", "again")
+    assert make("another checkpoint", "layer1", "new")
+    assert "layer2" not in read_json(tmp_path / "fig" / "metrics.json")
 
 
 def test_hash_ignores_places_only(tmp_path: Path) -> None:
-    one = artifacts.config_hash(config(tmp_path))
-    assert one == artifacts.config_hash(config(tmp_path / "elsewhere", resume=False))
-    assert one != artifacts.config_hash(config(tmp_path, seed=1))
+    one = config_hash(config(tmp_path))
+    assert one == config_hash(config(tmp_path / "elsewhere", resume=False))
+    assert one != config_hash(config(tmp_path, seed=1))

@@ -1,0 +1,45 @@
+"""What a user can mend: one line that says what is wrong and what to do."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+from collections.abc import Collection, Sequence
+
+
+class UserError(Exception):
+    """A mistake that the user can mend; its text is one line that says what is wrong and what to do."""
+
+
+def nearest(given: str, valid: Collection[str]) -> str:
+    """' (did you mean X?)' for the valid name closest to `given`, or '' where none is close."""
+    close = difflib.get_close_matches(given, [str(name) for name in valid], n=1, cutoff=0.5)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def require(key: str, given: object, ok: bool, possible: str) -> None:
+    """Refuse `key=given` with what is possible, unless `ok`."""
+    if not ok:
+        raise UserError(f"{key}={given}: must be {possible}")
+
+
+def require_choice(key: str, given: str, choices: Collection[str]) -> None:
+    """Refuse a name that is none of `choices`, suggesting the nearest."""
+    if given not in choices:
+        raise UserError(f"{key}={given}: must be one of {', '.join(choices)}{nearest(given, choices)}")
+
+
+def require_layer(key: str, given: int, present: Sequence[int]) -> None:
+    """Refuse a layer number that the network does not have."""
+    if given not in present:
+        raise UserError(f"{key}={given}: the layers to choose from are {', '.join(map(str, present))}")
+
+
+def explain_os_error(error: OSError) -> str:
+    """One line for a failed file operation, with what to do."""
+    place = error.filename or "the file system"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{place}: no space left on the disk; free some, then give the same command again: finished work is kept"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{place}: cannot be written ({error.strerror}); make it writable or give outputs=<another folder>"
+    return f"{place}: {error.strerror or error}"

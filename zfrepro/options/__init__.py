@@ -1,0 +1,1 @@
+"""Typed options of the commands, in rooms with one purpose each."""

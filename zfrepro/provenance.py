@@ -1,0 +1,60 @@
+"""How a result was made: enough to make it again."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zfrepro.options.identity import config_hash
+from zfrepro.options.shared import Common
+
+
+def provenance(config: Common, checkpoint_hash: str | None, seconds: float) -> dict[str, Any]:
+    """How a result was made: enough to make it again."""
+    packages = ("zfrepro", "torch", "torchvision", "numpy", "hydra-core", "matplotlib", "scikit-learn")
+    versions = {}
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return {
+        "command": " ".join(["zfrepro", *sys.argv[1:]]),
+        "run": config.run,
+        "seed": config.seed,
+        "config_hash": config_hash(config),
+        "checkpoint_hash": checkpoint_hash,
+        "git_commit": git_commit(),
+        "versions": versions,
+        "python": platform.python_version(),
+        "device": device_name(config.device),
+        "seconds": round(seconds, 2),
+        "peak_memory_bytes": peak * (1 if sys.platform == "darwin" else 1024),  # of the largest process
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def device_name(device: str) -> str:
+    """The GPU's or the processor's name."""
+    if device != "cpu" and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"cpu ({platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads)"
+
+
+def git_commit() -> str | None:
+    """The checkout's commit, with '+' where tracked files were changed; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        call = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+        return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip() or None
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,151 @@
+"""An experiment's folder of results, with their provenance."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from zfrepro.files import held, pending_folder, read_json, remove_leftovers, shown, write_json
+from zfrepro.options.identity import config_hash
+from zfrepro.options.shared import Common
+from zfrepro.provenance import provenance
+
+
+class Figure(Protocol):
+    """What is needed of a matplotlib figure here."""
+
+    def savefig(self, fname: Any, **kwargs: Any) -> None: ...
+
+
+class Output:
+    """The files of one experiment. They gather in a hidden folder and move into place together, `metrics.json` last, so
+    that an interrupted experiment leaves the last whole result as it was."""
+
+    def __init__(
+        self, folder: Path, config: Common, checkpoint_hash: str | None, part: str | None, inputs: str = ""
+    ) -> None:
+        self.folder = folder
+        self.config = config
+        self.identity = _identity(config, inputs)
+        self.checkpoint_hash = checkpoint_hash
+        self.part = part
+        self.started = time.monotonic()
+        self.names: list[str] = []
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder.parent)
+        self.pending, self.held = pending_folder(folder.parent, f".{folder.name}.{part or 'all'}.")
+
+    def path(self, name: str) -> Path:
+        """Where to write the file `name` now; it will stand in the experiment's folder after `done`."""
+        self.names.append(name)
+        return self.pending / name
+
+    def arrays(self, name: str, **arrays: np.ndarray) -> None:
+        """Write a compressed .npz."""
+        with self.path(name).open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+
+    def figure(self, name: str, figure: Figure, dpi: int = 150) -> None:
+        """Write a PNG."""
+        figure.savefig(self.path(name), dpi=dpi)
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], notes: str, name: str = "table") -> None:
+        """Write <name>.csv (plain numbers) and <name>.md (with `notes`: what ours were measured on). None: an empty cell."""
+        with self.path(f"{name}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([columns, *[["" if cell is None else cell for cell in row] for row in rows]])
+        lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+        lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows]
+        self.path(f"{name}.md").write_text("\n".join(lines) + f"\n\n{notes}\n")
+
+    def done(self, metrics: dict[str, Any]) -> None:
+        """Move the files into place, write `metrics.json` with the provenance block, and say what was written.
+
+        With a `part` (one layer of Fig. 2, say) the metrics go below that key, beside the other parts' that belong to
+        the same checkpoint. Files of an earlier result that this one does not have are removed.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with held(self.folder):  # another process may be at another part
+            origin = self._place(metrics)
+        print(
+            f"wrote {shown(self.folder)}{os.sep}: {', '.join([*self.names, 'metrics.json'])} ({origin['seconds']:.0f} s)"
+        )
+
+    def close(self) -> None:
+        """Remove what is still pending."""
+        shutil.rmtree(self.pending, ignore_errors=True)
+        os.close(self.held)
+
+    def _place(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """Files and metrics into place; returns the provenance."""
+        target = self.folder / "metrics.json"
+        origin = provenance(self.config, self.checkpoint_hash, time.monotonic() - self.started)
+        origin["config_hash"] = self.identity
+        old = read_json(target) if target.exists() else {}
+        before = old.get("provenance", {})
+        files = {name for names in before.get("files", {}).values() for name in names}
+        if not self.part or before.get("checkpoint_hash") != self.checkpoint_hash:
+            old = before = {}
+            target.unlink(missing_ok=True)  # never old metrics beside new arrays
+        origin["files"] = {**before.get("files", {}), self.part or "all": self.names}
+        if self.part:
+            origin["parts"] = {**before.get("parts", {}), self.part: self.identity}
+            origin["part_seconds"] = {**before.get("part_seconds", {}), self.part: origin["seconds"]}
+            metrics = {**old, self.part: metrics}
+        for name in files.difference(*origin["files"].values()):
+            if (self.folder / name).resolve().is_relative_to(self.folder.resolve()):  # the list is read from a file
+                (self.folder / name).unlink(missing_ok=True)
+        for name in self.names:
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.pending / name).replace(self.folder / name)
+        write_json(target, {**metrics, "provenance": origin})
+        return origin
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+@contextlib.contextmanager
+def writing(
+    folder: Path, config: Common, checkpoint_hash: str | None = None, part: str | None = None, inputs: str = ""
+) -> Iterator[Output | None]:
+    """An `Output` to fill within the block, or None (and a line that says so) where the same result stands there already.
+
+    The same: made from the same checkpoint with the same options, and from the same `inputs`, a digest of what else was
+    read: a target data set, a user's pictures. `resume=false` makes it again. A block that ends without `done`, however it
+    ends, leaves what stood there as it was.
+    """
+    if getattr(config, "resume", True) and _up_to_date(folder, config, checkpoint_hash, part, inputs):
+        print(f"{shown(folder)}{os.sep}{part or ''}: up to date, nothing to do (resume=false makes it again)")
+        yield None
+        return
+    out = Output(folder, config, checkpoint_hash, part, inputs)
+    try:
+        yield out
+    finally:
+        out.close()
+
+
+def _up_to_date(folder: Path, config: Common, checkpoint_hash: str | None, part: str | None, inputs: str) -> bool:
+    """Whether the folder holds this very result, all files included."""
+    metrics = folder / "metrics.json"
+    if not metrics.exists():
+        return False
+    origin = read_json(metrics).get("provenance", {})
+    made = origin.get("parts", {}).get(part) if part else origin.get("config_hash")
+    there = all((folder / name).exists() for name in origin.get("files", {}).get(part or "all", []))
+    return bool(made == _identity(config, inputs) and origin.get("checkpoint_hash") == checkpoint_hash and there)
+
+
+def _identity(config: Common, inputs: str) -> str:
+    return config_hash(config) + (f"-{inputs[:16]}" if inputs else "")
