@@ -54,9 +54,9 @@ def train(args: argparse.Namespace) -> None:
     import tempfile
 
     from hydra import compose, initialize_config_dir
-    from zfrepro.config import TrainConfig
 
     from zfrepro.models.network import Noise
+    from zfrepro.options.commands import TrainConfig
     from zfrepro.trainer.distributed import Team
     from zfrepro.trainer.feed import epoch_order
     from zfrepro.trainer.train import Training
@@ -181,9 +181,9 @@ def slide(network: Network, square: int, args: argparse.Namespace) -> None:
     few = every[: -(-max(args.batches) // len(every))]  # rows of positions, enough for the largest batch
 
     def logits(ys: list[int], batch: int | None) -> Tensor:
-        where = network, image, fill, square, ys, every, [network.softmax]
+        where = network, image, fill, square, ys, every, [network.top]
         stream = occluded_features(*where) if batch is None else brute_force_features(*where, batch=batch)
-        return collect(stream, lambda found: found[network.softmax])
+        return collect(stream, lambda found: found[network.top])
 
     trials = {batch: seconds(partial(logits, few, batch), args.repeats) for batch in args.batches}
     best = min(trials, key=trials.__getitem__)

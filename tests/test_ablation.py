@@ -20,6 +20,7 @@ from zfrepro.errors import UserError
 from zfrepro.evaluator.ablation import VARIANTS, ablate, edited
 from zfrepro.files import write_text
 from zfrepro.models.network import Network, initialise
+from zfrepro.models.summary import on_paper
 from zfrepro.options.commands import AblateConfig, TrainConfig
 from zfrepro.options.compose import conf_folder, load_model, to_dataclass
 from zfrepro.options.identity import write_config
@@ -67,8 +68,7 @@ def test_every_row_of_the_paper_is_a_variant_and_its_edit_says_the_same() -> Non
     for row, variant in zip(rows, VARIANTS):
         words = str(row["variant"])
         model = edited(load_model("zfnet"), variant)
-        layers = {layer.number: layer.outputs for layer in Network(model, 1000).layers}
-        base = {layer.number: layer.outputs for layer in Network(load_model(str(row["base"])), 1000).layers}
+        layers, base = on_paper(model, 0).widths, on_paper(load_model(str(row["base"])), 0).widths
         expected = dict(base)
         if match := re.search(r"removed layers? ([\d ]+)", words):
             for number in match.group(1).split():
@@ -83,10 +83,10 @@ def test_every_row_of_the_paper_is_a_variant_and_its_edit_says_the_same() -> Non
 
 def test_edits_apply_at_another_scale_and_to_the_sibling() -> None:
     wide = edited(load_model("zfnet_demo"), "zfnet_maps_512_fc_8192")
-    assert [layer.outputs for layer in Network(wide, 5).layers] == [32, 96, 171, 341, 192, 1024, 1024]
+    assert list(on_paper(wide, 0).widths.values()) == [32, 96, 171, 341, 192, 1024, 1024]
     other = edited(load_model("zfnet_demo"), "alexnet_no_3_4")
     assert (other.layers[0].kernel, other.layers[0].stride) == (11, 4)  # AlexNet's
-    assert [layer.number for layer in Network(other, 5).layers] == [1, 2, 5, 6, 7]
+    assert on_paper(other, 5).feature_layers == [1, 2, 5, 6, 7]
 
 
 def test_dropout_is_taken_out_where_there_is_any() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from zfrepro.errors import UserError
 from zfrepro.models import partial
 from zfrepro.models.network import Network
-from zfrepro.models.table import conv_ops
+from zfrepro.models.table import op_sizes, ops_of
 from zfrepro.options.shared import LayerConfig, ModelConfig
 
 
@@ -40,7 +40,7 @@ TABLES = {
 def network_of(name: str, dtype: torch.dtype = torch.float64) -> Network:
     size, layers = TABLES[name]
     torch.manual_seed(3)
-    network = Network(ModelConfig(name, size, layers), num_classes=5)
+    network = Network(ModelConfig(name, size, layers), outputs=5)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return network.to(dtype).eval()
@@ -167,12 +167,12 @@ def test_impossible_squares_are_refused(square: int, stride: int) -> None:
 def test_spans_are_what_changes() -> None:
     """Perturb one row of the input; the rows of the output that move are exactly the span."""
     network = network_of("zfnet")
-    ops = tuple(conv_ops(network.layers))
+    ops = tuple(ops_of(network.layers, 3))
     image, _ = pictures(network)
     torch.manual_seed(0)
     for start in (0, 1, 17, 58):
-        expected = partial.spans((start,), 3, ops, tuple(network.sizes))[-1]
-        moved = torch.zeros(network.sizes[-1], dtype=torch.bool)
+        expected = partial.spans((start,), 3, ops, tuple(op_sizes(ops, 61)))[-1]
+        moved = torch.zeros(network.side(3), dtype=torch.bool)
         for _ in range(15):  # a maximum hides most changes: try many
             other = image.clone()
             other[:, start : start + 3] += 30 * torch.randn_like(other[:, start : start + 3])

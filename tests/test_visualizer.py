@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import Zfrepro
 from zfrepro.figures.features import contrast
-from zfrepro.models.table import conv_ops, receptive_box
+from zfrepro.models.table import ops_of, receptive_box
 from zfrepro.models.window import project
 from zfrepro.options.shared import Experiment
 from zfrepro.run import open_run
@@ -38,7 +38,7 @@ def test_a_page_holds_what_the_network_sees(pages: Path) -> None:
                 assert np.allclose(page["activations"][m], strongest, rtol=1e-4, atol=1e-6)
                 image, (row, column) = int(page["images"][m, 0]), page["units"][m, 0]
                 assert float(output[image, number, row, column]) == pytest.approx(float(strongest[0]), rel=1e-4)
-                box = receptive_box(conv_ops(run.network.layers, layer), row, column, run.network.input_size)
+                box = receptive_box(ops_of(run.network.layers, layer), row, column, run.network.input_size)
                 assert tuple(page["boxes"][m, 0]) == box
                 whole = project(run.network, inputs[image][None], layer, [(int(number), int(row), int(column))])[0]
                 y, x = page["corners"][m, 0].tolist()

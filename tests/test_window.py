@@ -11,7 +11,7 @@ from tests.test_deconvnet import difference, narrow, network_of, random_table, s
 from zfrepro.models import window
 from zfrepro.models.deconvnet import DEFAULT, Rules
 from zfrepro.models.oracle import autograd_projections
-from zfrepro.models.table import conv_ops, receptive_box
+from zfrepro.models.table import ops_of, receptive_box
 from zfrepro.models.window import conv_down, project, project_windows
 
 
@@ -31,7 +31,7 @@ def test_every_change_over_gives_the_same(monkeypatch: pytest.MonkeyPatch, name:
     for layer in (2, 5):
         images, units = samples(network, layer, 5, layer)
         expected = autograd_projections(network, images, layer, units)
-        for crop in range(len(conv_ops(network.layers, layer)) + 1):
+        for crop in range(len(ops_of(network.layers, layer)) + 1):
             monkeypatch.setattr(window, "cheapest_crop", lambda *_, crop=crop: crop)
             assert difference(project(network, images, layer, units), expected) < 1e-9, (layer, crop)
 
@@ -43,7 +43,7 @@ def test_change_over_with_the_gradient_of_the_norm(monkeypatch: pytest.MonkeyPat
     images, units = samples(network, layer, 6, seed)
     for rules in (Rules(norm="gradient"), Rules(unpool="max"), Rules("max", "gradient")):
         expected = whole_image(network, images, layer, units, rules)
-        for crop in range(len(conv_ops(network.layers, layer)) + 1):
+        for crop in range(len(ops_of(network.layers, layer)) + 1):
             monkeypatch.setattr(window, "cheapest_crop", lambda *_, crop=crop: crop)
             assert difference(project(network, images, layer, units, rules=rules), expected) < 1e-9, (rules, crop)
 
@@ -77,7 +77,7 @@ def test_windows_stay_inside_the_receptive_field() -> None:
         output = network.features(images, [layer])[layer]
         assert torch.allclose(windows.activations, output[(torch.arange(6), *units.T)])
         for unit, projection in zip(units.tolist(), windows.on_images()):
-            y0, x0, y1, x1 = receptive_box(conv_ops(network.layers, layer), unit[1], unit[2], 127)
+            y0, x0, y1, x1 = receptive_box(ops_of(network.layers, layer), unit[1], unit[2], 127)
             outside = projection.clone()
             outside[:, y0:y1, x0:x1] = 0
             assert not outside.any() and projection.any()
@@ -89,7 +89,7 @@ def test_images_outside_the_receptive_field_change_nothing() -> None:
     images, units = samples(network, 2, 6, 0)
     before = project(network, images, 2, units)
     for image, (_, row, column) in zip(images, units.tolist()):
-        y0, x0, y1, x1 = receptive_box(conv_ops(network.layers, 2), row, column, 127)
+        y0, x0, y1, x1 = receptive_box(ops_of(network.layers, 2), row, column, 127)
         inside = image[:, y0:y1, x0:x1].clone()
         image.fill_(1e6)
         image[:, y0:y1, x0:x1] = inside

@@ -19,7 +19,6 @@ from zfrepro.data import Split
 from zfrepro.errors import UserError
 from zfrepro.files import atomic_write
 from zfrepro.models.network import Network
-from zfrepro.models.table import conv_ops
 from zfrepro.run import TrainedRun
 
 COUNT = 9
@@ -125,8 +124,8 @@ TOP_PARTS = ("values", "images", "rows", "columns")
 
 def batch_size(network: Network) -> int:
     """Images of a batch whose largest map stays below BATCH_BYTES."""
-    sides = zip(conv_ops(network.layers), network.sizes[1:])
-    largest = max(size**2 * network.conv(op.layer).out_channels for op, size in sides)
+    widths = network.widths
+    largest = max(size**2 * widths[op.layer] for op, size in zip(network.ops, network.sizes[1:]))
     return int(np.clip(BATCH_BYTES // (4 * largest), 1, 512))
 
 

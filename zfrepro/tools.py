@@ -14,8 +14,8 @@ from zfrepro import __version__
 from zfrepro.data import find_problems, open_data, packed_folder
 from zfrepro.devices import resolve_precision
 from zfrepro.files import shown
-from zfrepro.models.network import Network, multiply_adds
-from zfrepro.models.table import conv_ops, op_sizes, receptive_field
+from zfrepro.models.network import Network
+from zfrepro.models.summary import describe, on_paper, other_operations
 from zfrepro.options.commands import DoctorConfig, SummaryConfig, TrainConfig
 
 
@@ -31,58 +31,29 @@ def prepare(config: TrainConfig) -> None:
 
 
 def summary(config: SummaryConfig) -> None:
-    """`zfrepro summary`: print the layer table (paper, Fig. 3)."""
-    with torch.device("meta"):
-        network = Network(config.model, config.num_classes)
-    print("\n".join(layer_table(network)))
+    """`zfrepro summary`: print the layer table (ZF Fig. 3; VGG Tables 1, 2)."""
+    print("\n".join(layer_table(on_paper(config.model, config.num_classes))))
 
 
 def layer_table(network: Network) -> list[str]:
     """Lines of the layer table: what each layer is, its output, receptive field / stride in pixels, parameters and
     multiply-adds for one image."""
-    side = network.input_size
-    lines = [
-        f"{network.config.name}: input {network.channels}x{side}x{side}, {network.num_classes} classes",
-        f"{'layer':<8}{'what':<46}{'output':>12}{'field/stride':>14}{'parameters':>14}{'multiply-adds':>16}",
-    ]
-    work = multiply_adds(network)
-    parameters = {int(name): sum(p.numel() for p in module.parameters()) for name, module in network.weights.items()}
-    for layer in network.layers:
-        what, output, seen = f"{layer.outputs} units", f"{layer.outputs}", ""
-        if layer.kind == "conv":
-            ops = conv_ops(network.layers, layer.number)
-            field, side = receptive_field(ops), op_sizes(ops, network.input_size)[-1]
-            what = f"{layer.outputs} maps: " + ", ".join(
-                _describe(op.kind, op.kernel, op.stride, op.padding) for op in layer.ops
-            )
-            output, seen = f"{layer.outputs}x{side}x{side}", f"{field.size}/{field.stride}"
-        n = layer.number
-        lines.append(f"{n:<8}{what:<46}{output:>12}{seen:>14}{parameters[n]:>14,}{work[n]:>16,}")
-    n = network.softmax
-    lines.append(f"{n:<8}{'softmax':<46}{network.num_classes:>12}{'':>14}{parameters[n]:>14,}{work[n]:>16,}")
-    total, extra = sum(work.values()), _other_operations(network)
-    lines.append(f"{'total':<80}{sum(parameters.values()):>14,}{total:>16,}")
-    lines.append(
-        f"{total / 1e9:.2f} G multiply-adds in the weights, {(total + extra) / 1e9:.2f} G with biases, pooling and normalisation"
+    side, rows = network.input_size, describe(network)
+    parameters, work, other = (
+        sum(row.parameters for row in rows),
+        sum(row.multiply_adds for row in rows),
+        other_operations(network),
     )
-    return lines
-
-
-def _describe(kind: str, kernel: int, stride: int, padding: int) -> str:
-    if kind in ("relu", "norm"):
-        return kind
-    return f"{kernel}x{kernel}/{stride}" + (f" pad {padding}" if padding else "") + (" pool" if kind == "pool" else "")
-
-
-def _other_operations(network: Network) -> int:
-    """Biases (one addition an output), pooling (one comparison a window element), normalisation (size + 2 an element)."""
-    ops = conv_ops(network.layers)
-    outputs = {layer.number: layer.outputs for layer in network.layers}
-    costs = {"conv": 1, "relu": 0, "norm": network.config.norm_size + 2}
-    return sum(
-        outputs[op.layer] * size * size * (op.kernel**2 if op.kind == "pool" else costs[op.kind])
-        for op, size in zip(ops, network.sizes[1:])
-    ) + sum(layer.outputs for layer in network.layers if layer.kind == "fc")
+    return [
+        f"{network.config.name}: input {network.channels}x{side}x{side}, {network.outputs} classes",
+        f"{'layer':<8}{'what':<50}{'output':>12}{'field/stride':>14}{'parameters':>14}{'multiply-adds':>16}",
+        *(
+            f"{row.number:<8}{row.what:<50}{row.output:>12}{row.field:>14}{row.parameters:>14,}{row.multiply_adds:>16,}"
+            for row in rows
+        ),
+        f"{'total':<84}{parameters:>14,}{work:>16,}",
+        f"{work / 1e9:.2f} G multiply-adds in the weights, {(work + other) / 1e9:.2f} G with biases, pooling and normalisation",
+    ]
 
 
 def doctor(config: DoctorConfig) -> None:

@@ -204,7 +204,7 @@ def measure(config: AblateConfig, run: TrainConfig) -> Net:
 @torch.no_grad()
 def crop_errors(run: TrainedRun, split: Split, rows: np.ndarray) -> tuple[float, float]:
     """Top-1 and top-5 errors of the centre crops of some rows, in percent."""
-    top = run.network.softmax
+    top = run.network.top
     logits = [
         outputs(run, split.images[rows[start : start + BATCH]], [top])[top].cpu().numpy()
         for start in range(0, len(rows), BATCH)

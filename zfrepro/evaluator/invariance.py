@@ -194,16 +194,14 @@ def measure(
         moved = transform(
             part.repeat_interleave(len(matrix), 0), matrix.repeat(count, 1, 1), border, BORDERS[config.fill]
         )
-        found = network.features(
-            centre_crop(moved, run.mean, network.input_size, run.scale), [*layers, network.softmax]
-        )
+        found = network.features(centre_crop(moved, run.mean, network.input_size, run.scale), [*layers, network.top])
         flat = [found[layer].flatten(1).unflatten(0, (count, -1)) for layer in layers]  # (n, T * K, D)
         distance.append(torch.stack([(f - f[:, still : still + 1]).norm(dim=2) for f in flat], 2).cpu())
         norm.append(torch.stack([f[:, still].norm(dim=1) for f in flat], 1).cpu())
         calm = [torch.cat([*([last[i]] if last else []), f[:, still]]) for i, f in enumerate(flat)]
         between.append(torch.stack([(f[1:] - f[:-1]).norm(dim=1) for f in calm], 1).cpu())
         last = [f[-1:] for f in calm]
-        softmax = found[network.softmax].softmax(1).unflatten(0, (count, -1)).cpu()
+        softmax = found[network.top].softmax(1).unflatten(0, (count, -1)).cpu()
         own = torch.from_numpy(labels[start : start + whole]).view(-1, 1, 1).expand(-1, len(matrix), 1)
         probability.append(softmax.gather(2, own)[..., 0])
     shape = (len(images), *steps.shape)

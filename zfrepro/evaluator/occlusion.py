@@ -115,19 +115,19 @@ def slide_of(run: TrainedRun, config: OccludeConfig) -> Slide:
 @torch.no_grad()
 def slide_over(network: Network, image: Tensor, label: int, slide: Slide) -> Maps:
     """All maps of one image (3, s, s) in one pass over the positions."""
-    clean = network.features(image[None], [slide.layer, network.softmax])
+    clean = network.features(image[None], [slide.layer, network.top])
     layer = clean[slide.layer][0]
     number = int(layer.amax((1, 2)).argmax())
     place = int(layer[number].argmax())
-    softmax = clean[network.softmax][0].double().softmax(0)
+    softmax = clean[network.top][0].double().softmax(0)
 
     def reduce(found: dict[int, Tensor]) -> Tensor:
-        probabilities = found[network.softmax].double().softmax(1)
+        probabilities = found[network.top].double().softmax(1)
         top = probabilities.max(1)
         activity = found[slide.layer][:, number].double().sum((1, 2))
         return torch.stack([activity, probabilities[:, label], top.values, top.indices.double()], 1)
 
-    wanted = [slide.layer, network.softmax]
+    wanted = [slide.layer, network.top]
     stream = occluded_features(network, image, slide.fill, slide.square, slide.starts, slide.starts, wanted)
     side = len(slide.starts)
     activity, probability, top, classes = collect(stream, reduce).T.reshape(4, side, side).numpy()
@@ -162,17 +162,11 @@ def project_seen(run: TrainedRun, seen: Survey, layer: int, number: int, which: 
     """The strongest unit of one map in images of the survey, projected: (K, s, s, 3)."""
     if not len(which):
         return np.zeros((0, run.network.input_size, run.network.input_size, 3), np.float32)
-    side = _map_side(run.network, layer)
+    side = run.network.side(layer)
     places = seen.places[which, number].tolist()
     inputs = run.inputs(run.data.val.images[seen.rows[which]])
     units = [(number, place // side, place % side) for place in places]
     return project(run.network, inputs, layer, units, range(len(which))).permute(0, 2, 3, 1).cpu().numpy()
-
-
-def _map_side(network: Network, layer: int) -> int:
-    """Side of a convolutional layer's output maps."""
-    ops = [op.layer for one in network.layers for op in one.ops]
-    return network.sizes[len(ops) - ops[::-1].index(layer)]
 
 
 # ------------------------------------------------------------------------------------------------------------ claims

@@ -50,8 +50,8 @@ def survey(run: TrainedRun, layer: int, seed: int, batch: int = 128) -> Survey:
     predicted, probability, strongest, places = [], [], [], []
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
-        found = run.network.features(run.inputs(split.images[part]), [layer, run.network.softmax])
-        softmax = found[run.network.softmax].softmax(1).cpu()
+        found = run.network.features(run.inputs(split.images[part]), [layer, run.network.top])
+        softmax = found[run.network.top].softmax(1).cpu()
         values, where = found[layer].flatten(2).max(2)
         predicted.append(softmax.argmax(1))
         probability.append(softmax.gather(1, torch.from_numpy(split.labels[part])[:, None])[:, 0])

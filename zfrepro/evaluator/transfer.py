@@ -261,7 +261,7 @@ def train_fold(train: Train, recipe: TrainConfig, repeat: int, fold: Fold) -> No
 @torch.no_grad()
 def predict(run: TrainedRun, target: Target, rows: np.ndarray) -> np.ndarray:
     """(n,) classes of the centre crops of some rows."""
-    top, predicted = run.network.softmax, []
+    top, predicted = run.network.top, []
     for start in range(0, len(rows), BATCH):
         images = target.images(rows[start : start + BATCH])
         predicted.append(outputs(run, images, [top])[top].argmax(1).cpu().numpy())

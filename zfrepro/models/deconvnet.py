@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zfrepro.models.network import Network
-from zfrepro.models.table import Op, conv_ops
+from zfrepro.models.table import Op, ops_of
 
 UNPOOL = ("sum", "max")
 NORM = ("identity", "gradient")
@@ -96,7 +96,7 @@ class Trace:
 def ascend(network: Network, images: Tensor, layer: int, rules: Rules = DEFAULT) -> tuple[Tensor, Trace]:
     """The layer's output (B, C, h, w) for images (B, channels, S, S), and the trace of the way up."""
     require_conv_layer(network, layer)
-    x, trace = images, Trace(conv_ops(network.layers, layer), [], [])
+    x, trace = images, Trace(ops_of(network.layers, layer), [], [])
     for op in trace.ops:
         trace.sizes.append(x.shape[-1])
         keep = x if op.kind == "norm" and rules.norm == "gradient" else None

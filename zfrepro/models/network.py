@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from zfrepro.models.table import Op, conv_ops, layers_of, op_sizes
+from zfrepro.errors import UserError
+from zfrepro.models.table import Op, layers_of, op_sizes, ops_of
 from zfrepro.options.shared import ModelConfig
 
 
@@ -82,41 +83,52 @@ class Noise:
 
 
 def dropout(x: Tensor, share: float, first: int, total: int, generator: torch.Generator) -> Tensor:
-    """Zero a random `share` of x (B, U) and scale the rest up; the mask is drawn for the global batch of `total` rows."""
-    keep = torch.rand(total, x.shape[1], generator=generator, device=x.device)[first : first + len(x)] >= share
-    return x * keep / (1 - share)
+    """Zero a random `share` of x (B, U) or (B, U, h, w) and scale the rest up; the mask is drawn for the global batch of
+    `total` rows."""
+    drawn = torch.rand(total, *x.shape[1:], generator=generator, device=x.device)
+    return x * (drawn[first : first + len(x)] >= share) / (1 - share)
+
+
+def linear_at(x: Tensor, linear: nn.Linear, side: int) -> Tensor:
+    """A fully connected layer at every place of maps where its input of `side` x `side` fits: (B, C, H, W) -> (B, U, h, w),
+    h = H - side + 1 (no padding), and (B, U) where there is one place only.
+
+    The same as a convolution with the weights seen as (U, C, side, side), several times as fast on a CPU, which would lay
+    them out anew at every call.
+    """
+    if x.ndim == 2 or x.shape[2:] == (side, side):
+        return linear(x.flatten(1))
+    places = x.unfold(2, side, 1).unfold(3, side, 1).permute(0, 2, 3, 1, 4, 5)  # (B, h, w, C, side, side)
+    return linear(places.flatten(3)).permute(0, 3, 1, 2)
 
 
 class Network(nn.Module):
-    """A network built from a layer table, with a linear layer to `num_classes` on top (the paper's softmax layer).
+    """A network built from a layer table, with a linear layer to `outputs` classes on top (the paper's softmax layer) or,
+    if `outputs` is 0, none.
 
-    Weights are named by the paper's layer numbers: `weights.1.weight` ... `weights.8.bias`. Input: (B, channels, S, S)
-    float, mean-subtracted pixels, S = config.input_size.
+    Weights are named by the paper's layer numbers: `weights.1.weight` ... `weights.8.bias`. Input: (B, channels, H, W)
+    float, mean-subtracted pixels, H and W at least config.input_size.
     """
 
-    def __init__(self, config: ModelConfig, num_classes: int, channels: int = 3) -> None:
+    def __init__(self, config: ModelConfig, outputs: int, channels: int = 3) -> None:
         super().__init__()
         self.config = config
-        self.num_classes = num_classes
+        self.outputs = outputs
         self.channels = channels
-        self.layers = layers_of(config)
+        self.layers = layers_of(config, outputs)
         self.input_size = config.input_size
-        self.softmax = len(config.layers) + 1  # number of the softmax layer: 8 in the paper
-        self.sizes = op_sizes(conv_ops(self.layers), config.input_size)
+        self.softmax: int | None = self.layers[-1].number if outputs else None  # its number: 8 in the paper
+        self.ops = ops_of(self.layers)
+        self.sizes = op_sizes(self.ops, config.input_size)  # sides of the maps around the ops
         self.weights = nn.ModuleDict()
-        width, flat = channels, False
         for layer in self.layers:
+            conv = layer.ops[0]
             if layer.kind == "conv":
-                conv = layer.ops[0]
-                self.weights[str(layer.number)] = nn.Conv2d(
-                    width, layer.outputs, conv.kernel, conv.stride, conv.padding
-                )
-            else:
-                width = width if flat else width * self.sizes[-1] ** 2
-                flat = True
-                self.weights[str(layer.number)] = nn.Linear(width, layer.outputs)
-            width = layer.outputs
-        self.weights[str(self.softmax)] = nn.Linear(width if flat else width * self.sizes[-1] ** 2, num_classes)
+                module: nn.Module = nn.Conv2d(channels, layer.outputs, conv.kernel, conv.stride, conv.padding)
+            else:  # as a matrix: checkpoints have it so, and at the training size the product with it is faster
+                module = nn.Linear(channels * conv.kernel**2, layer.outputs)
+            self.weights[str(layer.number)] = module
+            channels = layer.outputs
 
     def placed(self, device: torch.device) -> Network:
         """This network on `device`, its filters laid out channels_last (twice as fast on the CPU)."""
@@ -130,65 +142,84 @@ class Network(nn.Module):
     @property
     def feature_layers(self) -> list[int]:
         """Numbers of all layers below the softmax."""
-        return [layer.number for layer in self.layers]
+        return [layer.number for layer in self.layers if layer.kind != "softmax"]
+
+    @property
+    def top(self) -> int:
+        """Number of the softmax layer. Raises UserError where there is none."""
+        if self.softmax is None:
+            raise UserError(f"model={self.config.name}: this network has no softmax layer, it classifies nothing")
+        return self.softmax
+
+    @property
+    def widths(self) -> dict[int, int]:
+        """Maps, units or classes of each layer."""
+        return {layer.number: layer.outputs for layer in self.layers}
+
+    def side(self, number: int) -> int:
+        """Side of a layer's output maps, 1 for units, at the training size."""
+        return self.sizes[len(ops_of(self.layers, number))]
 
     def conv(self, number: int) -> nn.Conv2d:
-        """The convolution of a layer: its filters (out_maps, in_maps, k, k) and biases."""
+        """The convolution of a convolutional layer: its filters (out_maps, in_maps, k, k) and biases."""
         module = self.weights[str(number)]
         assert isinstance(module, nn.Conv2d)
         return module
 
     def step(self, op: Op, x: Tensor) -> Tensor:
-        """One op of a convolutional layer."""
+        """One op; dropout does nothing here."""
         if op.kind == "conv":
-            return self.conv(op.layer)(x)
+            module = self.weights[str(op.layer)]
+            return linear_at(x, module, op.kernel) if isinstance(module, nn.Linear) else module(x)
         if op.kind == "relu":
             return F.relu(x)
         if op.kind == "pool":
             return F.max_pool2d(x, op.kernel, op.stride, op.padding)
+        if op.kind == "dropout":
+            return x
         c = self.config
         return contrast_normalise(x, c.norm_size, c.norm_k, c.norm_alpha, c.norm_beta)
 
-    def features(self, x: Tensor, wanted: Collection[int], noise: Noise | None = None) -> dict[int, Tensor]:
+    def features(
+        self, x: Tensor, wanted: Collection[int], noise: Noise | None = None, after: int = 0
+    ) -> dict[int, Tensor]:
         """Outputs of the `wanted` layers: maps after ReLU, pooling and normalisation (B, C, H, W), units after ReLU (B, U),
-        and for the softmax layer its logits (B, num_classes). Stops at the highest wanted layer.
+        and for the softmax layer its logits (B, outputs). Stops at the highest wanted layer.
 
-        With `noise`, dropout acts (training); without, it does not.
+        Images larger than the training size give the fully connected layers at every place where their input fits, without
+        padding: (B, U, h, w) (VGG paper, section 3.2). With `noise`, dropout acts (training); without, it does not.
+        `after`: x is the output of that layer, and not an image.
         """
         found: dict[int, Tensor] = {}
         generator = noise.generator(x.device) if noise else None
+        last = max(wanted, default=0)
         for layer in self.layers:
-            if layer.kind == "conv":
-                for op in layer.ops:
+            if not after < layer.number <= last:
+                continue
+            for op in layer.ops:
+                if op.kind == "dropout" and noise and generator:
+                    x = dropout(x, op.share, noise.first, noise.total, generator)
+                else:
                     x = self.step(op, x)
-            else:
-                x = F.relu(self.weights[str(layer.number)](x.flatten(1)))
-            if noise and generator and layer.dropout:
-                if x.ndim != 2:
-                    raise ValueError("dropout is for fully connected layers")
-                x = dropout(x, layer.dropout, noise.first, noise.total, generator)
             if layer.number in wanted:
                 found[layer.number] = x
-                if len(found) == len(set(wanted)):
-                    return found
-        found[self.softmax] = self.weights[str(self.softmax)](x.flatten(1))
         return found
 
     def forward(self, x: Tensor, noise: Noise | None = None) -> Tensor:
-        """Logits (B, num_classes)."""
-        return self.features(x, [self.softmax], noise)[self.softmax]
+        """Logits (B, outputs), or (B, outputs, h, w) for images larger than the training size."""
+        return self.features(x, [self.top], noise)[self.top]
 
 
 def initialise(network: Network, init: str, seed: int) -> None:
     """Draw the weights: `paper` N(0, 0.01^2) everywhere (section 3); `he` the same for the first and the last layer and
     N(0, 2 / fan_in) between, without which a narrow network's signal dies. Biases 0."""
     generator = torch.Generator().manual_seed(seed)
-    first, last = network.layers[0].number, network.softmax
+    ends = {network.layers[0].number, network.softmax}
     for name, module in network.weights.items():
         weight = module.weight
         assert isinstance(weight, Tensor) and isinstance(module.bias, Tensor)
         fan_in = weight[0].numel()
-        std = 0.01 if init == "paper" or int(name) in (first, last) else math.sqrt(2 / fan_in)
+        std = 0.01 if init == "paper" or int(name) in ends else math.sqrt(2 / fan_in)
         with torch.no_grad():
             weight.copy_(torch.randn(weight.shape, generator=generator) * std)
             module.bias.zero_()
@@ -197,10 +228,9 @@ def initialise(network: Network, init: str, seed: int) -> None:
 def multiply_adds(network: Network) -> dict[int, int]:
     """Multiply-adds of the weights of each layer for one image (biases, pooling and normalisation not counted)."""
     counts: dict[int, int] = {}
-    for op, size in zip(conv_ops(network.layers), network.sizes[1:]):
+    for op, size in zip(network.ops, network.sizes[1:]):
         if op.kind == "conv":
-            counts[op.layer] = network.conv(op.layer).weight.numel() * size * size
-    for name, module in network.weights.items():
-        if isinstance(module, nn.Linear):
-            counts[int(name)] = module.weight.numel()
+            weight = network.weights[str(op.layer)].weight
+            assert isinstance(weight, Tensor)
+            counts[op.layer] = weight.numel() * size**2
     return counts

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zfrepro.models.network import Network, contrast_normalise
-from zfrepro.models.table import conv_ops
+from zfrepro.models.table import ops_of
 
 
 class _ReluOnSignal(torch.autograd.Function):
@@ -40,7 +40,7 @@ def autograd_projections(network: Network, images: Tensor, layer: int, units: Te
     """Projections (B, channels, S, S) of unit i = units[i] (map, row, column) of image i; images (B, channels, S, S)."""
     x = pixels = images.detach().clone().requires_grad_()
     c = network.config
-    for op in conv_ops(network.layers, layer):
+    for op in ops_of(network.layers, layer):
         if op.kind == "conv":
             conv = network.conv(op.layer)
             # Detached: the gradient of the weights would be work for nothing.

@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zfrepro.models.network import Network
-from zfrepro.models.table import Op, conv_ops, op_sizes
+from zfrepro.models.table import Op, op_sizes, ops_of
 
 Features = dict[int, Tensor]
 Places = np.ndarray  # int32: rows or columns of a map, or flat places in it
@@ -172,7 +172,7 @@ class Occluder:
 
     def __init__(self, network: Network, image: Tensor, fill: Tensor, square: int) -> None:
         self.network, self.square = network, square
-        self.ops = tuple(conv_ops(network.layers))
+        self.ops = tuple(ops_of(network.layers, network.conv_layers[-1]))
         self.sizes = tuple(op_sizes(self.ops, image.shape[-1]))
         x = image[None].contiguous(memory_format=torch.channels_last)
         self.fill = _Map(fill[None])
@@ -240,18 +240,6 @@ def _moved(op: Op, y: Sequence[Span], x: Sequence[Span], run: Callable[[tuple[in
     return _taken(found.permute(0, 2, 3, 1).reshape(-1, found.shape[1]), index)
 
 
-def head(network: Network, maps: Tensor, wanted: Collection[int]) -> Features:
-    """From the last convolutional layer's maps (P, C, H, H) to the wanted fully connected layers and the logits."""
-    found, x = {}, maps.flatten(1)
-    for layer in network.layers:
-        if layer.kind == "fc":
-            x = F.relu(network.weights[str(layer.number)](x))
-            if layer.number in wanted:
-                found[layer.number] = x
-    found[network.softmax] = network.weights[str(network.softmax)](x)
-    return found
-
-
 def blocks(rows: Sequence[int], columns: Sequence[int], count: int) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
     """A grid in about square blocks of at most `count` positions: the rows and columns of each."""
     tall = max(1, min(isqrt(count), len(rows)))
@@ -301,7 +289,7 @@ def occluded_features(
         numbers = torch.cat([n for n, _ in waiting])
         maps = {layer: torch.cat([found[layer] for _, found in waiting]) for layer in waiting[0][1]}
         waiting.clear()
-        above = head(network, maps[top], wanted) if max(wanted) > top else {}
+        above = network.features(maps[top], wanted, after=top)
         return numbers, {layer: value for layer, value in (maps | above).items() if layer in wanted}
 
     for rows, columns in blocks(occluder.by_reach(ys), occluder.by_reach(xs), block):

@@ -1,8 +1,8 @@
 """The layer table and its geometry: what a network computes, and which pixels a unit sees.
 
-A network is a list of `Layer`s, numbered as in the paper: 1-5 convolutional, 6-7 fully connected, 8 softmax. A
-convolutional layer unrolls into a few `Op`s (convolution, ReLU, pooling, contrast normalisation); the network walks them
-upwards and the deconvnet walks the same ones downwards.
+A network is a list of `Layer`s, numbered as in the paper: 1-5 convolutional, 6-7 fully connected, 8 softmax. Every layer
+unrolls into a few `Op`s (convolution, ReLU, pooling, contrast normalisation, dropout); the network walks them upwards and
+the deconvnet walks the same ones downwards. A fully connected layer is a convolution whose kernel is its whole input.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from zfrepro.errors import UserError
-from zfrepro.options.shared import ModelConfig
+from zfrepro.options.shared import LayerConfig, ModelConfig
 
 
 @dataclass(frozen=True)
 class Op:
-    """One step inside a convolutional layer; `relu` and `norm` have kernel 1, stride 1, padding 0."""
+    """One step of a layer; `relu`, `norm` and `dropout` have kernel 1, stride 1, padding 0."""
 
-    kind: str  # conv | relu | pool | norm
+    kind: str  # conv | relu | pool | norm | dropout
     layer: int
     kernel: int = 1
     stride: int = 1
     padding: int = 0
+    share: float = 0.0  # dropout: of the units that it zeroes
 
     def output_size(self, size: int) -> int:
         """Side of the output for an input of side `size` (rounded down, as in the paper)."""
@@ -34,10 +35,9 @@ class Layer:
     """A layer of the paper with its number."""
 
     number: int
-    kind: str  # conv | fc
-    outputs: int  # feature maps or units
-    ops: tuple[Op, ...]  # conv: its steps in forward order; fc: empty
-    dropout: float
+    kind: str  # conv | fc | softmax
+    outputs: int  # feature maps, units or classes
+    ops: tuple[Op, ...]  # its steps in forward order; the first one is the convolution that holds its weights
 
 
 @dataclass(frozen=True)
@@ -49,36 +49,58 @@ class Field:
     start: int
 
 
-def layers_of(config: ModelConfig) -> tuple[Layer, ...]:
-    """The table with the edits of Table 3 applied (`remove`, `scale`), without the softmax layer."""
-    table = []
+def layers_of(config: ModelConfig, outputs: int = 0) -> tuple[Layer, ...]:
+    """The table with the edits of Table 3 applied (`remove`, `scale`) and, above it, a softmax layer of `outputs` classes
+    (0: none), whose number is the table's length + 1.
+
+    Raises UserError where no layer is left, or where one does not fit its input.
+    """
+    layers: list[Layer] = []
+    side = config.input_size
     for number, row in enumerate(config.layers, start=1):
-        if number in config.remove:
-            continue
-        outputs = max(1, round((row.maps if row.kind == "conv" else row.units) * (config.scale or {}).get(number, 1.0)))
-        ops: list[Op] = []
-        if row.kind == "conv":
-            ops = [Op("conv", number, row.kernel, row.stride, row.padding), Op("relu", number)]
-            pool = [Op("pool", number, row.pool, row.pool_stride, row.pool_padding)] if row.pool else []
-            norm = [Op("norm", number)]
-            ops += {"none": pool, "after_pool": pool + norm, "before_pool": norm + pool}[row.norm]
-        table.append(Layer(number, row.kind, outputs, tuple(ops), row.dropout))
-    if not table:
+        if number not in config.remove:
+            own = row.maps if row.kind == "conv" else row.units
+            width = max(1, round(own * (config.scale or {}).get(number, 1.0)))
+            ops = _conv_ops(number, row) if row.kind == "conv" else _whole_ops(number, side, row.dropout)
+            layers.append(Layer(number, row.kind, width, ops))
+            side = _sizes(ops, side, config.input_size)[-1]
+    if not layers:
         raise UserError(f"model.remove={list(config.remove)}: no layer is left")
-    return tuple(table)
+    if outputs:
+        number = len(config.layers) + 1
+        layers.append(Layer(number, "softmax", outputs, (Op("conv", number, side),)))
+    return tuple(layers)
 
 
-def conv_ops(layers: Sequence[Layer], last: int | None = None) -> list[Op]:
-    """The ops of the convolutional layers up to layer number `last` (all if None), in forward order."""
+def _conv_ops(number: int, row: LayerConfig) -> tuple[Op, ...]:
+    """The steps of a convolutional layer."""
+    pool = (Op("pool", number, row.pool, row.pool_stride, row.pool_padding),) if row.pool else ()
+    norm = (Op("norm", number),)
+    after = {"none": pool, "after_pool": pool + norm, "before_pool": norm + pool}[row.norm]
+    return Op("conv", number, row.kernel, row.stride, row.padding), Op("relu", number), *after
+
+
+def _whole_ops(number: int, side: int, dropout: float) -> tuple[Op, ...]:
+    """The steps of a fully connected layer above maps of `side` x `side`: a convolution over all of them."""
+    steps = Op("conv", number, side), Op("relu", number)
+    return (*steps, Op("dropout", number, share=dropout)) if dropout else steps
+
+
+def ops_of(layers: Sequence[Layer], last: int | None = None) -> list[Op]:
+    """The ops of the layers up to number `last` (all if None), in forward order."""
     return [op for layer in layers if last is None or layer.number <= last for op in layer.ops]
 
 
 def op_sizes(ops: Sequence[Op], input_size: int) -> list[int]:
-    """Sides of the square maps before the first op and after each one: len(ops) + 1 numbers, in pixels.
+    """Sides of the maps before the first op and after each one: len(ops) + 1 numbers, in pixels.
 
-    Raises UserError where an op does not fit its input.
+    For an image that is no square, one call a side. Raises UserError where an op does not fit its input.
     """
-    sizes = [input_size]
+    return _sizes(ops, input_size, input_size)
+
+
+def _sizes(ops: Sequence[Op], size: int, input_size: int) -> list[int]:
+    sizes = [size]
     for op in ops:
         if sizes[-1] + 2 * op.padding < op.kernel:
             raise UserError(

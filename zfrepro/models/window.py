@@ -20,7 +20,7 @@ from torch import Tensor
 
 from zfrepro.models.deconvnet import DEFAULT, Rules, norm_down, pool_up, require_conv_layer, unpool
 from zfrepro.models.network import Network
-from zfrepro.models.table import Op, conv_ops, op_sizes
+from zfrepro.models.table import Op, op_sizes, ops_of
 
 # Largest tensor of a chunk of units: beyond it a CPU's caches and its allocator slow everything down.
 CHUNK_BYTES = 24 << 20
@@ -255,7 +255,7 @@ def checked_units(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Units (U, 3) and their images (U,) as integers on the device. Raises ValueError for what does not exist."""
     require_conv_layer(network, layer)
-    ops = conv_ops(network.layers, layer)
+    ops = ops_of(network.layers, layer)
     side = op_sizes(ops, network.input_size)[-1]
     if images.ndim != 4 or images.shape[1:] != (network.channels, network.input_size, network.input_size):
         expected = (network.channels, network.input_size, network.input_size)
@@ -319,7 +319,7 @@ def project_windows(
     units, which = checked_units(network, images, layer, units, which)
     if not len(units):
         return Windows(images.new_zeros(0, network.channels, 1, 1), [], [], images.new_zeros(0), network.input_size)
-    ops = conv_ops(network.layers, layer)
+    ops = ops_of(network.layers, layer)
     sizes = op_sizes(ops, network.input_size)
     frames = cones(ops, sizes, units[:, 1].tolist(), units[:, 2].tolist())
     order: list[int] = []

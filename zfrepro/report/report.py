@@ -13,7 +13,9 @@ from zfrepro import __version__, paper
 from zfrepro.checkpoints import load_checkpoint
 from zfrepro.errors import UserError, nearest
 from zfrepro.files import read_json, shown, write_json, write_text
+from zfrepro.models import summary
 from zfrepro.options.commands import ReportConfig, TrainConfig
+from zfrepro.options.shared import ModelConfig
 from zfrepro.provenance import provenance
 from zfrepro.report import page
 from zfrepro.report.claims import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, Finding, judge_all
@@ -156,7 +158,7 @@ def describe(folder: Path, name: str) -> Run:
         best = min(epochs, key=lambda line: line["val_top1_error"])
         run.sentence += f" Validation error {best['val_top1_error']:.1f} % top-1, {best['val_top5_error']:.1f} % top-5."
         run.facts += [("Epochs", str(epochs[-1]["epoch"])), ("Took", page.duration(epochs[-1]["seconds"]))]
-    run.tables = [layer_table(config)]
+    run.tables = [layer_table(config.model, len(state["class_names"]))]
     run.pictures = [
         page.picture(path, f"{text} of the run {name}")
         for path, text in (
@@ -181,29 +183,11 @@ def recipe(config: TrainConfig) -> str:
     )
 
 
-def layer_table(config: TrainConfig) -> page.Table:
+def layer_table(model: ModelConfig, classes: int) -> page.Table:
     """Figure 3 as a table."""
-    columns = [
-        "layer",
-        "kind",
-        "maps or units",
-        "kernel",
-        "stride",
-        "padding",
-        "pool",
-        "contrast normalisation",
-        "dropout",
+    columns = ["layer", "what", "output", "receptive field / stride", "parameters", "multiply-adds"]
+    rows: list[Sequence[str]] = [
+        [str(row.number), row.what, row.output, row.field, f"{row.parameters:,}", f"{row.multiply_adds:,}"]
+        for row in summary.describe(summary.on_paper(model, classes))
     ]
-    rows: list[Sequence[str]] = []
-    for number, layer in enumerate(config.model.layers, 1):
-        if number in config.model.remove:
-            continue
-        width = round((layer.maps or layer.units) * (config.model.scale or {}).get(number, 1))
-        if layer.kind == "fc":
-            rows.append([str(number), layer.kind, str(width), "", "", "", "", "", f"{layer.dropout:g}"])
-            continue
-        pool = f"{layer.pool} x {layer.pool} / {layer.pool_stride}" if layer.pool else ""
-        norm = "" if layer.norm == "none" else layer.norm.replace("_", " ")
-        sizes = [str(width), str(layer.kernel), str(layer.stride), str(layer.padding)]
-        rows.append([str(number), layer.kind, *sizes, pool, norm, ""])
     return page.make_table("Figure 3: the layers", columns, rows, "")

@@ -82,8 +82,8 @@ def checkpoint_of(network: Network, meta: Any, size: int) -> dict[str, Any]:
     preprocessing = meta.transforms()
     mean, std = (255 * torch.tensor(values) for values in (preprocessing.mean, preprocessing.std))
     names = meta.meta["categories"]
-    if len(names) != network.num_classes:
-        names = [f"class {number}" for number in range(network.num_classes)]
+    if len(names) != network.outputs:
+        names = [f"class {number}" for number in range(network.outputs)]
     return {
         "model": network.state_dict(),
         "class_names": list(names),

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from zfrepro.errors import UserError, require, require_layer
 from zfrepro.figures.features import draw_features
 from zfrepro.models.deconvnet import Rules
-from zfrepro.models.table import conv_ops, receptive_box, receptive_field
+from zfrepro.models.table import ops_of, receptive_box, receptive_field
 from zfrepro.models.window import Windows, project_windows
 from zfrepro.options.commands import VisualizeConfig
 from zfrepro.results import writing
@@ -127,11 +127,11 @@ def page_of(run: TrainedRun, split: str, layer: int, top: Top, maps: np.ndarray,
     """Projections and patches of the strongest units of `maps`."""
     windows, crops = project_top(run, split, layer, top, maps, rules), None
     images = top.images[maps]
-    field, size = receptive_field(conv_ops(run.network.layers, layer)), run.network.input_size
+    field, size = receptive_field(ops_of(run.network.layers, layer)), run.network.input_size
     units = np.stack([top.rows[maps], top.columns[maps]], axis=-1)
     side = min(field.size, size)
     corners = field.start + units * field.stride if field.size < size else np.zeros_like(units)
-    boxes = [receptive_box(conv_ops(run.network.layers, layer), int(y), int(x), size) for y, x in units.reshape(-1, 2)]
+    boxes = [receptive_box(ops_of(run.network.layers, layer), int(y), int(x), size) for y, x in units.reshape(-1, 2)]
     source = (run.data.train if split == "train" else run.data.val).images
     crops = run.crops(source[images.ravel()]).numpy()
     flat = corners.reshape(-1, 2)
@@ -208,7 +208,7 @@ def energy_on_objects(
     assert truth is not None
     windows = project_top(run, split, layer, top, maps, rules)
     energy = windows.pixels.square().sum(1).cpu().numpy()  # (U, w, w)
-    size, ops = run.network.input_size, conv_ops(run.network.layers, layer)
+    size, ops = run.network.input_size, ops_of(run.network.layers, layer)
     start = (run.data.size - size) // 2
     masks = truth.masks[top.images[maps].ravel(), start : start + size, start : start + size].astype(np.float32) / 255
     shares = []
