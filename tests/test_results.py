@@ -9,6 +9,7 @@ import pickle
 import platform
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,10 @@ import torch
 
 from zfrepro.checkpoints import load_checkpoint, save_checkpoint
 from zfrepro.errors import UserError, explain_os_error
-from zfrepro.files import atomic_write, digest, lock, read_json, write_text
+from zfrepro.files import atomic_write, digest, lock, read_json, waiting_lock, write_text
 from zfrepro.options.commands import EvaluateConfig
 from zfrepro.options.identity import config_hash
-from zfrepro.results import Output, writing
+from zfrepro.results import writing
 
 
 def test_atomic_write_keeps_the_old_file_when_it_fails(tmp_path: Path) -> None:
@@ -70,7 +71,7 @@ def test_lock_is_for_one_process(tmp_path: Path) -> None:
     code += f"with lock(Path({str(tmp_path)!r})): print('got it')"
     with lock(tmp_path):
         second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert "another process" in second.stderr and str(os.getpid()) in second.stderr
+        assert "another process" in second.stderr
     third = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert third.stdout == "got it\n"
 
@@ -152,28 +153,60 @@ def test_unfinished_output_leaves_the_last_one(tmp_path: Path) -> None:
         assert out is not None
         out.arrays("arrays.npz", value=np.array(9.0))
         raise ZeroDivisionError
-    assert [path.name for path in tmp_path.iterdir()] == ["table"]  # nothing pending is left
+    assert not list(tmp_path.glob("*.tmp")) and not list(tmp_path.glob(".*.tmp"))
     assert np.load(tmp_path / "table" / "arrays.npz")["value"] == 1.5
     assert not write(tmp_path, 1.5)
 
 
 def test_leftovers_of_the_killed_go_and_those_of_the_living_stay(tmp_path: Path) -> None:
-    dead = tmp_path / "run" / f".fig5_invariance.all.{platform.node()}.1.tmp"
-    (dead / "half").mkdir(parents=True)
-    config = EvaluateConfig(run="run", outputs=str(tmp_path))
-    living = Output(tmp_path / "run" / "fig4_evolution", config, None, None)
-    assert not dead.exists()
-    script = (
-        "import sys; from pathlib import Path; from zfrepro.results import Output\n"
-        "from zfrepro.options.commands import EvaluateConfig\n"
-        "out = Output(Path(sys.argv[1]), EvaluateConfig(), None, None); out.done({'other': 1}); out.close()"
-    )
-    subprocess.run([sys.executable, "-c", script, str(tmp_path / "run" / "fig4_evolution")], check=True)
-    living.arrays("arrays.npz", ones=np.ones(3))  # another process has made the same meanwhile
-    living.done({"mine": 1})
-    living.close()
-    assert json.loads((tmp_path / "run" / "fig4_evolution" / "metrics.json").read_text())["mine"] == 1
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["fig4_evolution"]
+    run, killed = tmp_path / "run", subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    reborn = f"{os.getpid()}-1"  # our number, but of a process that began long ago
+    for process in (f"{killed.pid}-{time.time():.0f}", reborn):
+        dead = run / f".fig5_invariance.all.{platform.node()}.{process}.ab.tmp"
+        (dead / "half").mkdir(parents=True)
+        dead.with_name(f".metrics.json.{platform.node()}.{process}.cd.tmp").touch()
+    elsewhere = run / f".fig5_invariance.all.another-machine.{process}.ab.tmp"
+    elsewhere.mkdir()
+    with writing(run / "fig4_evolution", config(tmp_path), None) as living:
+        assert living is not None
+        assert {path.name for path in run.iterdir()} == {living.pending.name, elsewhere.name}
+        script = (
+            "import sys; from pathlib import Path; from zfrepro.results import writing\n"
+            "from zfrepro.options.commands import EvaluateConfig\n"
+            "with writing(Path(sys.argv[1]), EvaluateConfig(), None) as out: out.done({'other': 1})"
+        )
+        subprocess.run([sys.executable, "-c", script, str(run / "fig4_evolution")], check=True)
+        living.arrays("arrays.npz", ones=np.ones(3))  # another process has made the same meanwhile
+        living.done({"mine": 1})
+    assert json.loads((run / "fig4_evolution" / "metrics.json").read_text())["mine"] == 1
+    assert {path.name for path in run.iterdir()} == {"fig4_evolution", ".results.lock", elsewhere.name}
+
+
+@pytest.mark.parametrize("answer", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks(tmp_path: Path, answer: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lustre and NFS may know no flock: a file's existence is the lock there."""
+
+    def refuse(*args: object) -> None:
+        raise OSError(answer, os.strerror(answer))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with lock(tmp_path / "run"), pytest.raises(UserError, match="another process"), lock(tmp_path / "run"):
+        pass
+    with lock(tmp_path / "run"), waiting_lock(tmp_path / "other.lock"):
+        pass
+
+
+def test_a_refused_start_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError), lock(tmp_path / "fresh"):
+        raise UserError("refused")
+    assert not list(tmp_path.iterdir())
+
+
+def test_damaged_metrics_are_made_again(tmp_path: Path) -> None:
+    assert write(tmp_path, 1.5)
+    (tmp_path / "table" / "metrics.json").write_text("{")
+    assert write(tmp_path, 1.5) and not write(tmp_path, 1.5)
 
 
 def test_parts_gather_in_one_file(tmp_path: Path) -> None:

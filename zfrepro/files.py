@@ -1,43 +1,56 @@
-"""Files that are whole or not there: atomic writes, locks, folders that gather until they are complete."""
+"""Files that are whole or not there: atomic writes, locks, folders that gather until they are complete.
+
+What is not whole yet has a name that tells whose it is: `.<name>.<machine>.<process>.<signs>.tmp`. A process that is killed
+leaves it behind; the next one on that machine that works in the folder takes it away.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import hashlib
 import json
 import os
 import platform
+import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from glob import escape
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import psutil
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from zfrepro.errors import UserError
+
+LOCKLESS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems without locks answer
+
+# ---------------------------------------------------------------------------------------------------------------- writing
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a temporary file beside `path` that replaces it, whole and on disk, when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _pending_path(path.parent, path.name)
     try:
-        with temporary.open(mode) as file:
+        with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable."""
+def sync_folder(folder: Path) -> None:
+    """Make the renames in it durable."""
+    if os.name == "nt":  # Windows opens no folders
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -46,7 +59,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
+    """Write a text file atomically, in UTF-8."""
     with atomic_write(path, "w") as file:
         file.write(text)
 
@@ -73,7 +86,7 @@ def _plain(value: Any) -> Any:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises UserError where the file is not one."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error}); delete it and run the command again") from error
     if not isinstance(value, dict):
@@ -81,74 +94,111 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+# ------------------------------------------------------------------------------------------------------------------ locks
+
+
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process; the kernel lets go when the process ends, however it ends.
+    """Hold `folder` for this process; it is let go when the process ends, however it ends.
 
-    Raises UserError if another process holds it.
+    Raises UserError if another process holds it. A folder that did not exist before goes again if nothing came into it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise UserError(
-                f"{folder}: another process (pid {holder}) is working on this run; wait for it or give run=<another name>"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    existed, guard = folder.exists(), _acquire(folder / ".lock", blocking=False)
+    if guard is None:
+        raise UserError(
+            f"{shown(folder)}: another process is working on this run; wait for it or give run=<another name>"
+        )
+    try:
         yield
+    finally:
+        guard.release()
+        if not existed and {path.name for path in folder.iterdir()} <= {".lock"}:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """One process at a time."""
-    handle = os.open(folder, os.O_RDONLY)
+def waiting_lock(path: Path, on_wait: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Hold the lock file `path` for this process, after whoever holds it now; `on_wait` is called if that takes time."""
+    guard = _acquire(path, blocking=False)
+    if guard is None:
+        on_wait()
+        guard = _acquire(path, blocking=True)
+        assert guard is not None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(handle)
+        guard.release()
+
+
+def _acquire(path: Path, blocking: bool) -> BaseFileLock | None:
+    """The lock file, taken; None if another process has it. Where the file system knows no locks, its existence is one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    guard: BaseFileLock = FileLock(path)
+    try:
+        guard.acquire(blocking=blocking)
+    except Timeout:
+        return None
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in LOCKLESS:
+            raise
+        guard = SoftFileLock(path.with_name(f"{path.name}.held"))
+        try:
+            guard.acquire(blocking=blocking)
+        except Timeout:
+            return None
+    return guard
+
+
+# ---------------------------------------------------------------------------------------------------------------- pending
 
 
 @contextlib.contextmanager
 def pending(folder: Path, name: str) -> Iterator[Path]:
-    """A hidden folder in `folder` for files that are not whole yet. It goes at the end of the block; if this process is
-    killed, when the next one is made."""
+    """A hidden folder in `folder` for files that are not whole yet; what is still in it at the end of the block goes."""
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
-    path, handle = pending_folder(folder, f".{name}.")
+    path = _pending_path(folder, name)
+    path.mkdir()
     try:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
-        os.close(handle)
 
 
-def pending_folder(folder: Path, prefix: str) -> tuple[Path, int]:
-    """A hidden folder in a run's folder, and the handle by which this process holds it: the kernel lets go at its end."""
-    while True:
-        path = Path(tempfile.mkdtemp(".tmp", f"{prefix}{platform.node()}.", folder))
-        with contextlib.suppress(FileNotFoundError):  # taken for a leftover by another process before it was held
-            handle = os.open(path, os.O_RDONLY)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            if os.path.samestat(os.fstat(handle), path.stat()):
-                return path, handle
+def _pending_path(folder: Path, name: str) -> Path:
+    """What is not whole yet, by a name that no other process or thread takes."""
+    return folder / f".{name}.{platform.node()}.{_process(os.getpid())}.{secrets.token_hex(4)}.tmp"
+
+
+def _process(pid: int) -> str:
+    """A living process in words that no later one shares; '' where there is none."""
+    try:
+        return f"{pid}-{psutil.Process(pid).create_time():.0f}"
+    except psutil.Error:
+        return ""
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed experiments have left in a run's folder: pending files of this machine that no process holds."""
-    for leftover in folder.glob(f".*.{platform.node()}.*.tmp"):  # locks of folders do not reach other machines
-        with contextlib.suppress(OSError):  # gone meanwhile, or held
-            handle = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(leftover, ignore_errors=True)
-            finally:
-                os.close(handle)
+    """Remove what killed processes of this machine have left in `folder`: what is not whole and nobody works on."""
+    for leftover in folder.glob(f".*.{escape(platform.node())}.*.tmp"):
+        process = leftover.name.split(".")[-3]
+        number = process.partition("-")[0]
+        if not number.isdecimal() or _process(int(number)) == process:
+            continue
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def require_space(folder: Path, size: float, what: str, cure: str) -> None:
+    """Refuse what does not fit on the disk, before it is begun. size: in bytes."""
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise UserError(f"{shown(folder)}: {what} need {size / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; {cure}")
+
+
+# ----------------------------------------------------------------------------------------------------------------- hashes
 
 
 def file_hash(path: Path) -> str:

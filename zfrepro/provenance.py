@@ -6,13 +6,13 @@ import contextlib
 import importlib.metadata
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from zfrepro.options.identity import config_hash
@@ -26,7 +26,6 @@ def provenance(config: Common, checkpoint_hash: str | None, seconds: float) -> d
     for name in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return {
         "command": " ".join(["zfrepro", *sys.argv[1:]]),
         "run": config.run,
@@ -38,9 +37,19 @@ def provenance(config: Common, checkpoint_hash: str | None, seconds: float) -> d
         "python": platform.python_version(),
         "device": device_name(config.device),
         "seconds": round(seconds, 2),
-        "peak_memory_bytes": peak * (1 if sys.platform == "darwin" else 1024),  # of the largest process
+        "peak_memory_bytes": peak_memory(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def peak_memory() -> int:
+    """The most memory, in bytes, that this process or the largest one that it started has held."""
+    if os.name == "nt":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return peak * (1 if sys.platform == "darwin" else 1024)
 
 
 def device_name(device: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from zfrepro.files import held, pending_folder, read_json, remove_leftovers, shown, write_json
+from zfrepro.errors import UserError
+from zfrepro.files import pending, read_json, shown, waiting_lock, write_json
 from zfrepro.options.identity import config_hash
 from zfrepro.options.shared import Common
 from zfrepro.provenance import provenance
@@ -30,18 +30,16 @@ class Output:
     that an interrupted experiment leaves the last whole result as it was."""
 
     def __init__(
-        self, folder: Path, config: Common, checkpoint_hash: str | None, part: str | None, inputs: str = ""
+        self, folder: Path, fresh: Path, config: Common, checkpoint_hash: str | None, part: str | None, inputs: str
     ) -> None:
         self.folder = folder
+        self.pending = fresh
         self.config = config
         self.identity = _identity(config, inputs)
         self.checkpoint_hash = checkpoint_hash
         self.part = part
         self.started = time.monotonic()
         self.names: list[str] = []
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder.parent)
-        self.pending, self.held = pending_folder(folder.parent, f".{folder.name}.{part or 'all'}.")
 
     def path(self, name: str) -> Path:
         """Where to write the file `name` now; it will stand in the experiment's folder after `done`."""
@@ -59,11 +57,11 @@ class Output:
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], notes: str, name: str = "table") -> None:
         """Write <name>.csv (plain numbers) and <name>.md (with `notes`: what ours were measured on). None: an empty cell."""
-        with self.path(f"{name}.csv").open("w", newline="") as file:
+        with self.path(f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([columns, *[["" if cell is None else cell for cell in row] for row in rows]])
         lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
         lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows]
-        self.path(f"{name}.md").write_text("\n".join(lines) + f"\n\n{notes}\n")
+        self.path(f"{name}.md").write_text("\n".join(lines) + f"\n\n{notes}\n", encoding="utf-8")
 
     def done(self, metrics: dict[str, Any]) -> None:
         """Move the files into place, write `metrics.json` with the provenance block, and say what was written.
@@ -72,23 +70,18 @@ class Output:
         the same checkpoint. Files of an earlier result that this one does not have are removed.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with held(self.folder):  # another process may be at another part
+        with waiting_lock(self.folder.parent / ".results.lock"):  # another process may be at another part
             origin = self._place(metrics)
         print(
             f"wrote {shown(self.folder)}{os.sep}: {', '.join([*self.names, 'metrics.json'])} ({origin['seconds']:.0f} s)"
         )
-
-    def close(self) -> None:
-        """Remove what is still pending."""
-        shutil.rmtree(self.pending, ignore_errors=True)
-        os.close(self.held)
 
     def _place(self, metrics: dict[str, Any]) -> dict[str, Any]:
         """Files and metrics into place; returns the provenance."""
         target = self.folder / "metrics.json"
         origin = provenance(self.config, self.checkpoint_hash, time.monotonic() - self.started)
         origin["config_hash"] = self.identity
-        old = read_json(target) if target.exists() else {}
+        old = _read(target)
         before = old.get("provenance", {})
         files = {name for names in before.get("files", {}).values() for name in names}
         if not self.part or before.get("checkpoint_hash") != self.checkpoint_hash:
@@ -129,22 +122,24 @@ def writing(
         print(f"{shown(folder)}{os.sep}{part or ''}: up to date, nothing to do (resume=false makes it again)")
         yield None
         return
-    out = Output(folder, config, checkpoint_hash, part, inputs)
-    try:
-        yield out
-    finally:
-        out.close()
+    with pending(folder.parent, f"{folder.name}.{part or 'all'}") as fresh:
+        yield Output(folder, fresh, config, checkpoint_hash, part, inputs)
 
 
 def _up_to_date(folder: Path, config: Common, checkpoint_hash: str | None, part: str | None, inputs: str) -> bool:
     """Whether the folder holds this very result, all files included."""
-    metrics = folder / "metrics.json"
-    if not metrics.exists():
-        return False
-    origin = read_json(metrics).get("provenance", {})
+    origin = _read(folder / "metrics.json").get("provenance", {})
     made = origin.get("parts", {}).get(part) if part else origin.get("config_hash")
     there = all((folder / name).exists() for name in origin.get("files", {}).get(part or "all", []))
     return bool(made == _identity(config, inputs) and origin.get("checkpoint_hash") == checkpoint_hash and there)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The metrics that stand there; none where they are missing or damaged, which are to be made again."""
+    try:
+        return read_json(path) if path.exists() else {}
+    except UserError:
+        return {}
 
 
 def _identity(config: Common, inputs: str) -> str:
