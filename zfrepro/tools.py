@@ -39,20 +39,33 @@ def layer_table(network: Network) -> list[str]:
     """Lines of the layer table: what each layer is, its output, receptive field / stride in pixels, parameters and
     multiply-adds for one image."""
     side, rows = network.input_size, describe(network)
-    parameters, work, other = (
-        sum(row.parameters for row in rows),
-        sum(row.multiply_adds for row in rows),
-        other_operations(network),
-    )
+    parameters, work = sum(row.parameters for row in rows), sum(row.multiply_adds for row in rows)
+    lines = [["layer", "name", "what", "output", "field/stride", "parameters", "multiply-adds"]]
+    for row in rows:
+        numbers = [f"{row.parameters:,}", f"{row.multiply_adds:,}"]
+        lines.append([str(row.number), row.name, row.what, row.output, row.field, *numbers])
+    lines.append(["total", "", "", "", "", f"{parameters:,}", f"{work:,}"])
     return [
         f"{network.config.name}: input {network.channels}x{side}x{side}, {network.outputs} classes",
-        f"{'layer':<8}{'what':<50}{'output':>12}{'field/stride':>14}{'parameters':>14}{'multiply-adds':>16}",
-        *(
-            f"{row.number:<8}{row.what:<50}{row.output:>12}{row.field:>14}{row.parameters:>14,}{row.multiply_adds:>16,}"
-            for row in rows
-        ),
-        f"{'total':<84}{parameters:>14,}{work:>16,}",
-        f"{work / 1e9:.2f} G multiply-adds in the weights, {(work + other) / 1e9:.2f} G with biases, pooling and normalisation",
+        *aligned(lines, texts=3),
+        f"{amount(work)} multiply-adds in the weights, {amount(work + other_operations(network))} with biases, pooling and "
+        "normalisation",
+    ]
+
+
+def amount(operations: int) -> str:
+    """'7.61 G', '42.8 M'."""
+    return f"{operations / 1e9:.2f} G" if operations >= 1e9 else f"{operations / 1e6:.1f} M"
+
+
+def aligned(lines: list[list[str]], texts: int) -> list[str]:
+    """Columns of equal width, the first `texts` of them flush left, the others flush right."""
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return [
+        "  ".join(
+            cell.ljust(width) if i < texts else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths))
+        )
+        for line in lines
     ]
 
 

@@ -18,6 +18,7 @@ class Row:
     """A layer, described."""
 
     number: int
+    name: str
     what: str
     output: str  # maps x side x side
     field: str  # receptive field / stride, in pixels
@@ -39,7 +40,7 @@ def describe(network: Network) -> list[Row]:
         n, side, field = layer.number, network.side(layer.number), receptive_field(ops_of(network.layers, layer.number))
         output = f"{layer.outputs}x{side}x{side}" if layer.kind == "conv" else str(layer.outputs)
         parameters = sum(p.numel() for p in network.weights[str(n)].parameters())
-        rows.append(Row(n, _what(layer), output, f"{field.size}/{field.stride}", parameters, work[n]))
+        rows.append(Row(n, layer.name, _what(layer), output, f"{field.size}/{field.stride}", parameters, work[n]))
     return rows
 
 

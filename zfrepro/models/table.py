@@ -35,6 +35,7 @@ class Layer:
     """A layer of the paper with its number."""
 
     number: int
+    name: str  # conv3_2
     kind: str  # conv | fc | softmax
     outputs: int  # feature maps, units or classes
     ops: tuple[Op, ...]  # its steps in forward order; the first one is the convolution that holds its weights
@@ -62,13 +63,13 @@ def layers_of(config: ModelConfig, outputs: int = 0) -> tuple[Layer, ...]:
             own = row.maps if row.kind == "conv" else row.units
             width = max(1, round(own * (config.scale or {}).get(number, 1.0)))
             ops = _conv_ops(number, row) if row.kind == "conv" else _whole_ops(number, side, row.dropout)
-            layers.append(Layer(number, row.kind, width, ops))
+            layers.append(Layer(number, row.name or f"{row.kind}{number}", row.kind, width, ops))
             side = _sizes(ops, side, config.input_size)[-1]
     if not layers:
         raise UserError(f"model.remove={list(config.remove)}: no layer is left")
     if outputs:
         number = len(config.layers) + 1
-        layers.append(Layer(number, "softmax", outputs, (Op("conv", number, side),)))
+        layers.append(Layer(number, "softmax", "softmax", outputs, (Op("conv", number, side),)))
     return tuple(layers)
 
 

@@ -28,6 +28,7 @@ class LayerConfig:
     pool_padding: int = 0
     norm: str = "none"  # contrast normalisation across maps: none | after_pool (ZFNet) | before_pool (AlexNet)
     dropout: float = 0.0  # on the layer's output, in training
+    name: str = ""  # in the paper's words, as conv3_2; empty: its kind and number
 
 
 @dataclass

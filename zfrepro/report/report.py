@@ -185,9 +185,9 @@ def recipe(config: TrainConfig) -> str:
 
 def layer_table(model: ModelConfig, classes: int) -> page.Table:
     """Figure 3 as a table."""
-    columns = ["layer", "what", "output", "receptive field / stride", "parameters", "multiply-adds"]
+    columns = ["layer", "name", "what", "output", "receptive field / stride", "parameters", "multiply-adds"]
     rows: list[Sequence[str]] = [
-        [str(row.number), row.what, row.output, row.field, f"{row.parameters:,}", f"{row.multiply_adds:,}"]
+        [str(row.number), row.name, row.what, row.output, row.field, f"{row.parameters:,}", f"{row.multiply_adds:,}"]
         for row in summary.describe(summary.on_paper(model, classes))
     ]
     return page.make_table("Figure 3: the layers", columns, rows, "")
