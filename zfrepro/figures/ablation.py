@@ -8,9 +8,10 @@ from textwrap import fill
 import numpy as np
 from matplotlib.figure import Figure
 
-from zfrepro.figures.style import COLOURS, new_figure
+from zfrepro.figures.style import COLOURS, new_figure, styled
 
 
+@styled
 def draw_ablation(labels: Sequence[str], errors: np.ndarray, paper: np.ndarray, title: str) -> Figure:
     """One row a variant, errors in percent.
 

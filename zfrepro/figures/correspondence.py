@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from zfrepro.figures.style import COLOURS, new_figure, tile
+from zfrepro.figures.style import COLOURS, new_figure, styled, tile
 
 MUTED = "#9a9a9a"
 
 
+@styled
 def draw_masks(
     images: np.ndarray, boxes: np.ndarray, random: np.ndarray, fill: np.ndarray, parts: Sequence[str]
 ) -> Figure:
@@ -43,6 +44,7 @@ def draw_masks(
     return figure
 
 
+@styled
 def draw_scores(
     names: Sequence[str],
     layers: Sequence[int],

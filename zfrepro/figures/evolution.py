@@ -10,11 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from zfrepro.figures.features import contrast
-from zfrepro.figures.style import COLOURS, new_figure, symmetric, tile
+from zfrepro.figures.style import COLOURS, new_figure, styled, symmetric, tile
 
 CELL = 0.65  # inches
 
 
+@styled
 def draw_evolution(arrays: Mapping[str, np.ndarray], layers: Sequence[int], title: str) -> Figure:
     """A block a layer: a row a map, a column a snapshot, a mark where another image became the strongest.
 
@@ -46,6 +47,7 @@ def draw_evolution(arrays: Mapping[str, np.ndarray], layers: Sequence[int], titl
     return figure
 
 
+@styled
 def draw_alike(arrays: Mapping[str, np.ndarray], layers: Sequence[int], title: str) -> Figure:
     """How alike consecutive snapshots are, a curve a layer: their projections of one image, and their nine strongest."""
     figure = new_figure(9, 3.2)

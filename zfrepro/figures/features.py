@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from zfrepro.figures.style import new_figure, symmetric, tile
+from zfrepro.figures.style import new_figure, styled, symmetric, tile
 
 QUANTILE = (
     0.997  # of a map's magnitudes: what is larger is clipped, so that one bright pixel does not grey out the rest
@@ -23,6 +23,7 @@ def block(images: np.ndarray, gap: int) -> np.ndarray:
     return tile(images, int(np.ceil(np.sqrt(len(images)))), gap)
 
 
+@styled
 def draw_features(
     maps: np.ndarray, activations: np.ndarray, projections: np.ndarray, patches: np.ndarray, title: str
 ) -> Figure:

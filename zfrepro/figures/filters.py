@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from zfrepro.figures.features import contrast
-from zfrepro.figures.style import COLOURS, new_figure, symmetric, tile
+from zfrepro.figures.style import COLOURS, new_figure, styled, symmetric, tile
 
 
+@styled
 def draw_figure(arrays: Mapping[str, np.ndarray], titles: Mapping[str, str]) -> Figure:
     """(a) without renormalisation, (b) the sibling, (c) the run; (d, e) second layers projected; arrays as in
     visualizer/filters. Panels whose network is not there are left out."""
@@ -45,6 +46,7 @@ def draw_mosaic(axes: Axes, images: np.ndarray, title: str, together: bool) -> N
     axes.set_title(title, fontsize=8.5, loc="left")
 
 
+@styled
 def draw_spectra(
     arrays: Mapping[str, np.ndarray],
     metrics: Mapping[str, Any],

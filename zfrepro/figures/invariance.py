@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from zfrepro.figures.style import COLOURS, new_figure, tile
+from zfrepro.figures.style import COLOURS, label, new_figure, styled, tile
 
 TITLES = ("vertical translation", "scale", "rotation")
 UNITS = ("pixels down", "factor", "degrees")
 
 
+@styled
 def draw_invariance(
     names: Sequence[str],
     pictures: np.ndarray,
@@ -37,7 +38,7 @@ def draw_invariance(
         side = pictures.shape[3] + 2
         strip.set_xticks([2 + side * (i + 0.5) for i in range(count)], [f"{value:.3g}" for value in at[t]], fontsize=7)
         strip.set_yticks(
-            [2 + side * (i + 0.5) for i in range(len(names))], [_short(name) for name in names], fontsize=8
+            [2 + side * (i + 0.5) for i in range(len(names))], [label(name, 14) for name in names], fontsize=8
         )
         for tick, colour in zip(strip.get_yticklabels(), COLOURS):
             tick.set_color(colour)
@@ -59,6 +60,7 @@ def draw_invariance(
     return figure
 
 
+@styled
 def draw_claims(steps: np.ndarray, relative: np.ndarray, probability: np.ndarray, layers: Sequence[int]) -> Figure:
     """Mean and spread (10th to 90th percentile) over many images: distances relative to the features' norm above,
     probability below. relative: (N, T, K, L); probability: (N, T, K)."""
@@ -85,8 +87,3 @@ def _band(axes: object, x: np.ndarray, curves: np.ndarray, label: str, colour: s
     low, high = np.percentile(curves, [10, 90], axis=0)
     axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)  # type: ignore[attr-defined]
     axes.plot(x, curves.mean(0), color=colour, label=label, linewidth=2)  # type: ignore[attr-defined]
-
-
-def _short(name: str, longest: int = 14) -> str:
-    name = name.split(",")[0]
-    return name if len(name) <= longest else name[: longest - 1] + "…"

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from zfrepro.figures.style import COLOURS, INK, new_figure, symmetric, tile
+from zfrepro.figures.style import COLOURS, INK, label, new_figure, styled, symmetric, tile
 
 MAX_CLASSES = 7  # in panel (e); the rest share a colour
 PALE = "#d8d8d8"
@@ -42,10 +42,11 @@ LEFTS = (0.35, 2.42, 4.95, 6.88, 9.38)  # of the five panels, inches
 WIDTH, TOP, STEP = 12.75, 0.62, SIDE + 0.16
 
 
+@styled
 def draw_occlusion(examples: Sequence[Example], class_names: Sequence[str], layer: int) -> Figure:
     """A row an image, the paper's five panels a row."""
     height = TOP + STEP * len(examples)
-    figure = Figure(figsize=(WIDTH, height))
+    figure = new_figure(WIDTH, height, layout=None)
     heads = ("(a) input, square where it\nhurts most", f"(b) layer {layer}, strongest map:\ntotal activation",
              f"(c) layer {layer}, strongest map:\nprojections", "(d) classifier: probability\nof the true class",
              "(e) classifier:\nmost probable class")  # fmt: skip
@@ -61,7 +62,7 @@ def draw_occlusion(examples: Sequence[Example], class_names: Sequence[str], laye
         _projections(panels[2], one)
         _heat(figure, panels[3], place(LEFTS[3] + SIDE + 0.07, 0.09), one, one.probability, 0.0)
         _classes(panels[4], one, class_names)
-        panels[0].set_ylabel(_short(one.title), fontsize=11)
+        panels[0].set_ylabel(label(one.title), fontsize=11)
         panels[1].set_ylabel(f"map {one.map}", color="#8a8a8a", fontsize=8)
         if row == 0:
             for axes, head in zip(panels, heads):
@@ -130,14 +131,14 @@ def _classes(axes: Axes, one: Example, class_names: Sequence[str]) -> None:
     found, counts = np.unique(one.top_class, return_counts=True)
     order = found[np.argsort(-counts, kind="stable")][:MAX_CLASSES]
     index = np.full(one.top_class.shape, len(order))
-    for number, label in enumerate(order):
-        index[one.top_class == label] = number
+    for number, one_class in enumerate(order):
+        index[one.top_class == one_class] = number
     colours = [*COLOURS[:MAX_CLASSES][: len(order)], PALE]
     palette = ListedColormap([to_rgb(colour) for colour in colours])
     axes.imshow(index, extent=_extent(one), cmap=palette, vmin=-0.5, vmax=len(order) + 0.5, interpolation="nearest")
     size = len(one.image)
     axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))
-    names = [Patch(color=colour, label=_short(class_names[label])) for colour, label in zip(colours, order)]
+    names = [Patch(color=colour, label=label(class_names[one_class])) for colour, one_class in zip(colours, order)]
     if len(found) > len(order):
         names.append(Patch(color=PALE, label=f"{len(found) - len(order)} others"))
     axes.legend(
@@ -145,11 +146,7 @@ def _classes(axes: Axes, one: Example, class_names: Sequence[str]) -> None:
     )
 
 
-def _short(name: str, longest: int = 18) -> str:
-    name = name.split(",")[0]
-    return name if len(name) <= longest else name[: longest - 1] + "…"
-
-
+@styled
 def draw_claims(claims: dict[str, Any]) -> Figure:
     """The two claims over many images: the measures beside their controls."""
     names = {

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from zfrepro.figures.style import COLOURS, new_figure
+from zfrepro.figures.style import COLOURS, new_figure, styled
 
 
+@styled
 def draw_depth(curves: Mapping[str, tuple[Sequence[int], Sequence[float], Sequence[float]]], title: str) -> Figure:
     """Label -> layers, accuracies and standard deviations in percent; labels that begin with "the paper's" dashed."""
     figure = new_figure(8.5, 4)

@@ -1,24 +1,46 @@
-"""The look that all figures share."""
+"""The look that all figures share, whatever the user's own matplotlib settings are.
+
+A function that draws is `styled`: it runs under our settings alone and leaves everybody else's as they were.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
-
-matplotlib.use("Agg")
-
 import numpy as np
 from cycler import cycler
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, fontManager, get_font
+from matplotlib.font_manager import findfont as find_font
 
 COLOURS = ("#3b6fb6", "#d1603d", "#4a9d6e", "#8a5fb0", "#c9a227", "#5aa9c4", "#b0486c", "#6b6b6b")
 INK = "#2b2b2b"
 
-matplotlib.rcParams.update(
-    {
-        "font.family": "DejaVu Sans",
+# DejaVu comes with matplotlib and has Latin, Greek, Cyrillic, Arabic and Hebrew; the others are used where they are installed.
+FONTS = (
+    "DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "WenQuanYi Micro Hei", "Microsoft YaHei", "SimHei",
+    "Yu Gothic", "Hiragino Sans", "PingFang SC", "Malgun Gothic", "Apple SD Gothic Neo", "Noto Sans Devanagari",
+    "Noto Sans Thai", "Nirmala UI", "Arial Unicode MS", "Unifont",
+)  # fmt: skip
+MISSING = "\N{WHITE SQUARE}"  # in place of a letter that no font has
+
+
+def installed_fonts() -> list[str]:
+    """Those of FONTS that are there; DejaVu always is."""
+    there = {entry.name for entry in fontManager.ttflist}
+    return [name for name in FONTS if name in there]
+
+
+def style() -> dict[Any, Any]:
+    """All of matplotlib's settings: its own defaults, and ours over them. Text is text: no sign in it is a command."""
+    return dict(matplotlib.rcParamsDefault) | {
+        "font.family": installed_fonts(),
         "font.size": 9,
+        "text.usetex": False,
+        "text.parse_math": False,
         "axes.titlesize": 10,
         "axes.edgecolor": "#8a8a8a",
         "axes.labelcolor": INK,
@@ -35,12 +57,54 @@ matplotlib.rcParams.update(
         "figure.facecolor": "white",
         "savefig.facecolor": "white",
     }
-)
 
 
-def new_figure(width: float, height: float, **kwargs: Any) -> Figure:
-    """An empty figure of width x height inches with a constrained layout; outside pyplot, so that none is left open."""
-    return Figure(figsize=(width, height), layout="constrained", **kwargs)
+class Sheet(Figure):
+    """A figure outside pyplot, so that none is left open and no window system is asked for; saved as it was drawn."""
+
+    def savefig(self, fname: Any, **kwargs: Any) -> None:
+        """As matplotlib's, under our settings."""
+        with settings():
+            super().savefig(fname, **kwargs)
+
+
+def settings() -> Any:
+    """Our settings, for a block."""
+    changed = {key: value for key, value in style().items() if key != "backend"}
+    return matplotlib.rc_context(changed)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """A drawing function under our settings."""
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
+        with settings():
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def new_figure(width: float, height: float, layout: Any = "constrained") -> Figure:
+    """An empty figure of width x height inches."""
+    return Sheet(figsize=(width, height), layout=layout)
+
+
+def label(name: str, longest: int = 18) -> str:
+    """A class's name below a picture: its first synonym, shortened, every letter one that a font here can draw."""
+    name = name.split(",")[0].encode("utf-8", "replace").decode()
+    name = "".join(sign if sign == " " or _drawable(sign) else MISSING for sign in name)
+    return name if len(name) <= longest else name[: longest - 1] + "…"
+
+
+@functools.lru_cache(4096)
+def _drawable(sign: str) -> bool:
+    """Whether some font here has the letter."""
+    return any(get_font(find_font(FontProperties(family=name))).get_char_index(ord(sign)) for name in installed_fonts())
 
 
 def symmetric(values: np.ndarray, limit: float | None = None) -> np.ndarray:

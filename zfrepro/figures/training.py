@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from zfrepro.figures.style import new_figure, symmetric, tile
+from zfrepro.figures.style import new_figure, styled, symmetric, tile
 
 
+@styled
 def draw_curves(metrics: list[dict[str, Any]], title: str) -> Figure:
     """Loss, errors and filters scaled back per epoch, from the lines of metrics.jsonl."""
     figure = new_figure(11, 3.2)
@@ -33,6 +34,7 @@ def draw_curves(metrics: list[dict[str, Any]], title: str) -> Figure:
     return figure
 
 
+@styled
 def draw_filters(filters: np.ndarray, columns: int | None = None) -> Figure:
     """First-layer filters (N, 3, k, k), symmetric about mid-grey with one scale for all (paper, Fig. 6)."""
     count = len(filters)

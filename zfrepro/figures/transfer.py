@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from zfrepro.figures.style import COLOURS, new_figure
+from zfrepro.figures.style import COLOURS, label, new_figure, styled
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Curve:
     paper: bool = False
 
 
+@styled
 def draw_accuracies(curves: Sequence[Curve], title: str) -> Figure:
     """Accuracy against the number of training images per class, with error bars (paper, Fig. 9); the paper's dashed."""
     figure = new_figure(9.5, 4.2)
@@ -51,6 +52,7 @@ def draw_accuracies(curves: Sequence[Curve], title: str) -> Figure:
     return figure
 
 
+@styled
 def draw_classes(
     names: Sequence[str], values: np.ndarray, mean: float, paper: Sequence[float] | None, title: str
 ) -> Figure:
@@ -62,7 +64,7 @@ def draw_classes(
     if paper is not None:
         axes.plot(np.array(paper)[order], np.arange(len(names)), "o", color=COLOURS[1], label="the paper's (ImageNet)")
     axes.axvline(mean, color=COLOURS[7], linestyle="--", label=f"our mean, {mean:.1f} %")
-    axes.set(yticks=range(len(names)), yticklabels=[names[i] for i in order], xlim=(0, 100))
+    axes.set(yticks=range(len(names)), yticklabels=[label(names[i], 40) for i in order], xlim=(0, 100))
     axes.set(xlabel="average precision (%)", title=title)
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)

@@ -1,0 +1,80 @@
+"""Figures: the user's matplotlib settings and odd class names do not reach them, and ours do not reach the user's."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from zfrepro import figures
+from zfrepro.figures.style import MISSING, label
+from zfrepro.figures.transfer import draw_classes
+
+HOSTILE = {"text.usetex": True, "font.size": 40, "savefig.dpi": 7, "axes.facecolor": "red", "savefig.bbox": "tight"}
+CODE = """
+import sys, numpy as np
+from zfrepro.figures.training import draw_filters
+draw_filters(np.random.default_rng(0).normal(size=(4, 3, 7, 7))).savefig(sys.argv[1], dpi=50)
+"""
+
+
+def picture(path: Path, names: list[str]) -> np.ndarray:
+    draw_classes(names, np.array([30.0, 60.0]), 45.0, None, "Table 6").savefig(path, dpi=60)
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def test_the_users_settings_do_not_reach_our_figures(tmp_path: Path) -> None:
+    plain = picture(tmp_path / "a.png", ["cat", "dog"])
+    with matplotlib.rc_context(HOSTILE):
+        assert np.array_equal(picture(tmp_path / "b.png", ["cat", "dog"]), plain)
+        assert matplotlib.rcParams["font.size"] == 40  # and ours have not changed theirs
+    with matplotlib.rc_context({"font.size": 11}):
+        picture(tmp_path / "c.png", ["cat", "dog"])
+        assert matplotlib.rcParams["font.size"] == 11
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "TkAgg", "nonsense"])
+def test_any_backend_in_the_environment(tmp_path: Path, backend: str) -> None:
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.family: No Such Font\nthis line: is none\n")
+    surroundings = {**os.environ, "MPLBACKEND": backend, "MATPLOTLIBRC": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", CODE, str(tmp_path / "a.png")], env=surroundings, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert (tmp_path / "a.png").stat().st_size > 500
+
+
+def test_every_drawing_function_is_styled() -> None:
+    modules = [
+        importlib.import_module(f"zfrepro.figures.{module.name}") for module in pkgutil.iter_modules(figures.__path__)
+    ]
+    drawing = [
+        function
+        for module in modules
+        for name, function in vars(module).items()
+        if name.startswith("draw_") and function.__annotations__.get("return") == "Figure"
+    ]
+    assert len(drawing) > 10
+    assert not [function.__name__ for function in drawing if not hasattr(function, "__wrapped__")]
+
+
+@pytest.mark.parametrize("name", ["$x^2", "a_b", "50 % \\alpha", "{", "$\\frac{", "100$ bill $"])
+def test_class_names_are_text(tmp_path: Path, name: str) -> None:
+    assert label(name, 40) == name
+    drawn = picture(tmp_path / "a.png", [name, "dog"])
+    assert not np.array_equal(drawn, picture(tmp_path / "b.png", ["", "dog"]))
+
+
+def test_letters_that_no_font_has_and_names_that_are_not_utf8() -> None:
+    assert label("Ärger ежик") == "Ärger ежик"
+    assert label("a\U0001f9ff\U000e0041b") == f"a{MISSING}{MISSING}b" or "\U0001f9ff" in label("\U0001f9ff")
+    assert label(b"caf\xe9".decode("utf-8", "surrogateescape")) == "caf?"
+    assert label("n01440764, tench, a fish with a long name") == "n01440764"
+    assert label("abcdefghijklmnopqrstuvwxyz", 10) == "abcdefghi…"
