@@ -23,7 +23,7 @@ TIERS = (
     ("vision", "workers", "provenance", "checkpoints"),
     ("paper",),
     ("options",),
-    ("files", "devices"),
+    ("files", "devices", "boxes"),
     ("errors",),
 )
 RANK = {name: rank for rank, tier in enumerate(TIERS) for name in tier}
