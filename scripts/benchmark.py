@@ -55,16 +55,20 @@ def train(args: argparse.Namespace) -> None:
 
     from hydra import compose, initialize_config_dir
 
+    from zfrepro.data import open_data
     from zfrepro.models.network import Noise
     from zfrepro.options.commands import TrainConfig
     from zfrepro.trainer.distributed import Team
     from zfrepro.trainer.feed import epoch_order
+    from zfrepro.trainer.tasks import Classification
     from zfrepro.trainer.train import Training
 
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         config = to_dataclass(compose("train", [f"preset={args.preset}", *args.overrides]), TrainConfig)
     with tempfile.TemporaryDirectory() as outputs:
-        ours = Training(dataclasses.replace(config, outputs=outputs), Team(0, 1, torch.device("cpu")))
+        data = open_data(config.data)
+        team = Team(0, 1, torch.device("cpu"))
+        ours = Training(dataclasses.replace(config, outputs=outputs), team, data, Classification(data))
     steps, batch = min(args.steps, ours.steps), config.batch_size
     rows = epoch_order(ours.rows, 0, 0)[: steps * batch]
     side = ours.network.input_size
@@ -83,7 +87,7 @@ def train(args: argparse.Namespace) -> None:
 
     def fed() -> None:
         for step, (x, y) in enumerate(ours.feeds["train"].training(rows, config.augmentation, 0, 0, 0)):
-            ours._step(x, y, step)
+            ours.update(x, y, step)
 
     bare(), fed()  # warm up
     rates = [(steps * batch / elapsed(bare), steps * batch / elapsed(fed)) for _ in range(args.rounds)]

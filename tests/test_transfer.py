@@ -23,8 +23,7 @@ from zfrepro.features import extract
 from zfrepro.options.commands import TransferConfig
 from zfrepro.options.compose import conf_folder, to_dataclass
 from zfrepro.options.shared import DataConfig
-from zfrepro.run import TrainedRun, open_run
-from zfrepro.trainer import train
+from zfrepro.run import TrainedRun, load_config, open_run
 
 # ------------------------------------------------------------------------------------------------------------- protocol
 
@@ -189,16 +188,16 @@ def test_a_fold_as_data_to_train_on_holds_its_training_images_only(run: TrainedR
     target = open_target(options(tiny_run).data, run)
     assert target.data.size == run.config.data.size
     fold = draw_fold(target.labels, 3, 50, 0, 0)
-    data = fold_data(target, fold, 2)
-    assert len(data.train) == 2 * 60
+    data = fold_data(target, fold)
+    assert len(data.train) == 60
     assert set(data.train.files) == set(target.files(fold.train))
     assert not set(target.files(fold.test)) & {*data.train.files, *data.val.files}
-    for position in (0, 59, 60, 119):
-        row = fold.train[position % 60]
+    for position in (0, 31, 59):
+        row = fold.train[position]
         np.testing.assert_array_equal(data.train.images[position], target.images(np.array([row]))[0])
         assert data.train.labels[position] == target.labels[row]
     np.testing.assert_allclose(data.mean, data.train.images.mean(0), atol=1e-3)
-    assert data.key not in (target.data.key, fold_data(target, draw_fold(target.labels, 3, 50, 0, 1), 2).key)
+    assert data.key not in (target.data.key, fold_data(target, draw_fold(target.labels, 3, 50, 0, 1)).key)
 
 
 # ---------------------------------------------------------------------------------------------------------- the command
@@ -215,7 +214,7 @@ def options(outputs: Path, *overrides: str) -> TransferConfig:
 
 def test_the_demo_fills_all_four_folders(tiny_run: Path, run: TrainedRun, capsys: pytest.CaptureFixture[str]) -> None:
     before = network_hash(run)
-    transfer(options(tiny_run, "workers=2"), train)
+    transfer(options(tiny_run, "workers=2"))
     assert network_hash(open_run(options(tiny_run))) == before
     folder = tiny_run / "tiny"
     metrics = {path.parent.name: json.loads(path.read_text()) for path in folder.glob("[tf]*/metrics.json")}
@@ -238,17 +237,34 @@ def test_the_demo_fills_all_four_folders(tiny_run: Path, run: TrainedRun, capsys
         assert (folder / name / f"{name}.png").stat().st_size > 10_000
         assert (folder / name / "table.md").exists()
     capsys.readouterr()
-    transfer(options(tiny_run), train)
+    transfer(options(tiny_run))
     assert capsys.readouterr().out.count("up to date") == 4
-    transfer(
-        options(tiny_run, "parts=2", "tables=[table4]", "workers=1"), train
-    )  # another result, from the same networks
+    transfer(options(tiny_run, "parts=2", "tables=[table4]", "workers=1"))  # another result, from the same networks
     assert capsys.readouterr().out.count("finished, 10 epochs; nothing to do") == 4
+
+
+def test_from_scratch_trains_for_the_steps_asked_for_at_a_rate_that_falls_to_nothing(
+    tiny_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run's own rate (0.02, batches of 40), warmed up over 1 and 2 steps; another number of steps trains other networks."""
+    own = ["tables=[table4]", "per_class={table4:[3]}", "folds=1", "workers=1", "overlap=0.4"]
+    for steps, repeats in ((10, 1), (30, 2)):  # batches of 40 out of 60 images: 1 and 3 an epoch
+        transfer(options(tiny_run, *own, f"scratch_steps={steps}"))
+        (folder,) = [
+            path for path in (tiny_run / "tiny" / "scratch").glob("*_3_fold0*") if load_config(path).passes == repeats
+        ]
+        lines = [json.loads(line) for line in (folder / "train" / "metrics.jsonl").read_text().splitlines()]
+        total = 10 * (60 * repeats // 40)
+        last = np.arange(1, 11) * total // 10 - 1  # each epoch's last update
+        expected = 0.02 * np.cos(np.pi / 2 * np.maximum(last - repeats, 0) / (total - repeats)) ** 2
+        np.testing.assert_allclose([line["lr"] for line in lines], expected, rtol=1e-9)
+    transfer(options(tiny_run, *own, "scratch_steps=10", "parts=2"))
+    assert "finished, 10 epochs; nothing to do" in capsys.readouterr().out
 
 
 def test_an_image_of_the_source_is_found_and_left_out(tiny_run: Path, run: TrainedRun) -> None:
     own = ["data.part=source", "data.train_per_class=8", "data.val_per_class=4", "scratch=false", "tables=[table4]"]
-    transfer(options(tiny_run, *own, "drop_overlap=true", "per_class={table4:[2]}", "overlap=0.999"), train)
+    transfer(options(tiny_run, *own, "drop_overlap=true", "per_class={table4:[2]}", "overlap=0.999"))
     folder = tiny_run / "tiny" / "table4_caltech101"
     found = json.loads((folder / "metrics.json").read_text())["overlap"]
     assert found["images"] == found["dropped"] == 160  # the target is the source itself: its training images overlap
@@ -258,8 +274,8 @@ def test_an_image_of_the_source_is_found_and_left_out(tiny_run: Path, run: Train
 
 def test_tables_that_do_not_fit_the_target_are_refused(tiny_run: Path) -> None:
     with pytest.raises(UserError, match="several labels"):
-        transfer(options(tiny_run, "data=embedded_scenes", "tables=[table4]"), train)
+        transfer(options(tiny_run, "data=embedded_scenes", "tables=[table4]"))
     with pytest.raises(UserError, match="one label each"):
-        transfer(options(tiny_run, "scenes.part=target", "tables=[table6]", "overlap=0.5"), train)
+        transfer(options(tiny_run, "scenes.part=target", "tables=[table6]", "overlap=0.5"))
     with pytest.raises(UserError, match="too few images"):
-        transfer(options(tiny_run, "tables=[table4]", "per_class={table4:[20]}", "overlap=0.5"), train)
+        transfer(options(tiny_run, "tables=[table4]", "per_class={table4:[20]}", "overlap=0.5"))

@@ -102,9 +102,9 @@ if __name__ == "__main__":
 
 def note_and_sleep(path: Path) -> None:
     """As a training: SIGTERM is heard, what there is is saved, which takes a moment, and then the work ends."""
-    from zfrepro.trainer.train import _stop_signals
+    from zfrepro.workers import stop_signals
 
-    with _stop_signals() as stopped:
+    with stop_signals() as stopped:
         path.write_text(str(os.getpid()))
         while not stopped:
             time.sleep(0.05)

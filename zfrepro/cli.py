@@ -45,13 +45,11 @@ from zfrepro.options.identity import flatten
 
 
 class Command(NamedTuple):
-    """A command: its dataclass, its line in the help, where its function is, and whether it trains networks on the way
-    (then the function takes the training function as its second argument)."""
+    """A command: its dataclass, its line in the help, and where its function is."""
 
     config: type
     line: str
     target: str
-    trains: bool = False
 
 
 COMMANDS = {
@@ -65,7 +63,6 @@ COMMANDS = {
         FiltersConfig,
         "first- and second-layer filters (Fig. 6)",
         "zfrepro.visualizer.filters:filters",
-        trains=True,
     ),
     "invariance": Command(
         InvarianceConfig, "translation, scale, rotation (Fig. 5)", "zfrepro.evaluator.invariance:invariance"
@@ -80,13 +77,11 @@ COMMANDS = {
         AblateConfig,
         "remove or resize layers and train (Table 3)",
         "zfrepro.evaluator.ablation:ablate",
-        trains=True,
     ),
     "transfer": Command(
         TransferConfig,
         "frozen features on another data set (Tables 4-6, Fig. 9)",
         "zfrepro.evaluator.transfer:transfer",
-        trains=True,
     ),
     "probe": Command(ProbeConfig, "how good each layer's features are (Table 7)", "zfrepro.evaluator.probe:probe"),
     "report": Command(
@@ -181,12 +176,7 @@ def _task(cfg: DictConfig) -> None:
 def _function(command: Command) -> Callable[[Any], None]:
     """The command's function, imported now (torch and matplotlib are slow to load; --help is not to wait for them)."""
     module, name = command.target.split(":")
-    function = getattr(importlib.import_module(module), name)
-    if not command.trains:
-        return function
-    from zfrepro.trainer import train
-
-    return lambda config: function(config, train)
+    return getattr(importlib.import_module(module), name)
 
 
 # ------------------------------------------------------------------------------------------------------------------ help

@@ -38,6 +38,27 @@ class Interrupted(Exception):
         return Interrupted, (self.number,)
 
 
+@contextlib.contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in a list instead of dying of them; a second one kills as usual."""
+    received: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        received.append(number)
+        if multiprocessing.parent_process() is None:  # a worker may be told twice, and is saving already
+            signal.signal(number, old[number])
+
+    old: dict[int, Any] = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(ValueError):  # not the main thread: signals are somebody else's
+            old[number] = signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for caught, handler in old.items():
+            signal.signal(caught, handler)
+
+
 Result = TypeVar("Result")
 
 MOST = 4  # trainings at once unless told otherwise: each holds a network, its momentum and a batch's activations

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,10 +28,11 @@ from zfrepro.figures.ablation import draw_ablation
 from zfrepro.files import file_hash
 from zfrepro.options.commands import AblateConfig, TrainConfig
 from zfrepro.options.compose import conf_folder, load_model
-from zfrepro.options.identity import differing
 from zfrepro.options.shared import ModelConfig
 from zfrepro.results import writing
 from zfrepro.run import TrainedRun, load_config, open_run
+from zfrepro.trainer import train
+from zfrepro.trainer.recipe import derive, finished
 from zfrepro.workers import in_parallel
 
 # The rows of Table 3, in its order, which is that of reference/table3_ablation.csv; each is a file in conf/model.
@@ -43,8 +44,6 @@ ERRORS = ("train_top1_error", "val_top1_error", "val_top5_error")
 FOLDER = "table3_ablation"
 TRAIN_IMAGES = 1000  # training images on which the training error is measured, or as many as there are to validate
 BATCH = 256
-
-Train = Callable[[TrainConfig], None]
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Net:
     run: str
 
 
-def ablate(config: AblateConfig, train: Train) -> None:
+def ablate(config: AblateConfig) -> None:
     """Train the rows that are not trained yet; with variant=all, write `table3_ablation/` as well.
 
     A row that fails is reported and leaves the others alone; the exit status is then 1.
@@ -71,7 +70,7 @@ def ablate(config: AblateConfig, train: Train) -> None:
     wanted = VARIANTS if config.variant == "all" else (config.variant,)
     jobs = {name: [job(config, source, name, seed) for seed in config.seeds or [config.seed]] for name in wanted}
     # Table 3's last rows first, which are the widest: begun last, they would keep the other processors waiting.
-    failures = train_all(config, [run for runs in reversed(jobs.values()) for run in runs], train)
+    failures = train_all(config, [run for runs in reversed(jobs.values()) for run in runs])
     if config.variant == "all":
         there = {name: [run for run in runs if finished(run)] for name, runs in jobs.items()}
         if any(there.values()):
@@ -91,17 +90,13 @@ def job(config: AblateConfig, source: TrainConfig, variant: str, seed: int) -> T
     """The training of one row with one seed: the run's own but for the table, the seed and what `config` overrides."""
     given = {key: getattr(config, key) for key in ("epochs", "batch_size", "lr", "warmup_steps")}
     data = dataclasses.replace(source.data, per_class=config.data.per_class or source.data.per_class)
-    return dataclasses.replace(
+    return derive(
         source,
-        run=f"{config.run}/{FOLDER}/{variant}" + (f"_s{seed}" if seed else ""),
-        outputs=config.outputs,
+        config,
+        f"{FOLDER}/{variant}" + (f"_s{seed}" if seed else ""),
         model=edited(source.model, variant, config.dropout),
         data=data,
         seed=seed,
-        device=config.device,
-        precision=config.precision,
-        resume=config.resume,
-        snapshot_epochs=[],
         **{key: value for key, value in given.items() if value is not None},
     )
 
@@ -137,9 +132,9 @@ def architecture(name: str) -> str:
     raise UserError(f"model.name={name}: Table 3 is about alexnet and zfnet; train a run of one of them")
 
 
-def train_all(config: AblateConfig, runs: Sequence[TrainConfig], train: Train) -> list[str]:
+def train_all(config: AblateConfig, runs: Sequence[TrainConfig]) -> list[str]:
     """Train what is not trained yet, several side by side; return a line for each failure."""
-    tasks = [partial(attempt, run, train, config.debug) for run in runs]
+    tasks = [partial(attempt, run, config.debug) for run in runs]
     logs = [run.folder / "train.log" for run in runs]
     failures = []
     for failure in in_parallel(tasks, logs, config.workers, config.device, "training"):
@@ -149,7 +144,7 @@ def train_all(config: AblateConfig, runs: Sequence[TrainConfig], train: Train) -
     return failures
 
 
-def attempt(run: TrainConfig, train: Train, debug: bool) -> str | None:
+def attempt(run: TrainConfig, debug: bool) -> str | None:
     """Train; return a line about the failure if there is one. A request to stop is no failure and goes on upwards."""
     try:
         train(run)
@@ -160,15 +155,6 @@ def attempt(run: TrainConfig, train: Train, debug: bool) -> str | None:
             traceback.print_exc()
         return f"{run.run.rpartition('/')[2]} ({' '.join(str(error).split()) or type(error).__name__})"
     return None
-
-
-def finished(run: TrainConfig) -> bool:
-    """Whether this very training is there up to its last epoch: of a row that failed, or that was begun with another
-    config, it is not."""
-    lines = run.folder / "train" / "metrics.jsonl"
-    if not lines.exists() or len(lines.read_text().splitlines()) < run.epochs:
-        return False
-    return not differing(run, load_config(run.folder))
 
 
 # ------------------------------------------------------------------------------------------------------------ measuring

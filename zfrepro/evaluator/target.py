@@ -67,8 +67,13 @@ def packed_target(config: DataConfig) -> Target:
     return Target(config, data, labels, np.arange(len(labels)))
 
 
-def fold_data(target: Target, fold: Fold, repeat: int) -> Packed:
-    """A fold's training images as a data set to train on, in memory, each `repeat` times.
+def fold_key(target: Target, fold: Fold) -> str:
+    """What determines a fold's training images, as a hash."""
+    return hashlib.sha256(target.data.key.encode() + fold.train.tobytes()).hexdigest()
+
+
+def fold_data(target: Target, fold: Fold) -> Packed:
+    """A fold's training images as a data set to train on, in memory.
 
     The validation split is one training image per class: the trainer wants one, and the test images are not to be looked at
     before the end.
@@ -76,12 +81,11 @@ def fold_data(target: Target, fold: Fold, repeat: int) -> Packed:
     rows = fold.train
     images, labels = target.images(rows), target.labels[rows]
     files = target.files(rows)
-    train = Split("train", np.concatenate([images] * repeat), np.tile(labels, repeat), files * repeat)
+    train = Split("train", images, labels, files)
     first = np.unique(labels, return_index=True)[1]
     val = Split("val", images[first], labels[first], [files[i] for i in first])
     mean = images.mean(0, dtype=np.float64).astype(np.float32)
-    key = hashlib.sha256(target.data.key.encode() + rows.tobytes() + bytes([repeat % 256])).hexdigest()
-    return dataclasses.replace(target.data, key=key, mean=mean, train=train, val=val)
+    return dataclasses.replace(target.data, key=fold_key(target, fold), mean=mean, train=train, val=val)
 
 
 # ---------------------------------------------------------------------------------------------------- softmax on features

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +20,6 @@ import torch
 from tqdm import tqdm
 
 from zfrepro import paper
-from zfrepro.data import Packed
 from zfrepro.errors import UserError, require_layer
 from zfrepro.evaluator.average_precision import average_precision
 from zfrepro.evaluator.overlap import best_matches, small_grey
@@ -31,6 +30,7 @@ from zfrepro.evaluator.target import (
     Target,
     common_scale,
     fold_data,
+    fold_key,
     load_rows,
     mean_std,
     open_target,
@@ -43,9 +43,9 @@ from zfrepro.options.commands import TrainConfig, TransferConfig
 from zfrepro.options.shared import DataConfig
 from zfrepro.results import Output, writing
 from zfrepro.run import TrainedRun, open_run
+from zfrepro.trainer import train
+from zfrepro.trainer.recipe import derive
 from zfrepro.workers import in_parallel
-
-Train = Callable[[TrainConfig, Packed], None]
 
 FITTING = {"caltech101": ["table4"], "caltech256": ["table5", "fig9"], "voc2012": ["table6"]}
 STEM = {"table4": "table4_caltech101", "table5": "table5_caltech256", "fig9": "table5_caltech256"}  # in reference/
@@ -61,7 +61,6 @@ class Bench:
     config: TransferConfig
     run: TrainedRun
     layer: int
-    train: Train
     opened: dict[str, Target] = dataclasses.field(default_factory=dict)
     targets: dict[str, Target] = dataclasses.field(default_factory=dict)  # the same, compared with the source
     overlaps: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
@@ -86,12 +85,12 @@ class Bench:
         return self.overlaps[f"{data.name} {data.part}"]
 
 
-def transfer(config: TransferConfig, train: Train) -> None:
+def transfer(config: TransferConfig) -> None:
     """Write the tables that fit the target, or those of `config.tables`, each into its folder."""
     run = open_run(config)
     layer = config.layer or run.network.feature_layers[-1]
     require_layer("layer", layer, run.network.feature_layers)
-    bench, before = Bench(config, run, layer, train), network_hash(run)
+    bench, before = Bench(config, run, layer), network_hash(run)
     for name in config.tables or fitting(config.data):
         item = next(item for item in paper.ITEMS if item.id == name)
         own = dataclasses.replace(config, tables=[name])  # the same table whether made alone or with the others
@@ -212,50 +211,47 @@ def from_scratch(bench: Bench, target: Target, folds: Folds) -> dict[tuple[int, 
     The networks are the runs <run>/scratch/<target>_<size>_fold<number>: where two tables have one target, they share them.
     """
     config, run = bench.config, bench.run
-    recipes = {key: scratch_recipe(config, run.config, target, *key, len(fold.train)) for key, fold in folds.items()}
-    fresh = {key: made for key, made in recipes.items() if made[0].run not in bench.scratch}
-    tasks = [partial(train_fold, bench.train, *made, folds[key]) for key, made in fresh.items()]
-    logs = [recipe.folder / "train.log" for recipe, _ in fresh.values()]
+    recipes = {key: scratch_recipe(config, run.config, target, *key, fold) for key, fold in folds.items()}
+    fresh = {key: recipe for key, recipe in recipes.items() if recipe.run not in bench.scratch}
+    tasks = [partial(train_fold, recipe, folds[key]) for key, recipe in fresh.items()]
+    logs = [recipe.folder / "train.log" for recipe in fresh.values()]
     for _ in in_parallel(tasks, logs, config.workers, config.device, "training from scratch"):
         pass
-    for key, (recipe, repeat) in fresh.items():
+    for key, recipe in fresh.items():
         net = open_run(dataclasses.replace(config, run=recipe.run), "last")
         predicted = predict(net, target, folds[key].test)
         last = json.loads((recipe.folder / "train" / "metrics.jsonl").read_text().splitlines()[-1])
         bench.scratch[recipe.run] = {
             "accuracy": mean_class_accuracy(predicted, target.labels[folds[key].test]),
             "train_error": last["train_top1_error"],
-            "passes": SCRATCH_EPOCHS * repeat,
+            "passes": recipe.epochs * recipe.passes,
             "seconds": last["seconds"],
         }
-    return {key: bench.scratch[recipe.run] for key, (recipe, _) in recipes.items()}
+    return {key: bench.scratch[recipe.run] for key, recipe in recipes.items()}
 
 
 def scratch_recipe(
-    config: TransferConfig, source: TrainConfig, target: Target, size: int, number: int, images: int
-) -> tuple[TrainConfig, int]:
-    """The training of one fold: the source's recipe for `scratch_steps` updates; and how often an epoch repeats the images."""
+    config: TransferConfig, source: TrainConfig, target: Target, size: int, number: int, fold: Fold
+) -> TrainConfig:
+    """The training of one fold: the source's recipe for `scratch_steps` updates."""
     per_epoch = math.ceil(config.scratch_steps / SCRATCH_EPOCHS)
-    recipe = dataclasses.replace(
+    return derive(
         source,
-        run=f"{config.run}/scratch/{target.slug}_{size}_fold{number}",
-        outputs=config.outputs,
+        config,
+        f"scratch/{target.slug}_{size}_fold{number}",
         data=target.config,
+        rows=fold_key(target, fold)[:16],
         epochs=SCRATCH_EPOCHS,
+        passes=math.ceil(per_epoch * source.batch_size / len(fold.train)),
         schedule="cosine",  # nothing to be chosen on held-out images
         warmup_steps=min(source.warmup_steps, config.scratch_steps // 10),
-        snapshot_epochs=[],
         seed=config.seed + number,
-        device=config.device,
-        precision=config.precision,
-        resume=config.resume,
     )
-    return recipe, math.ceil(per_epoch * source.batch_size / images)
 
 
-def train_fold(train: Train, recipe: TrainConfig, repeat: int, fold: Fold) -> None:
-    """Train on a fold's images alone, each `repeat` times an epoch; the data set is opened here, in whatever process."""
-    train(recipe, fold_data(packed_target(recipe.data), fold, repeat))
+def train_fold(recipe: TrainConfig, fold: Fold) -> None:
+    """Train on a fold's images alone; the data set is opened here, in whatever process."""
+    train(recipe, fold_data(packed_target(recipe.data), fold))
 
 
 @torch.no_grad()

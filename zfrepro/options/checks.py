@@ -94,6 +94,7 @@ def _check_training(c: TrainConfig) -> None:
     require("lr", c.lr, 0 < c.lr < math.inf, "a positive number")
     require("momentum", c.momentum, 0 <= c.momentum < 1, "at least 0 and below 1")
     require("weight_decay", c.weight_decay, 0 <= c.weight_decay < math.inf, "0 or more")
+    require("passes", c.passes, c.passes >= 1, "1 or more")
     require("patience", c.patience, c.patience >= 1, "1 or more")
     require("warmup_steps", c.warmup_steps, c.warmup_steps >= 0, "0 or more")
     require("input_scale", c.input_scale, 0 < c.input_scale < math.inf, "a positive number")

@@ -20,7 +20,9 @@ class TrainConfig(Common):
     preset: str = MISSING  # data, model and recipe together
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    epochs: int = MISSING  # passes over the training images
+    epochs: int = MISSING  # after each of them the network is validated and saved
+    passes: int = 1  # over the training images in an epoch; more: for a handful of images
+    rows: Optional[str] = None  # digest of the training images that an experiment chose; null: all
     batch_size: int = MISSING  # over all processes together
     lr: float = MISSING  # learning rate, at its highest
     momentum: float = 0.9  # of SGD

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -37,12 +37,18 @@ class Team:
 
     def any(self, flag: bool) -> bool:
         """Whether `flag` is true on any process."""
-        return bool(flag) if self.size == 1 else self.sum(torch.tensor(float(flag), device=self.device)).item() > 0
+        return self.sum(torch.tensor(float(flag), device=self.device)).item() > 0 if self.size > 1 else flag
 
-    def wait(self) -> None:
-        """Until all processes are here."""
-        if self.size > 1:
-            dist.barrier()
+    def lead(self, work: Callable[[], object]) -> None:
+        """Let the process that leads do `work`, which writes files, and the others wait for it. If it fails, all end."""
+        failed: Exception | None = None
+        if self.leads:
+            try:
+                work()
+            except Exception as error:
+                failed = error
+        if self.any(failed is not None):
+            raise failed or UserError("the process that writes the files could not go on; it says why")
 
     def share(self, count: int) -> slice:
         """This process's part of `count` rows."""

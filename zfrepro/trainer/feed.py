@@ -12,6 +12,7 @@ from torch import Tensor
 from zfrepro.data import Split
 from zfrepro.data.transforms import centre_crop, draw_crops, take_crops
 from zfrepro.trainer.distributed import Team
+from zfrepro.trainer.tasks import Task
 
 
 def stream_seed(seed: int, *place: int) -> int:
@@ -26,34 +27,33 @@ def epoch_order(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
 
 
 class Feed:
-    """Batches of one split: (inputs (b, 3, s, s) float32 channels_last, labels (b,) int64) on the team's device.
+    """Batches of one split: (inputs (b, 3, s, s) float32 channels_last, the task's targets (b, ...)) on the team's device.
 
     `batch` is the global batch; every process takes its share of it.
     """
 
-    def __init__(self, split: Split, mean: Tensor, scale: float, crop: int, batch: int, team: Team) -> None:
-        self.images = split.images
-        self.labels = torch.from_numpy(np.ascontiguousarray(split.labels))
+    def __init__(self, split: Split, task: Task, mean: Tensor, scale: float, crop: int, batch: int, team: Team) -> None:
+        self.split, self.task = split, task
         self.mean, self.scale, self.crop, self.batch, self.team = mean, scale, crop, batch, team
 
     def _read(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """Copy rows out of the memory map (this is where the disk is waited for)."""
         # NumPy, on the reader's one thread: torch would start a second team of threads, which gets in the first one's way.
-        images, labels = torch.from_numpy(self.images[rows]), self.labels[torch.from_numpy(rows)]
+        images, targets = torch.from_numpy(self.split.images[rows]), self.task.targets(self.split, rows)
         if self.team.device.type == "cuda":
-            images, labels = images.pin_memory(), labels.pin_memory()
-        return images, labels
+            images, targets = images.pin_memory(), targets.pin_memory()
+        return images, targets
 
     def _ahead(self, batches: list[np.ndarray]) -> Iterator[tuple[Tensor, Tensor]]:
         with ThreadPoolExecutor(1) as reader:
             coming = reader.submit(self._read, batches[0]) if batches else None
             for number in range(len(batches)):
                 assert coming is not None
-                images, labels = coming.result()
+                images, targets = coming.result()
                 if number + 1 < len(batches):
                     coming = reader.submit(self._read, batches[number + 1])
                 device = self.team.device
-                yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+                yield images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
 
     def training(
         self, rows: np.ndarray, augmentation: str, seed: int, first_step: int, skip: int
@@ -65,17 +65,17 @@ class Feed:
         share = self.team.share(self.batch)
         steps = len(rows) // self.batch
         batches = [rows[n * self.batch : (n + 1) * self.batch][share] for n in range(skip, steps)]
-        for number, (images, labels) in enumerate(self._ahead(batches), start=skip):
+        for number, (images, targets) in enumerate(self._ahead(batches), start=skip):
             generator = torch.Generator().manual_seed(stream_seed(seed, first_step + number))
             # Drawn for the global batch, so that the crops do not depend on the number of processes.
             drawn = draw_crops(self.batch, images.shape[1], self.crop, augmentation, generator)
             y, x, flip = (values[share].to(images.device) for values in drawn)
-            yield take_crops(images, self.mean, y, x, flip, self.crop, self.scale), labels
+            yield take_crops(images, self.mean, y, x, flip, self.crop, self.scale), targets
 
     def centre(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's share of the first `count` rows, centre-cropped."""
         share = self.team.share(count)
         rows = np.arange(share.start, share.stop)
         batches = [rows[n : n + self.batch] for n in range(0, len(rows), self.batch)]
-        for images, labels in self._ahead(batches):
-            yield centre_crop(images, self.mean, self.crop, self.scale), labels
+        for images, targets in self._ahead(batches):
+            yield centre_crop(images, self.mean, self.crop, self.scale), targets

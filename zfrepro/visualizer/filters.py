@@ -12,7 +12,6 @@ and power_<own|sibling> (F,): mean spectrum of the projections along one axis, o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -25,6 +24,8 @@ from zfrepro.options.compose import load_model
 from zfrepro.results import writing
 from zfrepro.run import TrainedRun, open_run
 from zfrepro.search import top_images
+from zfrepro.trainer import train
+from zfrepro.trainer.recipe import derive
 from zfrepro.visualizer.evolution import error, strongest
 from zfrepro.visualizer.features import chosen_maps, page_of
 from zfrepro.workers import in_parallel
@@ -36,10 +37,9 @@ TITLES = {
     "sibling": "{model}",
     "own": "{model}",
 }
-Train = Callable[[TrainConfig], None]
 
 
-def filters(config: FiltersConfig, train: Train) -> None:
+def filters(config: FiltersConfig) -> None:
     """Write `fig6_filters/`, after training what is missing."""
     run = open_run(config)
     folder = config.folder / "fig6_filters"
@@ -76,32 +76,20 @@ def filters(config: FiltersConfig, train: Train) -> None:
 
 def trainings(config: FiltersConfig, run: TrainedRun) -> dict[str, TrainConfig]:
     """The trainings that the figure needs beside the run's own; they go on where they stopped, or say they are done."""
-    base = dataclasses.replace(
-        run.config,
-        device=config.device,
-        precision=config.precision,
-        resume=config.resume,
-        data=dataclasses.replace(run.config.data, per_class=config.data.per_class or run.config.data.per_class),
-        snapshot_epochs=[],
-    )
     if run.config.preset == "imported":
         return {}
-    changed = dataclasses.replace(
-        base,
-        epochs=config.epochs or base.epochs,
-        lr=config.lr or base.lr,
-        input_scale=config.input_scale or base.input_scale,
-    )
-    path = f"{config.run}/fig6_filters"
-    found = {"without": dataclasses.replace(changed, run=f"{path}/without_renormalisation", renorm_radius=None)}
-    recipes = [(c.epochs, c.lr, c.input_scale, c.data.per_class) for c in (changed, run.config)]
-    if run.config.renorm_radius is None or recipes[0] != recipes[1]:
-        radius = run.config.renorm_radius or 0.1
-        found["with"] = dataclasses.replace(changed, run=f"{path}/with_renormalisation", renorm_radius=radius)
-    sibling = config.sibling or run.config.model.sibling
+    own, per_class = run.config, config.data.per_class or run.config.data.per_class
+    data = dataclasses.replace(own.data, per_class=per_class)
+    given = {key: getattr(config, key) or getattr(own, key) for key in ("epochs", "lr", "input_scale")}
+    name, radius = "fig6_filters/without_renormalisation", own.renorm_radius
+    found = {"without": derive(own, config, name, data=data, **given, renorm_radius=None)}
+    if radius is None or per_class != own.data.per_class or any(getattr(own, key) != given[key] for key in given):
+        name, radius = "fig6_filters/with_renormalisation", radius or 0.1
+        found["with"] = derive(own, config, name, data=data, **given, renorm_radius=radius)
+    sibling = config.sibling or own.model.sibling
     if sibling:
-        epochs = config.sibling_epochs or run.config.epochs
-        found["sibling"] = dataclasses.replace(base, run=f"{path}/{sibling}", model=load_model(sibling), epochs=epochs)
+        epochs, model = config.sibling_epochs or own.epochs, load_model(sibling)
+        found["sibling"] = derive(own, config, f"fig6_filters/{sibling}", data=data, model=model, epochs=epochs)
     return found
 
 

@@ -1,0 +1,104 @@
+"""The files of a training, `outputs/<run>/train/`; only the process that leads writes them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zfrepro.checkpoints import save_checkpoint
+from zfrepro.errors import UserError
+from zfrepro.figures.training import draw_curves, draw_filters
+from zfrepro.files import shown, write_text
+from zfrepro.options.commands import TrainConfig
+from zfrepro.options.identity import decisive, differing, write_config
+from zfrepro.run import load_config
+
+PICTURES = ("curves.png", "filters.png")
+
+
+class Folder:
+    """`train/` of the run that a config names."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.path = config.folder / "train"
+        self.checkpoints = self.path / "checkpoints"
+        self.last = self.checkpoints / "last.pt"
+
+    def prepare(self) -> None:
+        """Make the folder, or check that what stands there was made with the same options.
+
+        A start that never came to a checkpoint binds nobody.
+        """
+        if not self.config.resume and self.path.exists():
+            shutil.rmtree(self.path)
+        for leftover in self.checkpoints.glob(".*.tmp"):  # of a process that was killed: the lock is ours
+            leftover.unlink(missing_ok=True)
+        if self.begun:
+            _refuse_other_config(self.config, load_config(self.config.folder))
+        else:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            write_config(self.path / "config.yaml", self.config)
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a training to go on with."""
+        return (self.path / "config.yaml").exists() and self.last.exists()
+
+    def epochs(self) -> int:
+        """How many are finished."""
+        lines = self.path / "metrics.jsonl"
+        return len(lines.read_text(encoding="utf-8").splitlines()) if lines.exists() else 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether a finished training's pictures are there."""
+        return all((self.path / name).exists() for name in PICTURES)
+
+    def epoch(self, metrics: list[dict[str, Any]], weights: dict[str, Any], best: bool) -> None:
+        """A finished epoch's line of metrics, and its weights where they are the best or a snapshot."""
+        epoch = metrics[-1]["epoch"]
+        if best:
+            save_checkpoint(self.checkpoints / "best.pt", weights)
+        if epoch in self.config.snapshot_epochs:
+            save_checkpoint(self.checkpoints / f"epoch_{epoch}.pt", weights)
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in metrics))
+        _tensorboard(self.path / "tensorboard", metrics[-1])
+
+    def pictures(self, metrics: list[dict[str, Any]], filters: np.ndarray) -> None:
+        """The training's curves, and its first layer's filters (N, 3, k, k)."""
+        draw_curves(metrics, self.config.model.name).savefig(self.path / "curves.png", dpi=150)
+        draw_filters(filters).savefig(self.path / "filters.png", dpi=150)
+
+    def written(self, epochs: int) -> str:
+        """The line that says what is there after so many epochs."""
+        names = "config.yaml, metrics.jsonl, curves.png, filters.png, checkpoints/{best,last}.pt"
+        kept = [epoch for epoch in self.config.snapshot_epochs if epoch <= epochs]
+        return f"wrote {shown(self.path)}/: {names}" + (f", snapshots of epochs {kept}" if kept else "")
+
+
+def _refuse_other_config(config: TrainConfig, saved: TrainConfig) -> None:
+    new, old = decisive(config), decisive(saved)
+    if changed := differing(config, saved):
+        shown_keys = ", ".join(f"{key}={new.get(key)} (was {old.get(key)})" for key in changed[:6])
+        more = f" and {len(changed) - 6} more" if len(changed) > 6 else ""
+        raise UserError(
+            f"run={config.run}: was begun with another config: {shown_keys}{more}; give run=<another name>, the old options, "
+            "or resume=false to start it over"
+        )
+
+
+def _tensorboard(folder: Path, line: dict[str, Any]) -> None:
+    """Add an epoch's numbers as TensorBoard events, where tensorboard is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return
+    with SummaryWriter(str(folder), purge_step=line["epoch"]) as writer:
+        for key, value in line.items():
+            if isinstance(value, float):
+                writer.add_scalar(key, value, line["epoch"])
