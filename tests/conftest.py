@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import os
 import shutil
@@ -16,7 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zfrepro.options.shared import LayerConfig, ModelConfig
+from zfrepro.data import Packed, Split, open_data
+from zfrepro.options.shared import DataConfig, LayerConfig, ModelConfig
 
 # A demo in seconds: four of the embedded data set's images a class and a handful of steps.
 TINY = [
@@ -90,6 +92,26 @@ def small_table(size: int = 31, **last: int) -> ModelConfig:
             LayerConfig(maps=4, kernel=3, stride=1, padding=1, pool=2, pool_stride=1),
             LayerConfig(kind="fc", units=7, dropout=0.5),
         ],
+    )
+
+
+def toy_table(size: int, units: int) -> ModelConfig:
+    """One convolution over the whole input, and the softmax."""
+    return ModelConfig(name="toy", input_size=size, layers=[LayerConfig(maps=units, kernel=size)])
+
+
+def toy_data(count: int, size: int) -> Packed:
+    """Noise of three classes, in memory: `count` images to train on, three to validate on."""
+    known = open_data(DataConfig(name="embedded", size=64, train_per_class=8, val_per_class=4))
+    pixels = np.random.default_rng(0).integers(0, 256, (count + 3, size, size, 3)).astype(np.uint8)
+    labels = np.arange(count + 3) % 3
+    return dataclasses.replace(
+        known,
+        key="toy",
+        class_names=("a", "b", "c"),
+        mean=np.full((size, size, 3), 127.5, np.float32),
+        train=Split("train", pixels[3:], labels[3:], [""] * count),
+        val=Split("val", pixels[:3], labels[:3], [""] * 3),
     )
 
 

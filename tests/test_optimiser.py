@@ -1,19 +1,73 @@
-"""Filter renormalisation and annealing against hand-computed values."""
+"""SGD, filter renormalisation and annealing against hand-computed values."""
 
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from conftest import toy_data, toy_table
+from hydra import compose, initialize_config_dir
 
 from zfrepro.options.commands import TrainConfig
+from zfrepro.options.compose import conf_folder, to_dataclass
+from zfrepro.trainer.distributed import Team
 from zfrepro.trainer.optimiser import LearningRate, renormalise
+from zfrepro.trainer.tasks import Classification
+from zfrepro.trainer.train import Training
 
 
 def config(**options: object) -> TrainConfig:
-    base = TrainConfig(run="r", preset="demo", epochs=10, batch_size=4, lr=0.1)
+    base = TrainConfig(run="r", preset="demo", epochs=10, batch_size=4, lr=0.1, precision="fp32")
     return dataclasses.replace(base, **options)  # type: ignore[arg-type]
+
+
+def preset(name: str, *overrides: str) -> TrainConfig:
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return to_dataclass(compose("train", [f"preset={name}", "data.root=/nowhere", *overrides]), TrainConfig)
+
+
+def test_the_papers_recipe_to_the_letter() -> None:
+    """ZFNet, section 3: batches of 128, momentum 0.9, lr 0.01, filters of RMS 0.1, weights N(0, 0.01), 70 epochs, ten crops."""
+    c = preset("paper")
+    assert (c.batch_size, c.momentum, c.lr, c.renorm_radius, c.init, c.epochs) == (128, 0.9, 0.01, 0.1, "paper", 70)
+    assert (c.schedule, c.augmentation, c.data.size, c.model.input_size) == ("plateau", "ten_crop", 256, 224)
+    assert (c.weight_decay, c.input_scale, c.warmup_steps) == (5e-4, 1.0, 0)
+    assert [layer.dropout for layer in c.model.layers[-2:]] == [0.5, 0.5]
+
+
+def test_three_updates_by_hand(tmp_path: Path) -> None:
+    """Soft-max regression through one ReLU layer, its gradient and SGD with momentum and decay written out in float64:
+    v <- 0.9 v + g + decay w; w <- w - lr v."""
+    data = toy_data(12, size=8)
+    table = toy_table(8, units=5)
+    made = config(model=table, outputs=str(tmp_path), momentum=0.9, weight_decay=0.05, init="he", renorm_radius=None)
+    training = Training(made, Team(0, 1, torch.device("cpu")), data, Classification(data))
+    network = training.network
+    w1, w2 = (network.weights[n].weight.detach().double().numpy().reshape(-1, k) for n, k in (("1", 192), ("2", 5)))
+    w1, w2, b1, b2 = w1.copy(), w2.copy(), np.zeros(5), np.zeros(3)
+    speeds = [np.zeros_like(w) for w in (w1, b1, w2, b2)]
+    rng = np.random.default_rng(0)
+    for step in range(3):
+        x, labels = rng.normal(size=(4, 3, 8, 8)), rng.integers(0, 3, 4)
+        training.update(torch.from_numpy(x).float(), torch.from_numpy(labels), step)
+        flat = x.reshape(4, -1)
+        before = flat @ w1.T + b1
+        hidden = np.maximum(before, 0)
+        scores = hidden @ w2.T + b2
+        p = np.exp(scores - scores.max(1, keepdims=True))
+        wrong = (p / p.sum(1, keepdims=True) - np.eye(3)[labels]) / 4
+        down = wrong @ w2 * (before > 0)
+        gradients = [down.T @ flat, down.sum(0), wrong.T @ hidden, wrong.sum(0)]
+        for w, v, g in zip((w1, b1, w2, b2), speeds, gradients):
+            v[:] = 0.9 * v + g + 0.05 * w
+            w -= 0.1 * v
+    for number, w, b in (("1", w1, b1), ("2", w2, b2)):
+        module = network.weights[number]
+        np.testing.assert_allclose(module.weight.detach().numpy().reshape(w.shape), w, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(module.bias.detach().numpy(), b, rtol=1e-4, atol=1e-5)
 
 
 def test_renormalise_by_hand() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -12,12 +13,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, Zfrepro
+from conftest import TINY, Zfrepro, toy_data, toy_table
 from omegaconf import OmegaConf
 
 from zfrepro.checkpoints import load_checkpoint
+from zfrepro.data import Packed
+from zfrepro.options.commands import TrainConfig
 from zfrepro.run import load_config
-from zfrepro.trainer.train import build_network
+from zfrepro.trainer.distributed import Team
+from zfrepro.trainer.tasks import Classification
+from zfrepro.trainer.train import Training, build_network
 
 LINE = {
     "epoch", "lr", "train_loss", "train_top1_error", "val_top1_error", "val_top5_error", "images_per_second",
@@ -191,6 +196,103 @@ def test_two_processes_train_as_one(zfrepro: Zfrepro, tmp_path: Path) -> None:
     a, b = lines(tmp_path, "alone")[0], lines(tmp_path, "team")[0]
     assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-5)
     assert a["train_top1_error"] == b["train_top1_error"]
+
+
+class Scripted(Classification):
+    """Classification whose validations give errors that were written down beforehand."""
+
+    def __init__(self, data: Packed, script: list[tuple[float, float]]) -> None:
+        super().__init__(data)
+        self.script = iter(script)
+
+    def errors(self, counts: list[float], images: int) -> dict[str, float]:
+        return dict(zip(("val_top1_error", "val_top5_error"), next(self.script)))
+
+
+def toy(outputs: Path, **options: object) -> TrainConfig:
+    (outputs / "toy" / "train" / "checkpoints").mkdir(parents=True, exist_ok=True)
+    base = TrainConfig(run="toy", preset="demo", epochs=4, batch_size=4, lr=0.1, outputs=str(outputs), init="he")
+    return dataclasses.replace(base, model=toy_table(8, 5), input_scale=0.01, **options)  # type: ignore[arg-type]
+
+
+def test_the_best_weights_are_those_of_the_lowest_top1_error(tmp_path: Path) -> None:
+    """Which is not where the top-5 error is lowest, and the first of two equal ones; the plateau looks at it as well."""
+    data = toy_data(8, size=8)
+    task = Scripted(data, [(50, 30), (40, 35), (45, 10), (40, 50)])
+    Training(toy(tmp_path, patience=2), Team(0, 1, torch.device("cpu")), data, task).run()
+    assert load_checkpoint(tmp_path / "toy" / "train" / "checkpoints" / "best.pt")["epoch"] == 2
+    assert load_checkpoint(tmp_path / "toy" / "train" / "checkpoints" / "last.pt")["trainer"]["rate"]["factor"] == 0.1
+
+
+TEAM = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+import torch
+from conftest import toy_data
+from test_train import toy
+from zfrepro.errors import UserError
+from zfrepro.trainer.distributed import team
+from zfrepro.trainer.progress import Totals
+from zfrepro.trainer.tasks import Classification
+from zfrepro.trainer.train import Training
+from zfrepro.workers import Interrupted
+
+outputs = Path(sys.argv[1])
+data = toy_data(16, 8)
+
+class Nan(Classification):
+    calls = 0
+    def loss(self, outputs, targets):
+        loss, wrong = super().loss(outputs, targets)
+        self.calls += 1
+        return (loss * float("nan") if self.calls == 4 and os.environ["RANK"] == "1" else loss), wrong
+
+class Told(Classification):
+    told = False
+    def loss(self, outputs, targets):
+        if os.environ["RANK"] == "1" and not self.told:
+            os.kill(os.getpid(), 15)
+        self.told = True
+        return super().loss(outputs, targets)
+
+def ends(task, run, **options):
+    try:
+        training = Training(toy(outputs / run, **options), members, data, task(data))
+        training.run()
+    except (UserError, Interrupted) as error:
+        line = f"{run} {members.rank}: {error}"
+    else:
+        line = f"{run} {members.rank}: trained"
+    (outputs / f"{run}{members.rank}").write_text(line)
+
+with team("cpu") as members:
+    ends(Nan, "nan")
+    ends(Told, "told", checkpoint_every=2, epochs=1)
+    again = Training(toy(outputs / "told", checkpoint_every=2, epochs=1), members, data, Classification(data))
+    again._restore()
+    (outputs / f"images{members.rank}").write_text(str(Totals.of(again.at.tally, members).images))
+    if members.leads:
+        (outputs / "full" / "toy" / "train" / "checkpoints" / "best.pt").mkdir(parents=True)
+    ends(Classification, "full")
+"""
+
+
+def test_what_one_process_meets_ends_all(tmp_path: Path) -> None:
+    """A loss that is no number, a signal, a file that cannot be written: seen by one of two processes, heard by both."""
+    script = tmp_path / "team.py"
+    script.write_text(TEAM)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", str(script)]
+    done = subprocess.run(
+        [*command, str(tmp_path), str(Path(__file__).parent)],
+        capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 1 and "IsADirectoryError" in done.stderr  # the last one's own failure
+    for rank in "01":
+        assert "the loss is not finite in epoch 1 by step 4" in (tmp_path / f"nan{rank}").read_text()
+        assert "stopped by SIGTERM" in (tmp_path / f"told{rank}").read_text()
+        assert (tmp_path / f"images{rank}").read_text() == "8.0"  # of two steps, counted once
+    assert "the process that writes the files could not go on" in (tmp_path / "full1").read_text()
 
 
 def test_no_finite_loss_stops(zfrepro: Zfrepro, tmp_path: Path) -> None:
