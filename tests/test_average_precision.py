@@ -57,3 +57,36 @@ def test_the_envelope_is_what_scikit_learn_lacks() -> None:
 
 def test_a_class_without_positive_images_has_none() -> None:
     assert math.isnan(average_precision(np.array([1.0, 0.5]), np.array([0, -1])))
+
+
+def devkit_2007(scores: np.ndarray, truth: np.ndarray) -> float:
+    """VOCap.m of the VOC 2007 devkit: for t = 0:0.1:1, the largest precision at a recall of t or more."""
+    order = np.argsort(-scores, kind="stable")
+    tp, fp = np.cumsum(truth[order] == 1), np.cumsum(truth[order] == 0)
+    recall = tp / (truth == 1).sum()
+    precision = np.divide(tp, tp + fp, out=np.zeros(len(tp)), where=tp + fp > 0)
+    return sum(max(precision[recall >= t - 1e-9]) / 11 for t in np.arange(11) / 10)
+
+
+@pytest.mark.parametrize(
+    ("truth", "expected"),
+    [
+        ([1, 1, 0, 0], 1.0),
+        ([0, 0, 1], 1 / 3),
+        ([1, 0, 1], (6 * 1 + 5 * 2 / 3) / 11),  # levels 0 to 0.5 are reached by the first image
+        ([0, 1, 1], 2 / 3),
+        ([1, 0, 0, 1, 0, 1], (4 * 1 + 3 * 1 / 2 + 4 * 1 / 2) / 11),  # recall 1/3 covers 0 to 0.3
+        ([-1, 1, -1, 0, 1], (6 * 1 + 5 * 2 / 3) / 11),
+    ],
+)
+def test_eleven_levels_by_hand(truth: list[int], expected: float) -> None:
+    scores = np.linspace(1, 0, len(truth))
+    assert average_precision(scores, np.array(truth), 11) == pytest.approx(expected, abs=1e-12)
+
+
+def test_eleven_levels_follow_the_devkit() -> None:
+    rng = np.random.default_rng(4)
+    for count in (5, 10, 20, 83):
+        scores, truth = rng.normal(size=count), rng.choice([-1, 0, 1], count, p=[0.1, 0.5, 0.4])
+        truth[0] = 1
+        assert average_precision(scores, truth, 11) == pytest.approx(devkit_2007(scores, truth), abs=1e-12)

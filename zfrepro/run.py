@@ -17,10 +17,10 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from zfrepro.checkpoints import load_checkpoint
-from zfrepro.data import Known, Packed, open_own, recall
-from zfrepro.data.transforms import centre_crop
+from zfrepro.data import Packed, open_data
+from zfrepro.data.transforms import centre_crop, rescaled, resized
 from zfrepro.devices import resolve_device, resolve_precision
-from zfrepro.errors import UserError, nearest, require
+from zfrepro.errors import UserError, nearest
 from zfrepro.files import file_hash, shown
 from zfrepro.models.network import Network
 from zfrepro.options.commands import TrainConfig
@@ -39,7 +39,6 @@ class TrainedRun:
     checkpoint_hash: str
     epoch: int  # epochs of training behind the checkpoint
     class_names: tuple[str, ...]
-    known: Known | None  # what the checkpoint remembers of its data; None: imported, trained on none of ours
     mean: Tensor  # (S, S, 3) float32, pixels
     scale: Tensor  # () or (3,) float32: factor on the mean-subtracted pixels
     device: torch.device
@@ -47,13 +46,20 @@ class TrainedRun:
 
     @cached_property
     def data(self) -> Packed:
-        """The data set that the run was trained on. Raises UserError where it is not the same any more."""
-        return open_own(self.config.data, self.known, self.config.run)
+        """The data set that the run was trained on."""
+        return open_data(self.config.data)
 
     def inputs(self, images: np.ndarray | Tensor) -> Tensor:
         """Network inputs (B, 3, s, s): centre crops, mean subtracted, scaled; s = network.input_size."""
         batch = torch.as_tensor(images).to(self.device)
         return centre_crop(batch, self.mean, self.network.input_size, self.scale)
+
+    def whole(self, images: np.ndarray | Tensor, side: int) -> Tensor:
+        """Network inputs (B, 3, h, w) of whole pictures (B, H, W, 3), their smaller side resized to `side` pixels: what
+        dense evaluation takes (VGG paper, section 3.2). A mean image is stretched over the picture."""
+        pictures = rescaled(torch.as_tensor(images).to(self.device), side)
+        mean = self.mean if self.mean.ndim == 1 else resized(self.mean[None], (pictures.shape[1], pictures.shape[2]))[0]
+        return ((pictures - mean) * self.scale).permute(0, 3, 1, 2)
 
     def crops(self, images: np.ndarray | Tensor) -> Tensor:
         """The centre crops themselves, (B, s, s, 3) uint8 on the CPU: what the network saw."""
@@ -66,24 +72,15 @@ class TrainedRun:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
 
-def runs_in(outputs: Path) -> list[str]:
-    """Names of the trained runs below an outputs folder, sorted; a run may be called torchvision/vgg16. The networks that
-    an experiment trained within a run are none."""
-    places = [path.parent.parent for depth in ("*", "*/*") for path in outputs.glob(f"{depth}/train/config.yaml")]
-    return sorted(place.relative_to(outputs).as_posix() for place in places if place.parent not in places)
-
-
-def load_config(folder: Path, run: str | None = None) -> TrainConfig:
-    """The config that a run was trained with. `run`: its name, which may have several parts. Raises UserError where there
-    is none."""
+def load_config(folder: Path) -> TrainConfig:
+    """The config that a run was trained with. Raises UserError where there is none."""
     path = folder / "train" / "config.yaml"
     if not path.exists():
-        run = run or folder.name
-        runs = runs_in(folder.parents[len(Path(run).parts) - 1])
+        runs = sorted(p.parent.parent.name for p in folder.parent.glob("*/train/config.yaml"))
         there = f"; there are: {', '.join(runs)}" if runs else ""
         raise UserError(
-            f"run={run}: no trained run in {shown(folder)}{nearest(run, runs)}; "
-            f"train it with `zfrepro train run={run}`{there}"
+            f"run={folder.name}: no trained run in {shown(folder)}{nearest(folder.name, runs)}; "
+            f"train it with `zfrepro train run={folder.name}`{there}"
         )
     try:
         loaded = OmegaConf.load(path)
@@ -105,9 +102,8 @@ def open_run(config: Common, which: str | int = "best") -> TrainedRun:
 
     Raises UserError where there is no such run or checkpoint.
     """
-    trained = load_config(config.folder, config.run)
+    trained = load_config(config.folder)
     if isinstance(config, Experiment) and config.data.root:
-        require("data.root", config.data.root, Path(config.data.root).expanduser().exists(), "a folder that is there")
         trained.data.root = config.data.root
     name = f"epoch_{which}.pt" if isinstance(which, int) else f"{which}.pt"
     checkpoint = config.folder / "train" / "checkpoints" / name
@@ -131,15 +127,8 @@ def open_run(config: Common, which: str | int = "best") -> TrainedRun:
         checkpoint_hash=file_hash(checkpoint),
         epoch=int(state["epoch"]),
         class_names=tuple(state["class_names"]),
-        known=recall(state) or _recall_last(checkpoint),
         mean=state["mean"].to(device),
         scale=state["scale"].to(device),
         device=device,
         precision=resolve_precision(config.precision, device),
     )
-
-
-def _recall_last(checkpoint: Path) -> Known | None:
-    """What last.pt knows of the data: earlier versions of the program wrote it there alone."""
-    last = checkpoint.with_name("last.pt")
-    return recall(load_checkpoint(last)) if last.exists() else None

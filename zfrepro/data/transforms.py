@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from zfrepro.errors import require, require_choice
@@ -106,3 +107,19 @@ def ten_crops(images: Tensor, mean: Tensor, crop: int, scale: float | Tensor = 1
         taken = centred[:, y : y + crop, x : x + crop]
         crops.append(taken.flip(2) if flip else taken)
     return torch.stack(crops, dim=1).permute(0, 1, 4, 2, 3)
+
+
+def rescaled(images: Tensor, side: int) -> Tensor:
+    """(B, h, w, 3) float32: whole images (B, H, W, 3), their smaller side resized to `side` pixels, the other in proportion
+    (VGG paper, section 3.2); bilinear, antialiased where they shrink."""
+    height, width = images.shape[1:3]
+    short = min(height, width)
+    return resized(images, (round(height * side / short), round(width * side / short)))
+
+
+def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images (B, H, W, 3) at a height and width of `size` pixels, float32."""
+    if tuple(images.shape[1:3]) == size:
+        return images.float()
+    channels = images.permute(0, 3, 1, 2).float()
+    return F.interpolate(channels, size, mode="bilinear", antialias=True).permute(0, 2, 3, 1)

@@ -19,17 +19,16 @@ from zfrepro.options.shared import ModelConfig
 from zfrepro.provenance import provenance
 from zfrepro.report import page
 from zfrepro.report.claims import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, Finding, judge_all
-from zfrepro.run import load_config, runs_in
+from zfrepro.run import load_config
 
 
 def report(config: ReportConfig) -> None:
     """Write `report/index.html` and `report/claims.json`. Raises UserError where there is no such run."""
     started, folder = time.monotonic(), config.folder
     if not folder.is_dir():
-        outputs = Path(config.outputs).expanduser().resolve()
-        runs = runs_in(outputs)
+        runs = sorted(path.parent.name for path in folder.parent.glob("*/train"))
         raise UserError(
-            f"run={config.run}: no such run in {shown(outputs)}{nearest(config.run, runs)}; "
+            f"run={config.run}: no such run in {shown(folder.parent)}{nearest(config.run, runs)}; "
             f"train it with `zfrepro train run={config.run}`"
         )
     findings = judge_all(read_metrics(folder))

@@ -1,0 +1,79 @@
+"""A network's layer as one descriptor of a whole picture at any size (VGG paper, Appendix B).
+
+The picture is resized to a smaller side Q, the layer applied at every place where it fits (VGG section 3.2), its outputs
+averaged over the places, then with those of the mirror image. Descriptors of several sizes are averaged or stacked, then
+brought to unit length; those of several networks are stacked and brought to unit length once more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from zfrepro.data import Packed
+from zfrepro.files import pending
+from zfrepro.run import TrainedRun
+
+PIXELS = 1 << 21  # of a batch, at the size at which the network sees it
+
+
+def describe(run: TrainedRun, data: Packed, layer: int, scale: int) -> np.ndarray:
+    """Descriptors (N, D) float32 of all images at a smaller side of `scale` pixels, memory-mapped: the training images' rows,
+    then the validation images'. Computed in the run's precision; once, then they are in the run's features/."""
+    identity = [run.checkpoint_hash, data.key, run.precision, layer, scale]
+    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
+    path = run.folder / "features" / f"{data.manifest['name']}-{key}" / f"layer{layer}_{scale}px.npy"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _fill(run, data, layer, scale, path)
+    return np.load(path, mmap_mode="r")
+
+
+def _fill(run: TrainedRun, data: Packed, layer: int, scale: int, path: Path) -> None:
+    total = len(data.train) + len(data.val)
+    found = np.empty((total, run.network.widths[layer]), np.float32)
+    bar = tqdm(total=total, desc=f"{run.folder.name}: layer {layer} at {scale} px", unit=" images", disable=None)
+    with pending(run.folder, "features") as fresh, bar:
+        for split, first in ((data.train, 0), (data.val, len(data.train))):
+            for rows, images in batches(split.images, scale):
+                found[first + rows] = describe_batch(run, images, layer, scale).cpu().numpy()
+                bar.update(len(rows))
+        np.save(fresh / path.name, found)
+        (fresh / path.name).replace(path)
+
+
+def batches(images: np.ndarray, scale: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows (n,) and images (n, h, w, 3) of batches of one size each, so many that they have PIXELS at `scale`."""
+    size = max(1, PIXELS // scale**2)
+    for start in range(0, len(images), size):
+        rows = np.arange(start, min(start + size, len(images)))
+        yield rows, np.asarray(images[rows])
+
+
+@torch.no_grad()
+def describe_batch(run: TrainedRun, images: np.ndarray | Tensor, layer: int, scale: int) -> Tensor:
+    """(B, D) float32 of packed images (B, h, w, 3) uint8: the layer's mean over places and over the two mirror images."""
+    pictures, found = run.whole(images, scale), []
+    for view in (pictures, pictures.flip(3)):
+        with run.autocast():
+            maps = run.network.features(view.contiguous(memory_format=torch.channels_last), [layer])[layer]
+        found.append(maps.float().flatten(2).mean(2) if maps.ndim == 4 else maps.float())
+    return (found[0] + found[1]) / 2
+
+
+def join_scales(found: Sequence[np.ndarray], join: str) -> np.ndarray:
+    """Descriptors of several scales, each (N, D), as one of unit length: (N, D) for join=mean, (N, len(found) D) for stack."""
+    joined = np.mean(found, axis=0) if join == "mean" else np.concatenate(found, axis=1)
+    return unit_length(joined)
+
+
+def unit_length(rows: np.ndarray) -> np.ndarray:
+    """Rows (N, D) divided by their lengths; a row of zeros stays."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
