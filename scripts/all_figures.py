@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zfrepro import paper
 from zfrepro.errors import UserError
 from zfrepro.files import lock, shown
+from zfrepro.papers import zfnet
 
 # Minutes on two cores, as measured from a fresh clone; what the larger presets take is not known here.
 MINUTES = {
@@ -59,7 +59,7 @@ class Stage:
 
 def plan(args: argparse.Namespace) -> list[Stage]:
     """The stages for what was asked, in order: the training first, the page last."""
-    wanted = [item for item in paper.ITEMS if not args.only or item.id in args.only]
+    wanted = [item for item in zfnet.ITEMS if not args.only or item.id in args.only]
     commands = [name for name in ORDER if any(item.command == name for item in wanted)]
     trained = there(Path(args.outputs) / args.run, "train", "")
     stages = [] if trained else [stage(args, "train", "the network", training(args))]
@@ -82,7 +82,7 @@ def there(folder: Path, command: str, what: str) -> bool:
     """Whether a command's results are in the run's folder."""
     if command == "train":  # with whatever options; drawn at its end, and by `zfrepro import`
         return (folder / "train" / "filters.png").exists()
-    items = [item for item in paper.ITEMS if item.command == command and item.title in what]
+    items = [item for item in zfnet.ITEMS if item.command == command and item.title in what]
     return bool(items) and all((folder / item.folder / "metrics.json").exists() for item in items)
 
 
@@ -229,8 +229,8 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     args.run = args.run or args.preset
     args.only = ["table1" if name == "fig8" else name for name in args.only]
     for name in args.only:
-        if name not in {item.id for item in paper.ITEMS}:
-            parser.error(f"--only {name}: the ids are {', '.join(item.id for item in paper.ITEMS)}")
+        if name not in {item.id for item in zfnet.ITEMS}:
+            parser.error(f"--only {name}: the ids are {', '.join(item.id for item in zfnet.ITEMS)}")
     return args
 
 

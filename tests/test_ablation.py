@@ -15,7 +15,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from zfrepro import paper
+from zfrepro import papers
 from zfrepro.checkpoints import save_checkpoint
 from zfrepro.data import open_data
 from zfrepro.errors import UserError
@@ -78,7 +78,7 @@ class Stub:
 
 
 def test_every_row_of_the_paper_is_a_variant_and_its_edit_says_the_same() -> None:
-    rows = paper.reported("table3_ablation")
+    rows = papers.reported("table3_ablation")
     assert len(rows) == len(VARIANTS) == 12
     for row, variant in zip(rows, VARIANTS):
         words = str(row["variant"])

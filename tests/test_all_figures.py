@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 from conftest import TINY
 
-from zfrepro import paper
+from zfrepro import papers
 from zfrepro.cli import COMMANDS
 from zfrepro.options.compose import conf_folder
+from zfrepro.papers import zfnet
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "scripts" / "all_figures.py"
@@ -43,13 +44,13 @@ def script() -> ModuleType:
 
 
 def test_every_figure_and_table_is_an_item() -> None:
-    assert sorted(item.id for item in paper.ITEMS) == sorted(IDS) and len(IDS) == 13
-    assert len({item.folder for item in paper.ITEMS}) == len(IDS), "each has its own folder"
-    assert all(item.folder.startswith(item.id) for item in paper.ITEMS)
+    assert sorted(item.id for item in zfnet.ITEMS) == sorted(IDS) and len(IDS) == 13
+    assert len({item.folder for item in zfnet.ITEMS}) == len(IDS), "each has its own folder"
+    assert all(item.folder.startswith(item.id) for item in zfnet.ITEMS)
 
 
-@pytest.mark.parametrize("item", paper.ITEMS, ids=lambda item: item.id)
-def test_every_item_has_a_config_a_command_and_a_target(item: paper.Item, script: ModuleType) -> None:
+@pytest.mark.parametrize("item", zfnet.ITEMS, ids=lambda item: item.id)
+def test_every_item_has_a_config_a_command_and_a_target(item: papers.Item, script: ModuleType) -> None:
     assert item.command in COMMANDS
     head = (conf_folder() / f"{item.command}.yaml").read_text().splitlines()[0:12]
     assert any(f"zfrepro {item.command}" in line for line in head)
@@ -59,21 +60,21 @@ def test_every_item_has_a_config_a_command_and_a_target(item: paper.Item, script
 
 
 def test_every_table_of_numbers_has_them() -> None:
-    folder = Path(paper.__file__).parent / "reference"
-    stems = [path.stem for item in paper.ITEMS for path in folder.glob(f"{item.id}_*.csv")]
+    folder = papers.reference(zfnet.PAPER)
+    stems = [path.stem for item in zfnet.ITEMS for path in folder.glob(f"{item.id}_*.csv")]
     assert len(stems) == 7
-    assert all(paper.reported(stem) for stem in stems)
+    assert all(papers.reported(stem) for stem in stems)
 
 
 def test_all_of_it_is_planned(script: ModuleType) -> None:
     stages = script.plan(script.arguments(["--outputs", "nowhere"]))
     assert stages[0].command == "train" and stages[-1].command == "report"
-    assert {stage.command for stage in stages[1:-1]} == {item.command for item in paper.ITEMS}
+    assert {stage.command for stage in stages[1:-1]} == {item.command for item in zfnet.ITEMS}
     assert len(stages) == 12
     assert all(stage.minutes is not None and not stage.skip for stage in stages)
     assert sum(stage.minutes for stage in stages) <= 20, "what a new user is asked to wait"
     titles = " ".join(stage.what for stage in stages)
-    assert all(item.title in titles for item in paper.ITEMS)
+    assert all(item.title in titles for item in zfnet.ITEMS)
 
 
 def test_configs_accept_what_is_planned(script: ModuleType, zfrepro: Any, tmp_path: Path) -> None:

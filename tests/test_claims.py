@@ -1,350 +1,310 @@
-"""The verdicts on the paper's claims, on made-up measurements: both ways, at the threshold, and without what they need."""
+"""The verdicts on the papers' claims, on made-up numbers: each one, both ways, at the edges, for every claim of every paper."""
 
 from __future__ import annotations
 
-import copy
+import json
 import math
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from zfrepro import paper
-from zfrepro.report.claims import DECISIONS, NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, confident, judge, judge_all
+from zfrepro import papers
+from zfrepro.papers import PAPERS, Claim, Paper, Part
+from zfrepro.papers.verdicts import (
+    CONTRADICTED,
+    NOT_MEASURED,
+    REPRODUCED,
+    UNDECIDED,
+    counted,
+    decide,
+    judge,
+    judge_all,
+    standardised,
+    written,
+)
+from zfrepro.results import Output
+from zfrepro.statistics import Estimate, Measure, Missing, from_data, mean, to_data
 
-CLAIMS = {claim.id: claim for claim in paper.CLAIMS}
-
-
-def net(model: str, dead: int, middle: float, peak: float) -> dict[str, Any]:
-    """A network of Fig. 6."""
-    return {
-        "model": model,
-        "filters": 32,
-        "dead_filters": dead,
-        "middle": middle,
-        "middle_error": 1.0,
-        "grid_peak": peak,
-        "grid_peak_error": 0.1,
-    }
-
-
-FILTERS = {
-    "own": net("zfnet_demo", 1, 45.0, 1.1),
-    "sibling": net("alexnet_demo", 6, 30.0, 2.5),
-    "without": {"rms_max_over_median": 8.0, "rms_max": 0.8, "rms_median": 0.1},
-    "with": {"rms_max_over_median": 1.5},
-}
+CLAIMS = [claim for paper in PAPERS for claim in paper.claims]
+PARTS = [(claim, part) for claim in CLAIMS for part in claim.parts]
+each_claim = pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
+each_part = pytest.mark.parametrize(("claim", "part"), PARTS, ids=[part.estimate for _, part in PARTS])
 
 
-def steps(low: float, high: float, r2: float, kept: float) -> dict[str, float]:
-    """One transformation of Fig. 5."""
-    return {
-        "layer1_relative_distance_small_step": low,
-        "layer1_relative_distance_small_step_std": 0.2,
-        "layer7_relative_distance_small_step": high,
-        "layer7_relative_distance_small_step_std": 0.2,
-        "layer7_linearity_r2": 0.97,
-        "layer7_linearity_r2_single_images": r2,
-        "layer7_linearity_r2_single_images_std": 0.05,
-        "probability_kept_percent": kept,
-        "probability_loss_points": 20.0,
-        "probability_loss_points_standard_error": 1.0,
-    }
+def between(low: float, high: float) -> Estimate:
+    """An estimate with this interval, of seven nets."""
+    return Estimate((low + high) / 2, low, high, 7, "nets", df=6)
 
 
-INVARIANCE = {
-    "layers": [1, 7],
-    "claims": {
-        "images": 100,
-        "translation": steps(0.6, 0.2, 0.95, 80.0),
-        "scale": steps(0.5, 0.2, 0.93, 85.0),
-        "rotation": steps(0.5, 0.2, 0.4, 30.0),
-    },
-}
-COVERED = {"mean": 0.5, "standard_error": 0.02, "control": 0.2, "p_value": 1e-9, "images": 100}
-OCCLUSION = {
-    "claims": {
-        "probability_falls_where_the_object_is": COVERED,
-        "activity_falls_where_the_projection_is": COVERED,
-    }
-}
+def placed(part: Part, verdict: str) -> Estimate:
+    """An estimate whose interval lies so that a part has this verdict, hard by the bound."""
+    near, far, bound = 1e-6, 0.8, part.bound
+    if part.relation == "within":
+        ends = {
+            REPRODUCED: (-bound + near, bound - near),
+            CONTRADICTED: (bound + near, bound + far),
+            UNDECIDED: (bound - near, bound + near),
+        }
+    else:
+        beyond, short = (bound + near, bound + far), (bound - far, bound - near)
+        if part.relation == "below":
+            beyond, short = short, beyond
+        ends = {REPRODUCED: beyond, CONTRADICTED: short, UNDECIDED: (bound - near, bound + near)}
+    return between(*ends[verdict])
 
 
-def gap(mean: float, half: float) -> dict[str, float]:
-    """One layer of Table 1; random places score 0.1."""
-    return {
-        "random_minus_parts": mean,
-        "random_minus_parts_low": mean - half,
-        "random_minus_parts_high": mean + half,
-        "random_minus_parts_relative": mean / 0.1,
-        "disjoint_draws": 20,
-    }
+def metrics(claim: Claim, **others: Measure) -> dict[str, Any]:
+    """A result in which every part of a claim holds, but for the estimates given by name; as it is read from disk."""
+    measures = {part.estimate: placed(part, REPRODUCED) for part in claim.parts} | others
+    return json.loads(json.dumps({"estimates": {name: to_data(measure) for name, measure in measures.items()}}))
 
 
-def row(train: float, val: float, spread: float = 0.5) -> dict[str, Any]:
-    """A row of Table 3: three nets."""
-    errors = (train - spread, train, train + spread), (val - spread, val, val + spread)
-    return {"runs": {str(seed): [errors[0][seed], errors[1][seed], 5.0] for seed in range(3)}}
+# ------------------------------------------------------------------------------------------------- what the papers say
 
 
-ABLATION = {
-    "variants": {
-        "alexnet": row(35, 40),
-        "alexnet_no_3_4": row(42, 46),
-        "alexnet_no_3_4_6_7": row(71, 71),
-        "zfnet": row(33, 38),
-        "zfnet_fc_8192": row(22, 38.5),
-        "zfnet_maps_512": row(19, 36),
-    }
-}
-NETS = ("a", "b", "c")
-AVERAGING = {
-    "runs": {
-        "demo": {"val_top1_error": 10.0},
-        **{name: {"val_top1_error": 20.0 + i} for i, name in enumerate(NETS)},
-        "average of 3": {"val_top1_error": 18.0},
-    },
-    "averaged": list(NETS),
-}
-TRANSFER = {
-    "pretrained": {"15": {"folds": [60.0, 61.0, 62.0]}, "30": {"folds": [70.0, 71.0, 72.0]}},
-    "scratch": {"15": {"folds": [20.0, 22.0, 21.0]}, "30": {"folds": [50.0, 51.0, 53.0]}},
-}
+def test_ids_and_folders_are_unique() -> None:
+    items = [item for paper in PAPERS for item in paper.items]
+    assert len({item.id for item in items}) == len(items)
+    assert len({item.folder for item in items if item.folder}) == sum(bool(item.folder) for item in items)
+    assert len({claim.id for claim in CLAIMS}) == len(CLAIMS) == 18 + 20
 
 
-def depth(*means: float) -> dict[str, Any]:
-    """Table 7 on one target: layers 1-5 and 7."""
-    layers = zip((1, 2, 3, 4, 5, 7), means, strict=True)
-    return {"target": {"svm": {str(n): {"mean": m, "folds": [m - 1, m, m + 1.5]} for n, m in layers}}}
+@each_claim
+def test_claims_state_what_decides_them(claim: Claim) -> None:
+    item = papers.find_item(claim.item)
+    assert item.folder and claim.sentence and claim.statistic and claim.reason and claim.parts
+    assert not claim.sentence.endswith(".") and claim.reason.endswith((".", ".)"))
+    assert claim.options.format(run="demo").startswith(" ") or not claim.options
+    for part in claim.parts:
+        assert part.estimate in papers.estimates_in(item.folder)
+        assert f"{part.bound:g}" in claim.threshold, "the page must state the numbers that decide"
 
 
-# Claim -> metrics that fulfil it, and changes ({path: value}) each of which breaks it.
-CASES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
-    "parts_exaggerated": (
-        {
-            "layer2": {},
-            "layer5": {
-                "last_layer": 5,
-                "energy_minus_share": 10.0,
-                "energy_minus_share_error": 2.0,
-                "energy_on_object": 60.0,
-                "object_share_of_field": 50.0,
-            },
-        },
-        [{"layer5.energy_minus_share": -10.0}, {"layer5.energy_minus_share_error": 5.1}],
-    ),
-    "renormalisation": (
-        FILTERS,
-        [{"without.rms_max_over_median": 2.9}, {"with.rms_max_over_median": 6.0}],
-    ),
-    "first_layer": (
-        FILTERS,
-        [
-            {"own.dead_filters": 6},
-            {"own.middle": 30.0},
-            {"sibling.middle_error": 8.0},
-            {"own.model": "alexnet_demo", "sibling.model": "zfnet_demo"},
-        ],
-    ),
-    "aliasing": (FILTERS, [{"sibling.grid_peak": 1.4}, {"own.grid_peak": 1.6}]),
-    "convergence": (
-        {"first_half": {"difference": 0.3, "difference_error": 0.1, "lower_layers": 0.8, "upper_layers": 0.5}},
-        [{"first_half.difference": -0.3}, {"first_half.difference_error": 0.16}],
-    ),
-    "small_changes": (
-        INVARIANCE,
-        [
-            {"claims.scale.layer7_relative_distance_small_step": 0.6},
-            {"claims.translation.layer1_relative_distance_small_step": 0.1},
-            {"claims.translation.layer1_relative_distance_small_step_std": 2.1},
-        ],
-    ),
-    "quasi_linear": (
-        INVARIANCE,
-        [
-            {"claims.translation.layer7_linearity_r2_single_images": 0.89},
-            {"claims.scale.layer7_linearity_r2_single_images": 0.5},
-        ],
-    ),
-    "stability": (
-        INVARIANCE,
-        [
-            {"claims.translation.probability_kept_percent": 49.0},
-            {"claims.scale.probability_kept_percent": 20.0},
-            {"claims.rotation.probability_kept_percent": 60.0},
-        ],
-    ),
-    "object_covered": (
-        OCCLUSION,
-        [
-            {"claims.probability_falls_where_the_object_is.mean": 0.29},
-            {"claims.probability_falls_where_the_object_is.control": 0.6},
-            {"claims.probability_falls_where_the_object_is.p_value": 0.02},
-        ],
-    ),
-    "projection_covered": (
-        OCCLUSION,
-        [
-            {"claims.activity_falls_where_the_projection_is.mean": -0.5},
-            {"claims.activity_falls_where_the_projection_is.p_value": 0.5},
-        ],
-    ),
-    "correspondence": (
-        {"layer5": gap(0.03, 0.01), "layer7": gap(0.005, 0.01)},
-        [
-            {"layer5": gap(0.03, 0.04)},
-            {"layer5": gap(-0.03, 0.01)},
-            {"layer7": gap(0.02, 0.01)},
-        ],
-    ),
-    "architecture": (ABLATION, [{"variants.zfnet": row(33, 41)}, {"variants.zfnet": row(33, 38, 5)}]),
-    "averaging": (
-        AVERAGING,
-        [{"runs.average of 3.val_top1_error": 22.0}, {"runs.average of 3.val_top1_error": 20.5}],
-    ),
-    "depth": (ABLATION, [{"variants.alexnet_no_3_4": row(42, 72)}, {"variants.alexnet": row(42, 71.1)}]),
-    "wider_middle": (ABLATION, [{"variants.zfnet_maps_512": row(19, 39)}, {"variants.zfnet_maps_512": row(19, 37.6)}]),
-    "wider_top": (ABLATION, [{"variants.zfnet_fc_8192": row(34, 38)}, {"variants.zfnet_fc_8192": row(22, 30)}]),
-    "transfer": (
-        TRANSFER,
-        [
-            {"scratch.15.folds": [50.0, 51.0, 52.0]},
-            {"scratch.30.folds": [20.0, 20.0, 20.0]},
-            {"scratch.30.folds": [10.0, 40.0, 70.0]},
-        ],
-    ),
-    "deeper_is_better": (
-        depth(40, 50, 60, 65, 70, 69),
-        [depth(70, 69, 65, 60, 50, 40), depth(40, 60, 50, 70, 35, 65), depth(40, 40.1, 40.2, 40.3, 40.4, 39.9)],
-    ),
-}
+@pytest.mark.parametrize("claim", papers.zfnet.PAPER.claims + papers.vgg.PAPER.claims, ids=lambda claim: claim.id)
+def test_an_effect_as_in_the_paper_reproduces(claim: Claim) -> None:
+    """What the paper reports lies on the claimed side of every bound, or the bounds ask for what the paper does not show."""
+    for part in claim.parts:
+        assert decide(between(part.typical - 1e-9, part.typical + 1e-9), part) == REPRODUCED
 
 
-def changed(metrics: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """A copy with the values at dotted paths replaced."""
-    found = copy.deepcopy(metrics)
-    for path, value in changes.items():
-        *parents, last = path.split(".")
-        node = found
-        for key in parents:
-            node = node[key]
-        node[last] = value
-    return found
+def test_reported_numbers_are_found_by_name() -> None:
+    assert papers.reported("table3_ablation")[0]["val_top1_error"] == 40.5
+    rows = papers.reported("vgg_table3_single_scale")
+    assert rows[0] == {"config": "A", "train_s": 256.0, "test_q": 256.0, "val_top1_error": 29.6, "val_top5_error": 10.4}
+    assert papers.reported("table2_imagenet")[0]["val_top1_error"] is None
 
 
-def test_every_claim_has_a_decision_and_is_tested() -> None:
-    assert len(paper.CLAIMS) >= 14 and len(CLAIMS) == len(paper.CLAIMS)
-    assert set(DECISIONS) == set(CASES) == set(CLAIMS)
-    items = {item.id for item in paper.ITEMS}
-    for claim in paper.CLAIMS:
-        assert claim.item in items
-        assert claim.reason and "{" not in claim.threshold
-        for value in claim.thresholds.values():
-            assert f"{value:g}" in claim.threshold, "the page must state the numbers that decide"
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_fulfilled(name: str) -> None:
-    finding = judge(CLAIMS[name], CASES[name][0])
-    assert finding.verdict == REPRODUCED, finding.measured
-    assert finding.measured and finding.numbers
-    assert all(math.isfinite(value) for value in finding.numbers.values())
-
-
-@pytest.mark.parametrize(("name", "number"), [(name, i) for name, (_, bad) in CASES.items() for i in range(len(bad))])
-def test_broken(name: str, number: int) -> None:
-    good, bad = CASES[name]
-    finding = judge(CLAIMS[name], changed(good, bad[number]))
-    assert finding.verdict == NOT_REPRODUCED, finding.measured
-    assert finding.measured and finding.numbers
-
-
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("metrics", [None, {}, {"claims": None, "variants": {}, "runs": {"a": {}}, "layers": [1]}])
-def test_not_measured(name: str, metrics: dict[str, Any] | None) -> None:
-    finding = judge(CLAIMS[name], metrics)
-    assert finding.verdict == NOT_MEASURED and finding.numbers == {}
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_holes_are_not_measurements(name: str) -> None:
-    """Whatever single number is missing, NaN (null in JSON) or of another kind, the verdict is a verdict."""
-    good = CASES[name][0]
-    for path in leaves(good):
-        for hole in (None, float("nan"), "?", []):
-            verdict = judge(CLAIMS[name], changed(good, {path: hole})).verdict
-            assert verdict in (REPRODUCED, NOT_REPRODUCED, NOT_MEASURED)
-    blank = dict.fromkeys(leaves(good))
-    assert judge(CLAIMS[name], changed(good, blank)).verdict == NOT_MEASURED
-
-
-def leaves(node: Any, prefix: str = "") -> list[str]:
-    """Dotted paths of everything in a dictionary that is no dictionary."""
-    if not isinstance(node, dict):
-        return [prefix]
-    return [path for key, value in node.items() for path in leaves(value, f"{prefix}.{key}" if prefix else key)]
-
-
-def test_exactly_at_the_threshold() -> None:
-    """'At least' includes the threshold, 'below' and 'above' do not."""
-    at = changed(
-        INVARIANCE, {f"claims.{kind}.layer7_linearity_r2_single_images": 0.9 for kind in ("translation", "scale")}
+def test_papers_know_their_networks() -> None:
+    zfnet, vgg = PAPERS
+    assert (
+        papers.paper_of("zfnet_demo") is papers.paper_of("alexnet") is papers.paper_of("torchvision/alexnet") is zfnet
     )
-    assert judge(CLAIMS["quasi_linear"], at).verdict == REPRODUCED
-    half = changed(INVARIANCE, {"claims.rotation.probability_kept_percent": 50.0})
-    assert judge(CLAIMS["stability"], half).verdict == NOT_REPRODUCED
-    peak = changed(FILTERS, {"own.grid_peak": 1.5})
-    assert judge(CLAIMS["aliasing"], peak).verdict == NOT_REPRODUCED
+    assert papers.paper_of("torchvision/vgg16") is papers.paper_of("vgg_d_demo") is vgg
+    assert papers.paper_of("somebody's own") is zfnet and not zfnet.is_about("somebody's own")
 
 
-def test_one_net_has_no_spread() -> None:
-    single = {
-        "variants": {name: {"runs": {"0": [30.0, value, 5.0]}} for name, value in (("alexnet", 40.0), ("zfnet", 38.0))}
-    }
-    finding = judge(CLAIMS["architecture"], single)
-    assert finding.verdict == NOT_MEASURED and "two or more" in finding.measured
+# --------------------------------------------------------------------------------------------------------- each verdict
 
 
-def test_by_hand() -> None:
-    """Table 3: means 40 and 38, standard deviations 0.5 over three nets each: the difference is 2 +- 0.5 sqrt(2/3)."""
-    finding = judge(CLAIMS["architecture"], ABLATION)
-    assert finding.numbers["difference"] == pytest.approx(2.0)
-    assert finding.numbers["standard_error"] == pytest.approx(0.5 * math.sqrt(2 / 3))
-    assert finding.measured.startswith("2.0 ± 0.4 points (40.0 % against 38.0 %; 3 nets each)")
-    # Table 4: gaps by fold 40, 39, 41 and 20, 20, 19.
-    finding = judge(CLAIMS["transfer"], TRANSFER)
-    assert finding.numbers["gap_15"] == pytest.approx(40) and finding.numbers["gap_15_error"] == pytest.approx(
-        1 / math.sqrt(3)
+@each_claim
+def test_reproduced(claim: Claim) -> None:
+    finding = judge(claim, metrics(claim))
+    assert finding.verdict == REPRODUCED and finding.measured and not finding.remark and not finding.why
+
+
+@each_part
+def test_each_part_decides(claim: Claim, part: Part) -> None:
+    """With all others beyond their bounds, one half alone makes the verdict, and is named."""
+    for verdict in (CONTRADICTED, UNDECIDED):
+        finding = judge(claim, metrics(claim, **{part.estimate: placed(part, verdict)}))
+        assert finding.verdict == verdict
+        if len(claim.parts) > 1:
+            assert part.says in finding.remark
+    assert judge(claim, metrics(claim, **{part.estimate: Missing("no masks")})).verdict == NOT_MEASURED
+    assert judge(claim, metrics(claim, **{part.estimate: Missing("no masks")})).why == "no masks"
+
+
+@each_part
+def test_at_the_edge(claim: Claim, part: Part) -> None:
+    """An interval that ends at the bound itself decides nothing."""
+    for low, high in ((part.bound, part.bound + 0.5), (part.bound - 0.5, part.bound), (part.bound, part.bound)):
+        assert decide(between(low, high), part) == UNDECIDED
+
+
+def test_within_a_margin_both_ways() -> None:
+    part = Part("x", "nothing changes", "within", 1, 0)
+    cases = {
+        (-0.9, 0.9): REPRODUCED, (0.2, 0.9): REPRODUCED, (-1.2, 0.5): UNDECIDED, (0.5, 1.1): UNDECIDED, (-3, 3): UNDECIDED,
+        (1.1, 2): CONTRADICTED, (-2, -1.1): CONTRADICTED, (-1, 1): UNDECIDED,
+    }  # fmt: skip
+    for ends, verdict in cases.items():
+        assert decide(between(*ends), part) == verdict, ends
+
+
+def test_a_contradicted_half_outweighs_an_open_one_and_a_missing_one() -> None:
+    claim = next(claim for claim in CLAIMS if claim.id == "stability")
+    first, second, third = claim.parts
+    found = metrics(claim, **{first.estimate: placed(first, UNDECIDED), second.estimate: placed(second, CONTRADICTED)})
+    finding = judge(claim, found)
+    assert finding.verdict == CONTRADICTED
+    assert f"it is not so that {second.says}" in finding.remark and f"open: {first.says}" in finding.remark
+    finding = judge(claim, metrics(claim, **{first.estimate: Missing("x"), third.estimate: placed(third, UNDECIDED)}))
+    assert finding.verdict == NOT_MEASURED and finding.why == "x"
+    finding = judge(
+        claim, metrics(claim, **{first.estimate: Missing("x"), third.estimate: placed(third, CONTRADICTED)})
     )
-    assert finding.numbers["gap_30"] == pytest.approx(59 / 3)
-    # Table 7: one swap of neighbours among six.
-    finding = judge(CLAIMS["deeper_is_better"], depth(40, 50, 60, 65, 70, 69))
-    assert finding.numbers["target_rank"] == pytest.approx(1 - 6 * 2 / (6 * 35))
+    assert finding.verdict == CONTRADICTED and "not measured" in finding.remark
 
 
-def test_all_at_once() -> None:
-    findings = judge_all({"fig6": FILTERS, "table3": None})
-    assert [finding.claim.id for finding in findings] == list(CLAIMS)
-    assert sum(finding.verdict == REPRODUCED for finding in findings) == 3
-    assert sum(finding.verdict == NOT_MEASURED for finding in findings) == len(findings) - 3
+# --------------------------------------------------------------------------------------------------------- not measured
 
 
-def test_layers_are_ordered_by_number() -> None:
-    """layer10 stands above layer9: an imported VGG's."""
-    deep = {"layer8": gap(0.03, 0.01), "layer10": gap(0.005, 0.01)}
-    assert judge(CLAIMS["correspondence"], deep).verdict == REPRODUCED
-    assert DECISIONS["small_changes"](changed(INVARIANCE, {"layers": [7, 1]}), {"errors": 2}).fulfilled
+@each_claim
+def test_not_run(claim: Claim) -> None:
+    finding = judge(claim, None)
+    assert (finding.verdict, finding.halves, finding.why) == (NOT_MEASURED, (), "")
 
 
-def test_the_upper_layers_claim_takes_the_last_layer_alone() -> None:
-    metrics = {"layer1": {**CASES["parts_exaggerated"][0]["layer5"]}}
-    finding = judge(CLAIMS["parts_exaggerated"], metrics)
-    assert (finding.verdict, finding.measured) == (NOT_MEASURED, "layer 5 is not visualised")
+@each_claim
+@pytest.mark.parametrize("old", [{}, {"claims": None, "variants": {"a": 1}, "layers": [1]}, {"estimates": 3}])
+def test_results_of_earlier_versions_have_no_verdict(claim: Claim, old: dict[str, Any]) -> None:
+    finding = judge(claim, old)
+    assert finding.verdict == NOT_MEASURED and "earlier version" in finding.why
 
 
-def test_few_nets_need_a_clearer_difference() -> None:
-    """Two and a half standard errors: enough for many nets, not for three (Student's t: 4.30) or two (12.7)."""
-    assert confident(2.5, 1, 100, 95)
-    assert not confident(2.5, 1, 3, 95)
-    assert confident(4.31, 1, 3, 95) and not confident(4.29, 1, 3, 95)
-    assert confident(12.8, 1, 2, 95) and not confident(12.6, 1, 2, 95)
-    assert not confident(-20, 1, 100, 95)
+@each_part
+def test_holes_are_not_measurements(claim: Claim, part: Part) -> None:
+    """A number that is missing, null (NaN in JSON) or of another kind is no measurement, and no NaN is ever printed."""
+    good = metrics(claim)
+    for hole in (None, float("nan"), "?", [], {}, {"value": None}):
+        for key in (None, "value", "n"):
+            bad = json.loads(json.dumps(good))
+            if key is None:
+                bad["estimates"][part.estimate] = hole
+            else:
+                bad["estimates"][part.estimate][key] = hole
+            finding = judge(claim, bad)
+            assert finding.verdict == NOT_MEASURED and finding.why
+            assert "nan" not in finding.why.lower()
+    del good["estimates"][part.estimate]
+    assert judge(claim, good).verdict == NOT_MEASURED
+
+
+@each_claim
+def test_a_network_at_chance_shows_nothing(claim: Claim) -> None:
+    ignorant = {**metrics(claim), "task": {"known": False, "why": "the network is at chance"}}
+    finding = judge(claim, ignorant)
+    assert (finding.verdict, finding.why) == (NOT_MEASURED, "the network is at chance")
+    for known in (True, None):
+        assert judge(claim, {**metrics(claim), "task": {"known": known}}).verdict == REPRODUCED
+
+
+def test_a_single_net_decides_nothing() -> None:
+    claim = next(claim for claim in CLAIMS if claim.id == "architecture")
+    measure = mean([23.0], "nets", "points")
+    finding = judge(claim, metrics(claim, alexnet_minus_zfnet=measure))
+    assert finding.verdict == UNDECIDED
+    assert finding.measured.endswith("23.0 points (1 net: no spread is known)")
+    assert "1 net: more are needed" in finding.remark
+
+
+# ----------------------------------------------------------------------------------------------- results of several parts
+
+
+def test_every_target_must_hold() -> None:
+    """Table 7: a claim about every target that was probed; the one that fails is named."""
+    claim = next(claim for claim in CLAIMS if claim.id == "deeper_is_better")
+    good, part = metrics(claim), claim.parts[0]
+    bad = metrics(claim, **{part.estimate: placed(part, CONTRADICTED)})
+    assert judge(claim, {"caltech101": good, "caltech256": good, "per_class": 30}).verdict == REPRODUCED
+    finding = judge(claim, {"caltech101": good, "caltech_256": bad})
+    assert finding.verdict == CONTRADICTED and "(caltech 256)" in finding.remark
+    unmeasured = metrics(claim, **{name.estimate: Missing("two layers only") for name in claim.parts})
+    assert judge(claim, {"caltech101": good, "caltech256": unmeasured}).verdict == REPRODUCED
+    assert judge(claim, {"caltech101": unmeasured}).why == "two layers only"
+
+
+# ----------------------------------------------------------------------------------------------------------- in words
+
+
+def test_in_words() -> None:
+    assert written(Estimate(23.456, 20.41, 26.6, 5, "nets", "points")) == "23.5 points (95 %: 20.4 to 26.6; 5 nets)"
+    assert written(Estimate(0.5, 0.5, 0.5, 1, "network")) == "0.50"
+    assert written(Estimate(-0.001, -0.04, 0.03, 1200, "images")) == "0.00 (95 %: -0.04 to 0.03; 1,200 images)"
+    assert (
+        written(Estimate(0.9401, 0.9399, 0.9403, 9, "folds", note="n")) == "0.9401 (95 %: 0.9399 to 0.9403; 9 folds; n)"
+    )
+    assert counted(1, "nets") == "1 net" and counted(2, "nets") == "2 nets"
+
+
+def test_what_would_decide_it() -> None:
+    """Mean 1 with a standard deviation of 2: Student's t reaches from the mean to zero at eighteen values."""
+    part = Part("x", "it helps", "above", 0, 1, "points")
+    claim = Claim("x", "table3", "It helps", "x", "x", (part,))
+    spread = mean([-1.0, 1.0, 3.0], "nets", "points")  # mean 1, standard deviation 2
+    finding = judge(claim, metrics(claim, x=spread))
+    assert finding.verdict == UNDECIDED
+    assert finding.remark == "about 18 nets would decide it, if value and spread stay"
+    at = judge(claim, metrics(claim, x=Estimate(0, 0, 0, 1, "networks")))
+    assert (at.verdict, at.remark) == (UNDECIDED, "exactly at the threshold")
+
+
+def test_standardised() -> None:
+    """0 is the bound and 1 what the paper reports, whichever way a part points."""
+    cases = [
+        (Part("x", "", "above", 15, 61), between(15, 61), (0, 0.5, 1)),
+        (Part("x", "", "below", 50, 18), between(18, 82), (-1, 0, 1)),
+        (Part("x", "", "within", 1, 0), between(-0.5, 0.25), (0.5, 0.875, 1)),
+        (Part("x", "", "within", 1, 0), between(2, 4), (-3, -2, -1)),
+    ]
+    for part, estimate, expected in cases:
+        finding = judge(Claim("x", "table3", "", "", "", (part,)), {"estimates": {"x": to_data(estimate)}})
+        assert standardised(finding.halves[0]) == pytest.approx(expected)
+
+
+# ------------------------------------------------------------------------------------------------------------- writing
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Iterator[Any]:
+    """An open result in Table 3's folder."""
+    from zfrepro.options.shared import Common
+    from zfrepro.results import writing
+
+    with writing(tmp_path / "table3_ablation", Common(run="a"), None) as out:
+        yield out
+
+
+def test_estimates_are_written_and_read(output: Output) -> None:
+    measure = mean([1.0, 2.0, 4.0], "nets", "points")
+    output.done({"variants": {}}, {"alexnet_minus_zfnet": measure, "validation_gain": mean([1.0], "nets")})
+    stored = json.loads((output.folder / "metrics.json").read_text())
+    assert from_data(stored["estimates"]["alexnet_minus_zfnet"]) == measure
+    single = from_data(stored["estimates"]["validation_gain"])
+    assert isinstance(single, Estimate) and (single.low, single.high) == (-math.inf, math.inf)
+
+
+def test_names_that_no_claim_knows_are_refused(output: Output) -> None:
+    for name in ("alexnet_minus_zfnett", "gain_of_averaging"):  # a typo; another table's
+        with pytest.raises(ValueError, match=name):
+            output.done({}, {name: mean([1.0, 2.0], "nets")})
+    assert not (output.folder / "metrics.json").exists()
+
+
+# -------------------------------------------------------------------------------------------------------- a new paper
+
+
+def test_a_toy_paper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A paper is data: one folder, named in one place, and everything that reads papers knows it."""
+    item = papers.Item("toy_table1", "Table 1", "probe", "toy_table1", "A toy")
+    claim = Claim(
+        "toy", "toy_table1", "Toys help", "a difference", "Why not.", (Part("gain", "a toy helps", "above", 0, 1),)
+    )
+    toy = Paper("toy", "Toys", "Nobody (2026)", "https://example.org", ("toy",), (item,), (claim,))
+    monkeypatch.setattr(papers, "PAPERS", (*PAPERS, toy))
+    assert papers.paper_of("toy_large") is toy and papers.find_item("toy_table1") is item
+    assert papers.estimates_in("toy_table1") == {"gain"}
+    [finding] = judge_all(toy, {"toy_table1": {"estimates": {"gain": to_data(mean([2.0, 2.1, 2.2], "nets"))}}})
+    assert finding.verdict == REPRODUCED

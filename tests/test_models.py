@@ -10,7 +10,7 @@ import torch
 from conftest import small_table
 from omegaconf import OmegaConf
 
-from zfrepro import paper
+from zfrepro import papers
 from zfrepro.errors import UserError
 from zfrepro.models.network import Network, Noise, contrast_normalise, dropout, initialise, multiply_adds
 from zfrepro.models.table import Op, layers_of, op_sizes, ops_of, receptive_box, receptive_field
@@ -39,7 +39,7 @@ def parameters(network: Network) -> int:
 def test_zfnet_is_the_papers_table() -> None:
     network = on_meta(model("zfnet"), 5)
     counts = {int(name): sum(p.numel() for p in m.parameters()) for name, m in network.weights.items()}
-    for row in paper.reported("zfnet_layers"):
+    for row in papers.reported("zfnet_layers"):
         number = int(row["layer"])
         expected = 4097 * 5 if row["kind"] == "softmax" else row["parameters"]
         assert counts[number] == expected
@@ -84,7 +84,7 @@ def test_rows_of_table_3(name: str) -> None:
 
 
 def test_every_row_of_table_3_has_a_file() -> None:
-    assert len(TABLE_3) == len(paper.reported("table3_ablation")) == 12
+    assert len(TABLE_3) == len(papers.reported("table3_ablation")) == 12
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (conf_folder() / "model").glob("*.yaml")))

@@ -6,17 +6,19 @@ import contextlib
 import csv
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from zfrepro import papers
 from zfrepro.errors import UserError
 from zfrepro.files import pending, read_json, shown, waiting_lock, write_json
 from zfrepro.options.identity import config_hash
 from zfrepro.options.shared import Common
 from zfrepro.provenance import provenance
+from zfrepro.statistics import Measure, to_data
 
 
 class Figure(Protocol):
@@ -35,7 +37,7 @@ class Output:
         self.folder = folder
         self.pending = fresh
         self.config = config
-        self.identity = _identity(config, inputs)
+        self.identity = _identity(folder, config, inputs)
         self.checkpoint_hash = checkpoint_hash
         self.part = part
         self.started = time.monotonic()
@@ -63,12 +65,25 @@ class Output:
         lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows]
         self.path(f"{name}.md").write_text("\n".join(lines) + f"\n\n{notes}\n", encoding="utf-8")
 
-    def done(self, metrics: dict[str, Any]) -> None:
+    def done(
+        self,
+        metrics: dict[str, Any],
+        estimates: Mapping[str, Measure] | None = None,
+        task: Mapping[str, Any] | None = None,
+    ) -> None:
         """Move the files into place, write `metrics.json` with the provenance block, and say what was written.
 
+        estimates: the numbers on which the papers' claims rest, by name; raises ValueError for a name on which no claim
+        about this folder rests. task: whether the network knows its task, see `knowledge`.
         With a `part` (one layer of Fig. 2, say) the metrics go below that key, beside the other parts' that belong to
         the same checkpoint. Files of an earlier result that this one does not have are removed.
         """
+        if unknown := set(estimates or ()) - papers.estimates_in(self.folder.name):
+            raise ValueError(f"{self.folder.name}: no claim rests on {', '.join(sorted(unknown))}")
+        if estimates is not None:
+            metrics = {**metrics, "estimates": {name: to_data(measure) for name, measure in estimates.items()}}
+        if task is not None:
+            metrics = {**metrics, "task": task}
         self.folder.mkdir(parents=True, exist_ok=True)
         with waiting_lock(self.folder.parent / ".results.lock"):  # another process may be at another part
             origin = self._place(metrics)
@@ -131,7 +146,9 @@ def _up_to_date(folder: Path, config: Common, checkpoint_hash: str | None, part:
     origin = _read(folder / "metrics.json").get("provenance", {})
     made = origin.get("parts", {}).get(part) if part else origin.get("config_hash")
     there = all((folder / name).exists() for name in origin.get("files", {}).get(part or "all", []))
-    return bool(made == _identity(config, inputs) and origin.get("checkpoint_hash") == checkpoint_hash and there)
+    return bool(
+        made == _identity(folder, config, inputs) and origin.get("checkpoint_hash") == checkpoint_hash and there
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -142,5 +159,7 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _identity(config: Common, inputs: str) -> str:
-    return config_hash(config) + (f"-{inputs[:16]}" if inputs else "")
+def _identity(folder: Path, config: Common, inputs: str) -> str:
+    """What makes a result this one: options, other inputs, and the version of the code behind the numbers."""
+    version = max((item.version for item in papers.items_in(folder.name)), default=1)
+    return config_hash(config) + (f"-{inputs[:16]}" if inputs else "") + (f"-v{version}" if version > 1 else "")

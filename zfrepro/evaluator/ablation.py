@@ -19,7 +19,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from zfrepro import paper
+from zfrepro import papers
 from zfrepro.data import Split
 from zfrepro.errors import UserError, require_choice
 from zfrepro.evaluator.errors import softmax_outputs, top_errors
@@ -223,7 +223,7 @@ def write(config: AblateConfig, source: TrainConfig, jobs: dict[str, list[TrainC
         for row, found in enumerate(nets.values()):
             for index, net in enumerate(found):
                 errors[row, index] = net.errors
-        reference = paper.reported(FOLDER)
+        reference = papers.reported(FOLDER)
         columns, rows = table(nets, averages, reference)
         out.table(columns, rows, notes(source, jobs))
         known = np.array([[row[key] for key in ERRORS] for row in reference], dtype=float)
@@ -273,7 +273,7 @@ def table(
         pairs = [own.get(name) for key in ERRORS for name in (key, f"{key}_std")]
         costs = [own.get("parameters"), own.get("seconds"), own["nets"]]
         rows.append([given["base"], given["variant"], *pairs, *(given[key] for key in ERRORS), *costs])
-    five = next(row for row in paper.reported("table2_imagenet") if "5 convnets) (a)" in str(row["model"]))
+    five = next(row for row in papers.reported("table2_imagenet") if "5 convnets) (a)" in str(row["model"]))
     for name, (top1, top5) in averages.items():
         theirs = [five["val_top1_error"], five["val_top5_error"]] if name == "zfnet" else [None, None]
         label = f"average of {len(nets[name])} nets: {name}" + (

@@ -39,7 +39,7 @@ from PIL import Image
 from scipy import stats
 from torch import Tensor
 
-from zfrepro import paper
+from zfrepro import papers
 from zfrepro.data import read_image
 from zfrepro.data.decode import upright
 from zfrepro.errors import UserError, nearest, require_layer
@@ -459,7 +459,7 @@ def _test(part: np.ndarray, random: np.ndarray) -> float:
 
 def _reported(names: Sequence[str], layers: list[int]) -> list[list[tuple[float, float] | None]]:
     """The paper's mean and std, layer by layer and part by part; None where it has none."""
-    rows = {str(row["occlusion"]): row for row in paper.reported("table1_correspondence")}
+    rows = {str(row["occlusion"]): row for row in papers.reported("table1_correspondence")}
     found: list[list[tuple[float, float] | None]] = []
     for layer in layers:
         keys = f"layer{layer}_mean", f"layer{layer}_std"

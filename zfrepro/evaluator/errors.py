@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from zfrepro import paper
+from zfrepro import papers
 from zfrepro.data.transforms import ten_crops
 from zfrepro.errors import UserError
 from zfrepro.options.commands import EvaluateConfig
@@ -93,7 +93,7 @@ def _write(out: Output, results: dict[str, dict[str, float]], averaged: list[str
         "val_top1_error_centre",
         "val_top5_error_centre",
     ]
-    rows = [[row.get(column) for column in columns] for row in paper.reported("table2_imagenet")]
+    rows = [[row.get(column) for column in columns] for row in papers.reported("table2_imagenet")]
     rows += [[f"ours: {name}", *(result.get(column) for column in columns[1:])] for name, result in results.items()]
     data = run.config.data
     notes = (

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from zfrepro import paper
+from zfrepro import papers
 from zfrepro.errors import UserError, require_layer
 from zfrepro.evaluator.splits import draw_fold, possible_sizes
 from zfrepro.evaluator.svm import svm_accuracy
@@ -149,7 +149,7 @@ def others(config: ProbeConfig, run: TrainedRun) -> dict[str, Any]:
 def table(parts: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows of Table 7: the paper's two targets, then ours; a row for every classifier and layer of either."""
     reference = {
-        (str(row["classifier"]), int(row["layer"] or 0)): row for row in paper.reported("table7_layer_analysis")
+        (str(row["classifier"]), int(row["layer"] or 0)): row for row in papers.reported("table7_layer_analysis")
     }
     keys = ("caltech101_30", "caltech101_std", "caltech256_60", "caltech256_std")
     columns = ["classifier", "layer", *(f"paper_{key}" for key in keys)]
@@ -177,7 +177,7 @@ def curves(parts: dict[str, Any]) -> dict[str, tuple[list[int], list[float], lis
             if by:
                 spread = [value["std"] or 0.0 for _, value in by]
                 found[f"ours: {name}, {kind}"] = ([n for n, _ in by], [value["mean"] for _, value in by], spread)
-    reference = paper.reported("table7_layer_analysis")
+    reference = papers.reported("table7_layer_analysis")
     for kind in ("svm", "softmax"):
         rows = [row for row in reference if row["classifier"] == kind]
         for key, label in (("caltech101_30", "Caltech-101"), ("caltech256_60", "Caltech-256")):

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from zfrepro import paper
+from zfrepro import papers
 from zfrepro.errors import UserError, require_layer
 from zfrepro.evaluator.average_precision import average_precision
 from zfrepro.evaluator.overlap import best_matches, small_grey
@@ -92,7 +92,7 @@ def transfer(config: TransferConfig) -> None:
     require_layer("layer", layer, run.network.feature_layers)
     bench, before = Bench(config, run, layer), network_hash(run)
     for name in config.tables or fitting(config.data):
-        item = next(item for item in paper.ITEMS if item.id == name)
+        item = papers.find_item(name)
         own = dataclasses.replace(config, tables=[name])  # the same table whether made alone or with the others
         key = bench.open(target_of(config, name)).data.key
         with writing(config.folder / item.folder, own, run.checkpoint_hash, inputs=key) as out:
@@ -169,7 +169,7 @@ def compare_with_source(config: TransferConfig, run: TrainedRun, target: Target)
 # ---------------------------------------------------------------------------------------- Tables 4 and 5, Figure 9
 
 
-def caltech(bench: Bench, item: paper.Item, out: Output) -> None:
+def caltech(bench: Bench, item: papers.Item, out: Output) -> None:
     """Accuracy against the number of training images per class, over random folds."""
     config, run = bench.config, bench.run
     target = bench.target(config.data)
@@ -271,7 +271,7 @@ Accuracies = dict[
 
 def write_caltech(
     bench: Bench,
-    item: paper.Item,
+    item: papers.Item,
     out: Output,
     target: Target,
     frozen: dict[int, list[Scored]],
@@ -292,16 +292,16 @@ def write_caltech(
     out.arrays("arrays.npz", sizes=np.array(list(frozen)), **folds)
     out.arrays("splits.npz", **splits)
     curves = [own_curve(labels[key], found) for key, found in ours.items()]
-    curves += [paper_curve(row) for row in paper.reported(STEM[item.id])]
+    curves += [paper_curve(row) for row in papers.reported(STEM[item.id])]
     out.figure(f"{item.folder}.png", draw_accuracies(curves, f"{item.title}: {target.name}"))
     out.done(caltech_metrics(bench, target, ours, frozen, scratch))
     for key, found in ours.items():
         print(f"{labels[key]}: " + ", ".join(f"{shown(values)} % at {n} per class" for n, values in found.items()))
 
 
-def caltech_table(item: paper.Item, ours: Accuracies, labels: dict[str, str]) -> tuple[list[str], list[list[Any]]]:
+def caltech_table(item: papers.Item, ours: Accuracies, labels: dict[str, str]) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows: the paper's, then ours."""
-    reference = paper.reported(STEM[item.id])
+    reference = papers.reported(STEM[item.id])
     sizes = sorted({*ours["pretrained"], *(int(key[4:]) for key in reference[0] if key.startswith("acc_"))})
     columns = ["method", *(f"{kind}_{n}" for n in sizes for kind in ("acc", "std"))]
     rows: list[list[Any]] = [[row.get(column) for column in columns] for row in reference]
@@ -392,7 +392,7 @@ def caltech_notes(bench: Bench, target: Target, scratch: dict[int, list[dict[str
 # -------------------------------------------------------------------------------------------------------------- Table 6
 
 
-def pascal(bench: Bench, item: paper.Item, out: Output) -> None:
+def pascal(bench: Bench, item: papers.Item, out: Output) -> None:
     """Average precision of every class on images that hold several objects, from one softmax over the classes."""
     config, run = bench.config, bench.run
     target = bench.target(target_of(config, "table6"))
@@ -450,7 +450,7 @@ def write_pascal(
     count: int,
 ) -> None:
     """Table 6, a bar chart, arrays, metrics."""
-    reference, names = paper.reported("table6_pascal2012"), list(target.data.class_names)
+    reference, names = papers.reported("table6_pascal2012"), list(target.data.class_names)
     mean = float(np.nanmean(precisions))
     ours: list[float | None] = [None if np.isnan(value) else float(value) for value in precisions]
     theirs = ["sande_2012", "yan_2012", "zfnet"]

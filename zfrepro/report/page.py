@@ -15,13 +15,13 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from zfrepro import paper
+from zfrepro import papers
 from zfrepro.errors import UserError
 from zfrepro.figures.features import contrast
 from zfrepro.figures.style import symmetric
 from zfrepro.files import file_hash, read_json
+from zfrepro.papers import Item, Paper
 
-OF_ONE_CHECKPOINT = ("visualize", "invariance", "occlude", "correspond", "transfer", "probe")  # experiments
 LARGE = 1_000_000  # bytes above which a picture is embedded as WebP: a page of some megabytes still opens at once
 SMALL = (
     64  # pixels: up to here a tile of Figures 2 and 4 is kept exactly; larger ones are compressed as photographs are
@@ -104,21 +104,24 @@ def render(**values: Any) -> str:
 # ------ sections
 
 
-def read_sections(folder: Path, run: str) -> list[Section]:
-    """A section for every figure and table of the paper, in the paper's order."""
-    return [read_section(folder, run, item) for item in paper.ITEMS]
+def read_sections(folder: Path, run: str, paper: Paper) -> list[Section]:
+    """A section for every figure and table of a paper, in the paper's order."""
+    return [read_section(folder, run, paper, item) for item in paper.items]
 
 
-def read_section(folder: Path, run: str, item: paper.Item) -> Section:
+def read_section(folder: Path, run: str, paper: Paper, item: Item) -> Section:
     """What the run has of one figure or table."""
-    section = Section(item.id, item.title, item.caption, f"zfrepro {item.command} run={run}")
+    section = Section(item.id, item.title, item.caption, f"zfrepro {item.command} run={run}{item.options}")
+    if not item.folder:
+        section.tables = reported_tables(paper, item)
+        return section
     place = folder / item.folder
     try:
         metrics = read_json(place / "metrics.json") if (place / "metrics.json").exists() else None
     except UserError:
         metrics, section.problem = None, "Its metrics.json cannot be read"
     if metrics is None:
-        section.tables = reported_table(item)
+        section.tables = reported_tables(paper, item)
         return section
     section.measured = True
     origin = metrics.get("provenance") or {}
@@ -128,13 +131,12 @@ def read_section(folder: Path, run: str, item: paper.Item) -> Section:
         read_table(path, item) for path in sorted(place.glob("*.csv")) if path.with_suffix(".md").exists()
     ]
     section.pictures = [picture(path, f"{item.title}. {item.caption}: {words(path)}") for path in picture_files(place)]
-    section.fold = item.id == "fig2"
-    section.tables_first = item.id.startswith("table")
-    if item.id == "fig2":
+    section.fold, section.tables_first = item.fold, item.tables_first
+    if item.panel == "features":
         section.features = feature_panels(place)
-    elif item.id == "fig4":
+    elif item.panel == "evolution":
         section.evolution = optional(evolution_panel, place / "arrays.npz")
-    elif item.id == "fig7":
+    elif item.panel == "explorer":
         section.explorer = optional(occlusion_panel, place / "arrays.npz")
     return section
 
@@ -149,7 +151,7 @@ def words(path: Path) -> str:
     return path.stem.replace("_", " ")
 
 
-def facts(origin: Mapping[str, Any], folder: Path, item: paper.Item) -> list[tuple[str, str]]:
+def facts(origin: Mapping[str, Any], folder: Path, item: Item) -> list[tuple[str, str]]:
     """When, on what and how long, from a result's provenance."""
     found = []
     if (seconds := origin.get("seconds")) is not None:
@@ -159,7 +161,7 @@ def facts(origin: Mapping[str, Any], folder: Path, item: paper.Item) -> list[tup
     for key, title in (("device", "On"), ("finished", "Finished"), ("git_commit", "Commit"), ("seed", "Seed")):
         if (value := origin.get(key)) is not None:
             found.append((title, str(value)))
-    if item.command in OF_ONE_CHECKPOINT and stale(origin.get("checkpoint_hash"), folder):
+    if item.one_checkpoint and stale(origin.get("checkpoint_hash"), folder):
         found.append(("Mind", "made from other weights than the run has now; give the command again"))
     return found
 
@@ -196,7 +198,7 @@ def optional(make: Callable[[Any], dict[str, Any] | None], path: Path) -> dict[s
 # -------- tables
 
 
-def read_table(path: Path, item: paper.Item) -> Table:
+def read_table(path: Path, item: Item) -> Table:
     """<name>.csv, with the notes below the table in <name>.md."""
     with path.open(newline="") as file:
         columns, *rows = list(csv.reader(file))
@@ -205,12 +207,11 @@ def read_table(path: Path, item: paper.Item) -> Table:
     return make_table(f"{item.title}: {words(path)}", columns, rows, notes)
 
 
-def reported_table(item: paper.Item) -> list[Table]:
-    """The paper's own numbers of a table that is not measured yet."""
-    folder = Path(paper.__file__).parent / "reference"
-    found = []
-    for path in folder.glob(f"{item.id}_*.csv"):
-        with path.open(newline="") as file:
+def reported_tables(paper: Paper, item: Item) -> list[Table]:
+    """The paper's own numbers of a table that is not measured yet, and of those beside it."""
+    folder, found = papers.reference(paper), []
+    for path in (*folder.glob(f"{item.id}_*.csv"), *(folder / f"{name}.csv" for name in item.context)):
+        with path.open(newline="", encoding="utf-8") as file:
             columns, *rows = list(csv.reader(file))
         found.append(make_table(f"{item.title}: reported in the paper", columns, rows, ""))
     return found

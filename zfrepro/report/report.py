@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zfrepro import __version__, paper
+from zfrepro import __version__
 from zfrepro.checkpoints import load_checkpoint
 from zfrepro.errors import UserError, nearest
-from zfrepro.files import read_json, shown, write_json, write_text
+from zfrepro.files import shown, write_json, write_text
 from zfrepro.models import summary
 from zfrepro.options.commands import ReportConfig, TrainConfig
 from zfrepro.options.shared import ModelConfig
 from zfrepro.provenance import provenance
 from zfrepro.report import page
-from zfrepro.report.claims import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, Finding, judge_all
+from zfrepro.report.claims import Judged, claim_data, claim_row, judged, tally
 from zfrepro.run import load_config
 
 
@@ -31,91 +31,36 @@ def report(config: ReportConfig) -> None:
             f"run={config.run}: no such run in {shown(folder.parent)}{nearest(config.run, runs)}; "
             f"train it with `zfrepro train run={config.run}`"
         )
-    findings = judge_all(read_metrics(folder))
-    tally = [
-        (verdict, sum(f.verdict == verdict for f in findings)) for verdict in (REPRODUCED, NOT_REPRODUCED, NOT_MEASURED)
-    ]
+    run = describe(folder, config.run)
+    papers = judged(folder, run.model)
+    findings = [(judged.paper, finding) for judged in papers for finding in judged.findings]
     html = page.render(
-        run=describe(folder, config.run),
-        claims=[claim_row(finding, config.run) for finding in findings],
-        tally=tally,
-        sections=page.read_sections(folder, config.run),
+        run=run,
+        chapters=[chapter(folder, config.run, judged) for judged in papers],
         written=time.strftime("%d %B %Y, %H:%M"),
         version=__version__,
     )
     out = folder / "report"
     write_text(out / "index.html", html)
     origin = provenance(config, None, time.monotonic() - started)
-    write_json(
-        out / "claims.json",
-        {"claims": [claim_data(f, config.run) for f in findings], "tally": dict(tally), "provenance": origin},
-    )
-    for finding in findings:
-        print(f"  {finding.verdict:<14}  {finding.claim.sentence}")
+    counts = dict(tally([finding for _, finding in findings]))
+    entries = [claim_data(finding, paper, config.run) for paper, finding in findings]
+    write_json(out / "claims.json", {"claims": entries, "tally": counts, "provenance": origin})
+    for _, finding in findings:
+        print(f"  {finding.verdict:<13}  {finding.claim.sentence}")
     print(
         f"wrote {shown(out / 'index.html')} ({len(html.encode()) / 1e6:.1f} MB) and claims.json: "
-        + ", ".join(f"{count} {verdict}" for verdict, count in tally)
+        + ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     )
 
 
-def read_metrics(folder: Path) -> dict[str, dict[str, Any] | None]:
-    """The metrics of every figure and table, None where it was not made or cannot be read."""
-    found: dict[str, dict[str, Any] | None] = {}
-    for item in paper.ITEMS:
-        path = folder / item.folder / "metrics.json"
-        try:
-            found[item.id] = read_json(path) if path.exists() else None
-        except UserError as error:
-            print(error)
-            found[item.id] = None
-    return found
-
-
-# --------------------------------------------------------------------------------------------------------------- claims
-
-
-def item_of(finding: Finding) -> paper.Item:
-    """The figure or table that decides a claim."""
-    return next(item for item in paper.ITEMS if item.id == finding.claim.item)
-
-
-# What one run's command alone does not measure: nets of several seeds.
-MORE = {"table2": " runs=[{run},<another>,<another>]", "table3": " seeds=[0,1,2]"}
-
-
-def claim_row(finding: Finding, run: str) -> dict[str, Any]:
-    """A row of the page's first table."""
-    claim, item = finding.claim, item_of(finding)
-    open_question = finding.verdict == NOT_MEASURED
+def chapter(folder: Path, run: str, judged: Judged) -> dict[str, Any]:
+    """A paper on the page: its claims, then its figures and tables."""
     return {
-        "id": claim.id,
-        "item": item.id,
-        "place": item.title,
-        "sentence": claim.sentence,
-        "statistic": claim.statistic,
-        "threshold": claim.threshold,
-        "reason": claim.reason,
-        "verdict": finding.verdict,
-        "measured": "" if open_question else finding.measured,
-        "why": (finding.measured or "not measured yet") if open_question else "",
-        "command": f"zfrepro {item.command} run={run}{MORE.get(item.id, '').format(run=run)}" if open_question else "",
-    }
-
-
-def claim_data(finding: Finding, run: str) -> dict[str, Any]:
-    """An entry of claims.json."""
-    row = claim_row(finding, run)
-    return {
-        "id": row["id"],
-        "item": row["item"],
-        "claim": row["sentence"],
-        "statistic": row["statistic"],
-        "threshold": row["threshold"],
-        "thresholds": dict(finding.claim.thresholds),
-        "reason": row["reason"],
-        "verdict": row["verdict"],
-        "measured": row["measured"] or f"{row['why']}: run {row['command']}",
-        "numbers": finding.numbers,
+        "paper": judged.paper,
+        "tally": judged.tally,
+        "claims": [claim_row(finding, judged.paper, run) for finding in judged.findings],
+        "sections": page.read_sections(folder, run, judged.paper),
     }
 
 
@@ -128,6 +73,7 @@ class Run:
 
     name: str
     command: str
+    model: str = ""
     sentence: str = ""
     pictures: list[page.Picture] = field(default_factory=list)
     tables: list[page.Table] = field(default_factory=list)
@@ -145,6 +91,7 @@ def describe(folder: Path, name: str) -> Run:
     except UserError as error:
         print(error)
         return run
+    run.model = config.model.name
     count = sum(tensor.numel() for tensor in state["model"].values())
     lines = folder / "train" / "metrics.jsonl"
     epochs = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []

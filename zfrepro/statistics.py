@@ -1,0 +1,372 @@
+"""Numbers with their uncertainty: every interval, test and spread of the project, on scipy.
+
+An interval covers the true value with 95 % confidence unless it says otherwise. What varies is named: nets that differ by
+their seed, folds of a pool, images, maps. Values that share images or seeds are compared in pairs.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 95.0  # percent, two-sided
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval. An end is infinite where no spread is known: of a single net, say.
+
+    `n` counts what `of` says (nets, folds, images, maps). Raises ValueError for a value that is no finite number.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    of: str
+    unit: str = ""
+    note: str = ""  # what the number is made of, in words
+    confidence: float = CONFIDENCE
+    df: float | None = None  # degrees of freedom behind the interval; None: many
+    shared: float = 0.0  # part of a value's variance that no larger n takes away, see `resplits`
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value) or math.isnan(self.low) or math.isnan(self.high):
+            raise ValueError(f"no finite number: {self}")
+        if not self.low <= self.value <= self.high:
+            raise ValueError(f"the value lies outside its interval: {self}")
+
+    @property
+    def exact(self) -> bool:
+        """Counted rather than estimated, or without any spread."""
+        return self.low == self.high
+
+    @property
+    def bounded(self) -> bool:
+        """Whether a spread is known."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A number that could not be measured, and why, in a line that says what is needed."""
+
+    why: str
+
+
+Measure = Estimate | Missing
+
+
+def to_data(measure: Measure) -> dict[str, Any]:
+    """As JSON holds it; an infinite end becomes None."""
+    data = asdict(measure)
+    return {key: None if isinstance(value, float) and math.isinf(value) else value for key, value in data.items()}
+
+
+def from_data(data: Any) -> Measure:
+    """The inverse of `to_data`. Raises ValueError for anything else."""
+    if not isinstance(data, Mapping):
+        raise ValueError(f"no estimate: {data}")
+    if isinstance(data.get("why"), str):
+        return Missing(data["why"])
+    ends = {"low": -math.inf, "high": math.inf}
+    given: dict[str, Any] = {key: ends.get(key) if value is None else value for key, value in data.items()}
+    try:
+        for key in NUMBERS & given.keys():
+            given[key] = float(given[key])
+        return Estimate(**{**given, "n": int(given["n"])})
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"no estimate: {error}") from error
+
+
+NUMBERS = {"value", "low", "high", "confidence", "shared"}
+
+
+# ------------------------------------------------------------------------------------------------------------ intervals
+
+
+def quantile(df: float | None, confidence: float = CONFIDENCE) -> float:
+    """How many standard errors an interval reaches to either side: Student's t, or the normal's where df is None."""
+    share = 0.5 + confidence / 200
+    return float(stats.norm.ppf(share) if df is None else stats.t.ppf(share, df))
+
+
+def exact(value: float, of: str, unit: str = "", n: int = 1, note: str = "") -> Estimate:
+    """A number that is counted, not estimated: how many filters of a network are dead."""
+    return Estimate(float(value), float(value), float(value), n, of, unit, note)
+
+
+def combined(
+    value: float,
+    sources: Sequence[tuple[float, float]],
+    n: int,
+    of: str,
+    unit: str = "",
+    note: str = "",
+    confidence: float = CONFIDENCE,
+    shared: float = 0.0,
+) -> Estimate:
+    """An estimate whose variance is the sum of independent sources, each (variance, degrees of freedom).
+
+    Degrees of freedom by Welch and Satterthwaite. A source without degrees of freedom (a single net) makes the interval
+    infinite.
+    """
+    if any(df < 1 for _, df in sources):
+        return Estimate(float(value), -math.inf, math.inf, n, of, unit, note, confidence)
+    total = sum(variance for variance, _ in sources)
+    weights = sum(variance**2 / df for variance, df in sources)
+    df = total**2 / weights if weights > 0 else None
+    half = quantile(df, confidence) * math.sqrt(total)
+    return Estimate(float(value), value - half, value + half, n, of, unit, note, confidence, df, shared)
+
+
+def variance(values: np.ndarray) -> float:
+    """Of the sample; 0 for a single value."""
+    return float(np.var(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def mean(
+    values: Sequence[float] | np.ndarray, of: str, unit: str = "", note: str = "", confidence: float = CONFIDENCE
+) -> Measure:
+    """The mean of independent values, by Student's t."""
+    given = np.asarray(values, dtype=np.float64)
+    if not len(given):
+        return Missing(f"no {of} to measure on")
+    sources = [(variance(given) / len(given), len(given) - 1)]
+    return combined(float(given.mean()), sources, len(given), of, unit, note, confidence)
+
+
+def paired(
+    a: Sequence[float] | np.ndarray,
+    b: Sequence[float] | np.ndarray,
+    of: str,
+    unit: str = "",
+    note: str = "",
+    confidence: float = CONFIDENCE,
+) -> Measure:
+    """The mean of a - b, where a[i] and b[i] share an image, a seed or a fold."""
+    return mean(np.subtract(a, b), of, unit, note, confidence)
+
+
+def welch(
+    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, of: str, unit: str = "", note: str = ""
+) -> Measure:
+    """The mean of a minus the mean of b, two independent groups whose spreads may differ (Welch's t); n: of the smaller."""
+    groups = [np.asarray(values, dtype=np.float64) for values in (a, b)]
+    if not all(map(len, groups)):
+        return Missing(f"no {of} to compare")
+    sources = [(variance(values) / len(values), len(values) - 1) for values in groups]
+    value = float(groups[0].mean() - groups[1].mean())
+    return combined(value, sources, min(map(len, groups)), of, unit, note)
+
+
+def resplits(
+    values: Sequence[float] | np.ndarray, train: int, test: int, unit: str = "", note: str = "", of: str = "folds"
+) -> Measure:
+    """The mean over random re-splits of one pool into `train` and `test` images (Nadeau and Bengio 2003, section 4).
+
+    Folds share images, so that their spread alone makes equal classifiers look different, the more so the more folds
+    there are. The corrected variance of a mean over J folds is s^2 (1 / J + test / train), with J - 1 degrees of freedom.
+    """
+    given = np.asarray(values, dtype=np.float64)
+    if not len(given):
+        return Missing(f"no {of} to measure on")
+    share = test / train
+    sources = [(variance(given) * (1 / len(given) + share), len(given) - 1)]
+    return combined(float(given.mean()), sources, len(given), of, unit, note, shared=share)
+
+
+def proportion(count: int, n: int, of: str, unit: str = "%", note: str = "") -> Measure:
+    """A share in percent, with Wilson's interval."""
+    if not n:
+        return Missing(f"no {of} to measure on")
+    found = stats.binomtest(count, n).proportion_ci(CONFIDENCE / 100, method="wilson")
+    value = 100 * count / n
+    return Estimate(value, min(value, 100 * found.low), max(value, 100 * found.high), n, of, unit, note)
+
+
+def ratio(
+    a: Sequence[float] | np.ndarray,
+    b: Sequence[float] | np.ndarray,
+    of: str,
+    unit: str = "",
+    note: str = "",
+    factor: float = 1.0,
+) -> Measure:
+    """factor * mean(a) / mean(b) of pairs, b positive at large, with Fieller's interval.
+
+    A ratio r is inside where the mean of a - r b is compatible with zero; where b's own mean is, there are no limits.
+    """
+    x, y = (np.asarray(values, dtype=np.float64) for values in (a, b))
+    if not len(x):
+        return Missing(f"no {of} to measure on")
+    if y.mean() <= 0:
+        return Missing("the denominator is not positive")
+    value, n = float(x.mean() / y.mean()), len(x)
+    if n < 2:
+        return Estimate(factor * value, -math.inf, math.inf, n, of, unit, note)
+    scale = quantile(n - 1) ** 2 / n
+    (xx, xy), (_, yy) = np.cov(x, y)
+    first, second, third = y.mean() ** 2 - scale * yy, x.mean() * y.mean() - scale * xy, x.mean() ** 2 - scale * xx
+    low, high = -math.inf, math.inf
+    if first > 0:
+        root = math.sqrt(max(0.0, second**2 - first * third))
+        low, high = min(value, (second - root) / first), max(value, (second + root) / first)
+    low, high = sorted((factor * low, factor * high))
+    return Estimate(factor * value, low, high, n, of, unit, note, df=n - 1)
+
+
+def bootstrap(
+    statistic: Callable[..., float], *samples: np.ndarray, of: str, unit: str = "", note: str = "", draws: int = 2000
+) -> Measure:
+    """statistic(*samples), where row i of every sample belongs together; the interval from resampled rows (BCa)."""
+    n = len(samples[0])
+    if not n:
+        return Missing(f"no {of} to measure on")
+    value = float(statistic(*samples))
+    if n < 2:
+        return Estimate(value, -math.inf, math.inf, n, of, unit, note)
+    rows = np.arange(n)
+
+    def drawn(chosen: np.ndarray) -> float:
+        return float(statistic(*(sample[chosen] for sample in samples)))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where all draws are alike
+        found = stats.bootstrap(
+            (rows,), drawn, vectorized=False, n_resamples=draws, confidence_level=CONFIDENCE / 100, random_state=0
+        ).confidence_interval
+    low, high = (end if math.isfinite(end) else value for end in (found.low, found.high))  # no spread at all
+    return Estimate(value, min(value, float(low)), max(value, float(high)), n, of, unit, note)
+
+
+# ----------------------------------------------------------------------------------------------------- nets and images
+
+
+def nets(a: np.ndarray, b: np.ndarray, unit: str = "points", note: str = "") -> Measure:
+    """Error of one kind of net minus another's, in percent points: (k, N) and (m, N), True where a net is wrong on an image.
+
+    Both the nets, drawn by their seeds, and the images, which all of them share, might have been others: the variances of
+    the two add up.
+    """
+    wrong = [np.atleast_2d(np.asarray(one, dtype=np.float64)) * 100 for one in (a, b)]
+    by_image = wrong[0].mean(0) - wrong[1].mean(0)
+    sources = [(variance(one.mean(1)) / len(one), len(one) - 1) for one in wrong]
+    sources.append((variance(by_image) / len(by_image), len(by_image) - 1))
+    return combined(float(by_image.mean()), sources, min(map(len, wrong)), "nets", unit, note)
+
+
+def same_nets(a: np.ndarray, b: np.ndarray, unit: str = "points", note: str = "") -> Measure:
+    """Error of nets used one way minus the same nets' used another way, in percent points: (k, N) each, True where wrong.
+
+    A single net says something about itself: the interval is then over images alone.
+    """
+    differences = 100 * (np.atleast_2d(np.asarray(a, dtype=np.float64)) - np.atleast_2d(b))
+    by_image, by_net = differences.mean(0), differences.mean(1)
+    sources = [(variance(by_image) / len(by_image), len(by_image) - 1)]
+    if len(by_net) > 1:
+        sources.append((variance(by_net) / len(by_net), len(by_net) - 1))
+        return combined(float(by_image.mean()), sources, len(by_net), "nets", unit, note)
+    return combined(float(by_image.mean()), sources, len(by_image), "images", unit, note)
+
+
+def averaging(wrong: np.ndarray, together: np.ndarray, without: np.ndarray, note: str = "") -> Measure:
+    """What k nets' average gains over one of them, in percent points: their mean error minus the error of their average.
+
+    wrong: (k, N), True where a net alone is wrong on an image; together: (N,), where their average is; without: (k, N),
+    where the average of all nets but one is. The average is made of the very nets that it is compared with: how far the
+    gain varies from net to net is seen by leaving each out in turn (jackknife); to that adds its variance over images.
+    """
+    singles, average, rest = (np.asarray(one, dtype=np.float64) * 100 for one in (wrong, together, without))
+    count = len(singles)
+    by_image = singles.mean(0) - average
+    if count < 3:
+        return Estimate(float(by_image.mean()), -math.inf, math.inf, count, "nets", "points", note)
+    left = (singles.sum(0) - singles) / (count - 1) - rest
+    sources = [(variance(by_image) / len(by_image), len(by_image) - 1)]
+    sources.append(((count - 1) ** 2 / count * variance(left.mean(1)), count - 1))
+    return combined(float(by_image.mean()), sources, count, "nets", "points", note)
+
+
+# ------------------------------------------------------------------------------------------------------------ decisions
+
+
+def needed(estimate: Estimate, bound: float) -> int | None:
+    """How many of what the estimate counts would tell on which side of `bound` the true value lies, if value and spread
+    stay as they are. None where no number would, or where no spread is known."""
+    distance = abs(estimate.value - bound)
+    half = estimate.high - estimate.value if estimate.value < bound else estimate.value - estimate.low
+    if not math.isfinite(half) or half <= 0 or distance <= 0:
+        return None
+    spread = half / quantile(estimate.df, estimate.confidence) / math.sqrt(1 / estimate.n + estimate.shared)
+
+    def reach(n: int) -> float:
+        df = None if estimate.df is None else estimate.df * (n - 1) / max(1, estimate.n - 1)
+        return quantile(df, estimate.confidence) * spread * math.sqrt(1 / n + estimate.shared)
+
+    high = max(2, estimate.n)
+    while reach(high) >= distance:
+        high *= 2
+        if high > 10**6:
+            return None
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if middle < 2 or reach(middle) >= distance else (low, middle)
+    return high
+
+
+def below_chance(error: float, n: int, chance: float) -> bool:
+    """Whether an error in percent on n images is clearly below that of guessing: Wilson's interval lies below it."""
+    found = proportion(round(error * n / 100), n, "images")
+    return isinstance(found, Estimate) and found.high < chance
+
+
+# -------------------------------------------------------------------------------------------------- spreads, fits, tests
+
+
+def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean, and standard deviation of the sample (None for a single value)."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def standard_error(values: np.ndarray) -> np.ndarray:
+    """Of the mean over the first axis; 0 for a single value."""
+    spread: np.ndarray = values.std(0, ddof=1 if len(values) > 1 else 0) / np.sqrt(len(values))
+    return spread
+
+
+def r_squared(x: np.ndarray, y: np.ndarray) -> float:
+    """Of the straight line of least squares through the points; NaN for a constant y."""
+    spread = ((y - y.mean()) ** 2).sum()
+    if spread == 0:
+        return float("nan")
+    slope, offset = np.polyfit(x, y, 1)
+    return float(1 - ((y - slope * x - offset) ** 2).sum() / spread)
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's, over all entries; NaN where one of them is constant."""
+    a, b = a.ravel() - a.mean(), b.ravel() - b.mean()
+    scale = np.sqrt((a * a).sum() * (b * b).sum())
+    return float((a * b).sum() / scale) if scale > 0 else float("nan")
+
+
+def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
+    """Spearman's; NaN where one of them is constant."""
+    if len(set(a)) < 2 or len(set(b)) < 2:
+        return float("nan")
+    return float(stats.spearmanr(a, b).statistic)
+
+
+def signed_rank(low: np.ndarray, high: np.ndarray) -> float:
+    """p of Wilcoxon's one-sided signed-rank test that pairs have low < high; 1 where all are equal."""
+    if not np.any(low != high):
+        return 1.0
+    return float(stats.wilcoxon(low, high, alternative="less", zero_method="zsplit").pvalue)
