@@ -1,9 +1,15 @@
-# Everything is one of these. Variables: PRESET=demo|tiny_imagenet|paper, DATA=<folder of the data set>, RUN=<name>;
-# for Tables 4-7 and Figure 9 on photographs TARGET=caltech101|caltech256|voc2012, TARGET_DATA=<its folder>; for Table 1 on
-# photographs PARTS=<a .csv>.
-PRESET ?= demo
+# Everything is one of these. PAPER=zfnet|vgg and PRESET=demo|tiny_imagenet|paper|pretrained|vgg_demo|vgg choose what is made,
+# RUN=<name> where. For photographs: DATA=<folder of the data set>; for Tables 4-7 and Figure 9
+# TARGET=caltech101|caltech256|voc2012 TARGET_DATA=<its folder>; for Table 1 PARTS=<a .csv>. With PRESET=pretrained:
+# MODEL=torchvision/alexnet|torchvision/vgg16|..., WEIGHTS=<a file> and DATA_SET=imagenette|folder|... where nothing is to be
+# fetched.
+PAPER ?= zfnet
+PRESET ?=
+RUN ?=
 DATA ?=
-RUN ?= $(PRESET)
+DATA_SET ?=
+MODEL ?= torchvision/alexnet
+WEIGHTS ?=
 TARGET ?=
 TARGET_DATA ?=
 PARTS ?=
@@ -11,8 +17,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-ITEMS := fig2 fig4 fig5 fig6 fig7 fig8 fig9 table1 table2 table3 table4 table5 table6 table7
-FIGURES = $(BIN)/python scripts/all_figures.py --preset $(PRESET) --run $(RUN) --data "$(DATA)" --target "$(TARGET)" \
+ITEMS := fig2 fig4 fig5 fig6 fig7 fig8 fig9 table1 table2 table3 table4 table5 table6 table7 \
+	vgg_table3 vgg_table4 vgg_table5 vgg_table6 vgg_table8 vgg_table9 vgg_table11 vgg_table12
+FIGURES = $(BIN)/python scripts/all_figures.py --paper $(PAPER) --preset "$(PRESET)" --run "$(RUN)" --data "$(DATA)" \
+	--data-set "$(DATA_SET)" --model "$(MODEL)" --weights "$(WEIGHTS)" --target "$(TARGET)" \
 	--target-data "$(TARGET_DATA)" --parts "$(PARTS)"
 .PHONY: help setup train all-figures $(ITEMS) test lint clean
 
@@ -28,9 +36,9 @@ $(BIN)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 train: setup ## train the network of PRESET
-	$(BIN)/zfrepro train preset=$(PRESET) run=$(RUN) $(if $(DATA),data.root=$(DATA))
+	$(BIN)/zfrepro train $(if $(PRESET),preset=$(PRESET)) $(if $(RUN),run=$(RUN)) $(if $(DATA),data.root=$(DATA))
 
-all-figures: setup ## every figure and table of the paper, and the page; goes on where it stopped
+all-figures: setup ## every figure and table of PAPER, and the page; goes on where it stopped
 	@$(FIGURES)
 
 $(ITEMS): setup

@@ -1,4 +1,4 @@
-"""`make all-figures`: every figure and table of the paper, then the page that holds them; `make fig7` and the like: one.
+"""`make all-figures`: every figure and table of a paper, then the page that holds them; `make fig7` and the like: one.
 
 Each stage is a `zfrepro` command in a process of its own. A command does nothing where its result is up to date, so an
 interrupted call goes on where it stopped when it is given again. A stage that fails is reported at the end and does not
@@ -9,38 +9,61 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from zfrepro.errors import UserError
 from zfrepro.files import lock, shown
-from zfrepro.papers import zfnet
+from zfrepro.papers import PAPERS, Item
+from zfrepro.provenance import peak_memory
 
-# Minutes on two cores, as measured from a fresh clone; what the larger presets take is not known here.
-MINUTES = {
-    "demo": {
-        "train": 2.6, "visualize": 0.2, "evolve": 0.6, "invariance": 0.3, "filters": 2.9, "occlude": 0.6, "correspond": 0.2,
-        "ablate": 8.2, "evaluate": 0.2, "transfer": 3.1, "probe": 0.4, "report": 0.3,
-    },
-    "tiny_imagenet": {},
-    "paper": {},
-}  # fmt: skip
-
-# The demo is to be finished while one waits: fewer seeds, folds and sizes than elsewhere, never shorter trainings.
-OPTIONS: dict[str, dict[str, list[str]]] = {
-    "demo": {"transfer": ["folds=2", "per_class.table5=[30,60]"], "probe": ["folds=2"]},
-}
-SEEDS = {"demo": (0, 1), "tiny_imagenet": (0, 1, 2), "paper": (0, 1, 2, 3, 4)}  # of Table 3's nets
-ORDER = (
+ZFNET = (
     "visualize", "evolve", "invariance", "filters", "occlude", "correspond", "ablate", "evaluate", "transfer", "probe",
 )  # fmt: skip
+VGG = ("depth", "localize", "transfer")
 TAIL = 6  # lines of a failed stage's log that are shown
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done for a preset: the experiments in their order, and what each is given.
+
+    Minutes are of two cores, as measured from a fresh clone; what a larger preset takes is not known here.
+    """
+
+    paper: str
+    experiments: tuple[str, ...] = ZFNET
+    beside: tuple[str, ...] = ()  # experiments of the other paper that cost little here
+    options: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    minutes: Mapping[str, float] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (0, 1, 2)  # of the nets that Table 2 averages
+    own_truth: bool = False  # the data set knows its parts, and has its own target classes
+
+
+PLANS = {
+    "demo": Plan(
+        "zfnet",
+        # The demo is to be finished while one waits: fewer folds and sizes than elsewhere, never shorter trainings.
+        options={"transfer": ["folds=2", "per_class.table5=[30,60]"], "probe": ["folds=2"]},
+        minutes={
+            "train": 2.6, "visualize": 0.2, "evolve": 0.6, "invariance": 0.3, "filters": 2.9, "occlude": 0.6,
+            "correspond": 0.2, "ablate": 8.2, "evaluate": 0.2, "transfer": 3.1, "probe": 0.4, "report": 0.3,
+        },
+        own_truth=True,
+    ),
+    "pretrained": Plan("zfnet", options={"transfer": ["scratch=false"]}),
+    "tiny_imagenet": Plan("zfnet"),
+    "paper": Plan("zfnet", seeds=(0, 1, 2, 3, 4)),
+    "vgg_demo": Plan("vgg", VGG, beside=("visualize", "invariance", "occlude"), own_truth=True),
+    "vgg": Plan("vgg", VGG),
+}  # fmt: skip
+FIRST = {"zfnet": "demo", "vgg": "vgg_demo"}  # a paper's preset unless told otherwise
+OWN_DATA = {"pretrained": "imagenette"}  # a preset's data set, where it has no config of its own
 
 
 @dataclass(frozen=True)
@@ -58,49 +81,69 @@ class Stage:
 
 
 def plan(args: argparse.Namespace) -> list[Stage]:
-    """The stages for what was asked, in order: the training first, the page last."""
-    wanted = [item for item in zfnet.ITEMS if not args.only or item.id in args.only]
-    commands = [name for name in ORDER if any(item.command == name for item in wanted)]
-    trained = there(Path(args.outputs) / args.run, "train", "")
-    stages = [] if trained else [stage(args, "train", "the network", training(args))]
-    for command in commands:
-        items = [item for item in wanted if item.command == command]
-        what = ", ".join(item.title for item in items)
-        stages.append(
-            stage(args, command, what, options(args, command, [item.id for item in items]), missing(args, command))
-        )
-    return [*stages, stage(args, "report", "the page", [f"run={args.run}"])]
+    """The stages for what was asked, in order: the network first, the page last."""
+    wanted = [item for item in items(args.preset) if not args.only or item.id in args.only]
+    own = PLANS[args.preset]
+    stages = []
+    for command in (*own.experiments, *own.beside):
+        found = [item for item in wanted if item.command == command]
+        if found:
+            given, what = options(args, command, found), ", ".join(item.title for item in found)
+            stages.append(stage(args, command, what, given, missing(args, found)))
+    return [*network(args), *stages, stage(args, "report", "the page", [f"run={args.run}"])]
+
+
+def items(preset: str) -> list[Item]:
+    """The figures and tables that a preset's plan makes: all of its paper's, and of the others what costs little."""
+    own = PLANS[preset]
+    return [
+        item
+        for paper in PAPERS
+        for item in paper.items
+        if item.folder and item.command in (own.experiments if paper.id == own.paper else own.beside)
+    ]
 
 
 def stage(args: argparse.Namespace, command: str, what: str, given: list[str], skip: str = "") -> Stage:
     """A stage with its cost: none where its results are there (its command looks whether they are up to date)."""
-    minutes = 0.0 if there(Path(args.outputs) / args.run, command, what) else MINUTES.get(args.preset, {}).get(command)
+    minutes = 0.0 if there(Path(args.outputs) / args.run, command, what) else PLANS[args.preset].minutes.get(command)
     return Stage(command, what, [*given, f"outputs={args.outputs}", *args.also], minutes, skip)
 
 
 def there(folder: Path, command: str, what: str) -> bool:
     """Whether a command's results are in the run's folder."""
-    if command == "train":  # with whatever options; drawn at its end, and by `zfrepro import`
+    if command in ("train", "import"):  # with whatever options; drawn at its end
         return (folder / "train" / "filters.png").exists()
-    items = [item for item in zfnet.ITEMS if item.command == command and item.title in what]
-    return bool(items) and all((folder / item.folder / "metrics.json").exists() for item in items)
+    own = [item for paper in PAPERS for item in paper.items if item.command == command and item.title in what]
+    return bool(own) and all((folder / item.folder / "metrics.json").exists() for item in own)
 
 
-def training(args: argparse.Namespace) -> list[str]:
-    """Options of the training."""
+def network(args: argparse.Namespace) -> list[Stage]:
+    """The stages that make the run's network; none where it is there.
+
+    Weights without a classifier get one: the network is imported as a run beside, and the run itself is that network with its
+    convolutional layers frozen and a softmax trained on the data set.
+    """
+    if there(Path(args.outputs) / args.run, "train", ""):
+        return []
     root = [f"data.root={args.data}"] if args.data else []
-    return [f"preset={args.preset}", f"run={args.run}", *root, *args.train]
+    if args.preset != "pretrained":
+        return [stage(args, "train", "the network", [f"preset={args.preset}", f"run={args.run}", *root, *args.train])]
+    data = [f"data={args.data_set or OWN_DATA['pretrained']}", *(root or ["data.download=true"])]
+    given = [f"model={args.model}", f"weights={args.weights or 'DEFAULT'}", *data, *args.train]
+    return [stage(args, "import", "the network", [f"run={args.run}", *given])]
 
 
-def options(args: argparse.Namespace, command: str, items: Sequence[str]) -> list[str]:
+def options(args: argparse.Namespace, command: str, found: Sequence[Item]) -> list[str]:
     """Options of an experiment."""
-    given = [f"run={args.run}", *OPTIONS.get(args.preset, {}).get(command, [])]
-    if command == "ablate":
-        given.append(f"seeds=[{','.join(map(str, SEEDS[args.preset]))}]")
-    if command == "evaluate" and (not args.only or all((Path(args.outputs) / net).exists() for net in nets(args))):
+    own = PLANS[args.preset]
+    given = [f"run={args.run}", *own.options.get(command, [])]
+    given += sorted({option for item in found for option in item.options.split()} - set(given))
+    several = command == "evaluate" and "ablate" in own.experiments and args.preset != "pretrained"
+    if several and (not args.only or all((Path(args.outputs) / net).exists() for net in nets(args))):
         given.append(f"runs=[{','.join(nets(args))}]")
-    if command == "transfer" and args.only:
-        given.append(f"tables=[{','.join(items)}]")
+    if command == "transfer" and args.only and own.paper == "zfnet":
+        given.append(f"tables=[{','.join(item.id for item in found)}]")
     if command in ("transfer", "probe") and args.target:
         given += [f"data={args.target}", *([f"data.root={args.target_data}"] if args.target_data else [])]
     if command == "correspond" and args.parts:
@@ -110,12 +153,16 @@ def options(args: argparse.Namespace, command: str, items: Sequence[str]) -> lis
 
 def nets(args: argparse.Namespace) -> list[str]:
     """Table 3's nets of ZFNet, whose average Table 2 has beside the run itself."""
-    return [f"{args.run}/table3_ablation/zfnet" + (f"_s{seed}" if seed else "") for seed in SEEDS[args.preset]]
+    return [f"{args.run}/table3_ablation/zfnet" + (f"_s{seed}" if seed else "") for seed in PLANS[args.preset].seeds]
 
 
-def missing(args: argparse.Namespace, command: str) -> str:
-    """What an experiment lacks that only the user can give; '' where it lacks nothing."""
-    if args.preset == "demo":
+def missing(args: argparse.Namespace, found: Sequence[Item]) -> str:
+    """Why an experiment is not made: what it lacks that only the user can give, or a training that an imported network has not
+    had; '' where it lacks nothing."""
+    command = found[0].command
+    if args.preset == "pretrained" and all(item.trains for item in found):
+        return found[0].trains
+    if PLANS[args.preset].own_truth:
         return ""
     if command in ("transfer", "probe") and not args.target:
         return "give TARGET=caltech101|caltech256|voc2012 TARGET_DATA=<its folder>"
@@ -161,24 +208,25 @@ def run(stages: Sequence[Stage], args: argparse.Namespace) -> int:
         if status:
             failed.append((one, log))
             print(f"FAILED after {took:.0f} s", flush=True)
-            if one.command == "train":
+            if one.command in ("train", "import"):
                 break  # nothing else has anything to work on
         else:
-            fresh = "nothing to do" in log.read_text() and "wrote " not in log.read_text()
+            fresh = "nothing to do" in log.read_text(encoding="utf-8") and "wrote " not in log.read_text()
             print("up to date" if fresh else f"done in {took:.0f} s", flush=True)
     minutes = (time.monotonic() - started) / 60
-    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
-    conclude(failed, Path(args.outputs) / args.run / "report" / "index.html", minutes, memory)
+    conclude(failed, Path(args.outputs) / args.run / "report" / "index.html", minutes, peak_memory() / 1e9)
     return 1 if failed else 0
 
 
 def call(one: Stage, log: Path) -> int:
     """One `zfrepro` command, its output into `log`. A request to stop is passed on and raised as KeyboardInterrupt."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as file:
-        command = [sys.executable, "-m", "zfrepro", one.command, *one.options]
+    command = [sys.executable, "-X", "utf8", "-m", "zfrepro", one.command, *one.options]
+    # On Linux the child is told to stop when its parent ends, however that ends, so that none works on unseen.
+    last_will = {"preexec_fn": end_with_parent} if sys.platform == "linux" else {}
+    with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
-            command, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, preexec_fn=end_with_parent
+            command, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, **last_will
         )
         try:
             return process.wait()
@@ -189,10 +237,9 @@ def call(one: Stage, log: Path) -> int:
 
 
 def end_with_parent() -> None:
-    """In the child, on Linux: be told to stop when the parent ends, however it ends, so that none works on unseen."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    """In the child: ask the kernel for a SIGTERM when the parent ends."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def conclude(failed: Sequence[tuple[Stage, Path]], page: Path, minutes: float, memory: float) -> None:
@@ -215,9 +262,13 @@ def interrupted(signum: int, frame: object) -> None:
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line; the Makefile's variables come in here."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--preset", default="demo", choices=list(MINUTES))
-    parser.add_argument("--run", help="the run's name; default: the preset's")
+    parser.add_argument("--paper", default="zfnet", choices=[paper.id for paper in PAPERS])
+    parser.add_argument("--preset", default="", choices=["", *PLANS], help="default: the paper's demo")
+    parser.add_argument("--run", default="", help="the run's name; default: the preset's")
     parser.add_argument("--data", default="", help="folder of the preset's data set")
+    parser.add_argument("--data-set", default="", help="pretrained: which data set to look at (conf/data)")
+    parser.add_argument("--model", default="torchvision/alexnet", help="pretrained: the network (conf/model)")
+    parser.add_argument("--weights", default="", help="pretrained: a file of weights, or the name of torchvision's")
     parser.add_argument("--target", default="", help="data set that Tables 4-7 and Figure 9 are about (conf/data)")
     parser.add_argument("--target-data", default="", help="its folder")
     parser.add_argument("--parts", default="", help="a .csv of the parts that Table 1 covers, for photographs")
@@ -226,12 +277,19 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--train", nargs="+", metavar="KEY=VALUE", default=[], help="further options of the training")
     parser.add_argument("--also", nargs="+", metavar="KEY=VALUE", default=[], help="further options of every command")
     args = parser.parse_args(given)
-    args.run = args.run or args.preset
     args.only = ["table1" if name == "fig8" else name for name in args.only]
+    args.preset = args.preset or FIRST[paper_of(args.only) or args.paper]
+    args.run = args.run or args.preset
+    known = [item.id for item in items(args.preset)]
     for name in args.only:
-        if name not in {item.id for item in zfnet.ITEMS}:
-            parser.error(f"--only {name}: the ids are {', '.join(item.id for item in zfnet.ITEMS)}")
+        if name not in known:
+            parser.error(f"--only {name}: the ids are {', '.join(known)}")
     return args
+
+
+def paper_of(ids: Sequence[str]) -> str:
+    """The paper that has the first of these figures and tables; '' where none has."""
+    return next((paper.id for paper in PAPERS if ids and ids[0] in {item.id for item in paper.items}), "")
 
 
 def main() -> int:

@@ -56,7 +56,8 @@ def test_every_item_has_a_config_a_command_and_a_target(item: papers.Item, scrip
     assert any(f"zfrepro {item.command}" in line for line in head)
     stages = script.plan(script.arguments(["--outputs", "nowhere", "--only", item.id]))
     assert [stage.command for stage in stages] == ["train", item.command, "report"]
-    assert re.search(rf"^ITEMS := .*\b{item.id}\b", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    assert re.search(rf"^ITEMS := .*\b{item.id}\b", makefile, re.MULTILINE)
 
 
 def test_every_table_of_numbers_has_them() -> None:
@@ -83,6 +84,25 @@ def test_configs_accept_what_is_planned(script: ModuleType, zfrepro: Any, tmp_pa
         for stage in script.plan(script.arguments(["--outputs", "nowhere", "--preset", preset, *given])):
             printed = zfrepro(stage.command, *stage.options, "--cfg", "job", cwd=tmp_path).stdout
             assert "run: " in printed
+
+
+def test_a_network_from_elsewhere_is_imported_and_what_needs_training_is_named(script: ModuleType) -> None:
+    files = ["--weights", "vgg16.pth", "--model", "torchvision/vgg16", "--data-set", "folder", "--data", "/photographs"]
+    for more, wanted in ((files, "data.root=/photographs"), ([], "data.download=true")):
+        given = script.arguments(["--outputs", "nowhere", "--preset", "pretrained", *more])
+        stages = {stage.command: stage for stage in script.plan(given)}
+        assert next(iter(stages)) == "import" and wanted in stages["import"].options
+        assert {name for name, stage in stages.items() if "trained elsewhere" in stage.skip} == {"evolve", "ablate"}
+        assert not any("average" in option or "runs=" in option for option in stages["evaluate"].options)
+    assert "weights=DEFAULT" in stages["import"].options and "data=imagenette" in stages["import"].options
+
+
+def test_the_second_papers_plan(script: ModuleType) -> None:
+    stages = script.plan(script.arguments(["--outputs", "nowhere", "--paper", "vgg"]))
+    assert [stage.command for stage in stages[:4]] == ["train", "depth", "localize", "transfer"]
+    assert "preset=vgg_demo" in stages[0].options and "protocol=vgg" in stages[3].options
+    one = script.plan(script.arguments(["--outputs", "nowhere", "--only", "vgg_table8"]))
+    assert [stage.command for stage in one] == ["train", "localize", "report"] and "run=vgg_demo" in one[1].options
 
 
 def test_what_only_the_user_has_is_asked_for(script: ModuleType) -> None:

@@ -1,0 +1,462 @@
+"""Bad input, and processes that are killed: `python scripts/torture.py [--inputs 200] [--kills 100] [--seed 0]`.
+
+Bad input: every command is given what it cannot do: values of the wrong kind or size, keys and names that are not there, damaged
+runs, files that are not what their names say. Each must end with status 2 and one line that names the culprit, change nothing
+in the run, and come back within a minute.
+
+Kills: train, prepare, visualize, ablate, transfer and report are killed outright (SIGKILL) at random moments and given again.
+Each must end as if nothing had happened: weights bit-identical, arrays equal, nothing left over, no half file taken for whole.
+
+Not a part of the test suite: it takes minutes. Status 0 if nothing fell short.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+TINY = [
+    "data.train_per_class=4",
+    "data.val_per_class=2",
+    "epochs=2",
+    "batch_size=40",
+    "warmup_steps=2",
+    "precision=fp32",
+]
+RUN_COMMANDS = (
+    "evaluate",
+    "visualize",
+    "evolve",
+    "invariance",
+    "filters",
+    "occlude",
+    "correspond",
+    "ablate",
+    "transfer",
+    "probe",
+)
+LONGEST = 400  # signs in a line of refusal
+SECONDS = 60.0  # after which a command hangs
+
+
+# -------------------------------------------------------------------------------------------------------------- bad input
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command's arguments, what its refusal must name, and what is broken first in a copy of the run."""
+
+    args: list[str]
+    names: str
+    spoil: Callable[[Path], object] | None = None  # given the copy of the run's folder
+
+
+def refusals() -> Iterator[Case]:
+    """Bad input of every kind over all commands; endless kinds come in one example each."""
+    yield from bad_words()
+    yield from bad_values()
+    yield from bad_groups()
+    yield from damaged_runs()
+    yield from bad_files()
+
+
+def bad_words() -> Iterator[Case]:
+    """Commands and keys that are not there, and the form of a command line."""
+    for command in (*RUN_COMMANDS, "train", "report", "import", "prepare", "summary", "doctor"):
+        yield Case([command, "sed=1"], "sed")
+        yield Case([command, "device=gpu"], "device")
+        yield Case([command, "precision=fp8"], "precision")
+        yield Case([command, "seed=-1"], "seed")
+        yield Case([command, "seed=seven"], "seed")
+        yield Case([command, "--badflag"], "badflag")
+        yield Case([command, "run=../elsewhere"], "run")
+    yield Case(["tain"], "tain")
+    yield Case(["train", "--epochs", "5"], "epochs")
+    yield Case(["train", "epochs", "5"], "epochs")
+    yield Case(["train", "=3"], "=3")
+    yield Case(["train", "epochs=="], "epochs")
+    yield Case(["train", "--cfg", "bad"], "cfg")
+    yield Case(["train", "--config-name", "nope"], "config-name")
+    yield Case(["train", "--experimental-rerun", "x.pickle"], "experimental-rerun")
+    for command in (*RUN_COMMANDS, "report"):
+        yield Case([command, "run=nonsuch"], "nonsuch")
+
+
+def bad_values() -> Iterator[Case]:
+    """Values that an option cannot have."""
+    bad = {
+        "train": ["epochs=0", "epochs=1.5", "epochs=null", "batch_size=-3", "batch_size=1000000", "lr=nan", "lr=0",
+                  "lr=inf", "momentum=1",
+                  "momentum=-0.1", "weight_decay=-1", "schedule=linear", "patience=0", "warmup_steps=-1", "renorm_radius=0",
+                  "renorm_radius=nan", "augmentation=none", "init=xavier", "input_scale=0", "snapshot_epochs=[0]",
+                  "snapshot_epochs=3", "checkpoint_every=0", "resume=perhaps", "model.input_size=0", "model.input_size=99999",
+                  "model.remove=[9]", "model.remove=[3,3]", "model.scale={3:0}", "model.scale={3:nan}", "++model.norm_size=0",
+                  "data.size=3", "data.per_class=0", "data.val_fraction=2", "data.workers=-1", "data.on_error=ignore",
+                  "freeze=-1", "freeze=99", "init_from=nonsuch"],
+        "evaluate": ["batch_size=0", "runs=[a,a]", "runs=[nonsuch]", "method=dance", "test_scales=[3]", "test_scales=[nan]"],
+        "visualize": ["layer=9", "layer=0", "layer=five", "num_maps=0", "maps=[9999]", "maps=[-1]", "num_images=0",
+                      "num_images=100000", "split=test", "unpool=min"],
+        "evolve": ["num_maps=0", "alike_maps=-1", "alike_maps=0", "epochs_shown=[77]", "epochs_shown=[1]"],
+        "invariance": ["layers=[9]", "layers=[5,5]", "translation=-1", "scale=1", "scale=1e30", "scale=nan", "rotation=0",
+                       "rotation=361", "steps=4", "steps=1", "fill=red", "claims_images=-1", "num_images=0"],
+        "filters": ["dead=nan", "dead=-1", "lr=0", "sibling_epochs=0", "epochs=0", "input_scale=0", "sibling=nonsense",
+                    "num_maps=0", "workers=-1"],
+        "occlude": ["layer=9", "square=0", "square=9999", "stride=0", "fill=red", "others=9", "claims_images=-1",
+                    "images=[nonsuch.png]", "labels=[cat]"],
+        "correspond": ["class_name=nonsuch", "parts=nonsuch.csv", "layers=[9]", "layers=[5,5]", "num_images=1",
+                       "num_images=99999", "mask=0", "mask=1", "mask=nan", "fill=red", "draws=0"],
+        "ablate": ["variant=nonsuch", "seeds=[1,1]", "seeds=[-1]", "epochs=0", "batch_size=0", "lr=0", "lr=nan", "dropout=1",
+                   "dropout=-0.1", "average=[nonsuch]", "data.per_class=0"],
+        "transfer": ["tables=[table9]", "layer=99", "folds=0", "test_per_class=0", "parts=1", "strengths=[0]", "strengths=[]",
+                     "dtype=int8", "pool=0", "scratch_steps=0", "overlap=2", "overlap=0", "per_class.table4=[0]",
+                     "per_class.table4=[99999]"],
+        "probe": ["layers=[99]", "layers=[]", "softmax_layers=[99]", "per_class=0", "per_class=99999", "costs=[0]", "costs=[nan]",
+                  "scalings=[none]", "folds=0", "pool=-1"],
+        "summary": ["num_classes=0", "num_classes=-1", "model=nonsuch", "model.remove=[1,2,3,4,5,6,7]"],
+        "import": ["weights=nonsuch.pth", "model=torchvision/resnet50", "model=zfnet"],
+        "report": ["runs=[nonsuch]"],
+    }  # fmt: skip
+    for command, options in bad.items():
+        for option in options:
+            key = option.partition("=")[0].lstrip("+").split(".")[0]
+            yield Case([command, option, *(["softmax_layers=[]"] if option == "layers=[]" else [])], key)
+
+
+def bad_groups() -> Iterator[Case]:
+    """Whole groups that are no group."""
+    for command in ("train", "prepare", "import", "summary"):
+        yield Case([command, "model=null"], "model")
+        yield Case([command, "model=3"], "model")
+    for command in ("train", "prepare", "import", "transfer", "probe", "doctor"):
+        yield Case([command, "data=null"], "data")
+        yield Case([command, "data=3"], "data")
+        yield Case([command, "data=nonsuch"], "data")
+    yield Case(["train", "preset=null"], "preset")
+    yield Case(["train", "preset=nonsuch"], "preset")
+    yield Case(["transfer", "per_class=null"], "per_class")
+    yield Case(["transfer", "~per_class"], "per_class")
+    yield Case(["transfer", "~per_class.table4"], "per_class")
+    yield Case(["evaluate", "--help", "model=null"], "model")
+
+
+def damaged_runs() -> Iterator[Case]:
+    """Runs whose files were damaged."""
+
+    def write(name: str, content: bytes) -> Callable[[Path], object]:
+        return lambda run: (run / "train" / name).write_bytes(content)
+
+    def cut(name: str) -> Callable[[Path], object]:
+        return lambda run: os.truncate(run / "train" / name, (run / "train" / name).stat().st_size // 2)
+
+    for command in RUN_COMMANDS:
+        yield Case([command], "config.yaml", write("config.yaml", b"{"))
+        yield Case([command], "config.yaml", write("config.yaml", b"- a list\n"))
+    for command in ("evaluate", "visualize", "occlude", "probe"):
+        for content in (b"", b"PK\x03\x04", b"<html>not found</html>", pickled()):
+            yield Case([command], "best.pt", write("checkpoints/best.pt", content))
+        yield Case([command], "best.pt", cut("checkpoints/best.pt"))
+        yield Case([command], "best.pt", lambda run: (run / "train" / "checkpoints" / "best.pt").unlink())
+        yield Case([command], "config.yaml", write("config.yaml", b"epochs: [1, 2]\n"))
+    yield Case(["evolve"], "epoch_1.pt", cut("checkpoints/epoch_1.pt"))
+    yield Case(["train", *TINY], "last.pt", cut("checkpoints/last.pt"))
+    yield Case(["train", *TINY, "epochs=3"], "epochs")
+
+
+def pickled() -> bytes:
+    """A hostile pickle: it must not be run."""
+    import pickle
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, ("touch torture-was-here",)
+
+    return pickle.dumps({"model": Evil()})
+
+
+def bad_files() -> Iterator[Case]:
+    """Files of a user that are not what they should be; the working folder holds them (see `bad_folder`)."""
+    for picture in ("text.png", "empty.png", "cut.png", "pipe.png", "folder.png"):
+        yield Case(["occlude", f"images=[{picture}]"], picture)
+        yield Case(["invariance", f"images=[{picture}]"], picture)
+    for parts in (
+        "no_header.csv",
+        "no_numbers.csv",
+        "outside.csv",
+        "twice.csv",
+        "one_image.csv",
+        "binary.csv",
+        "long.csv",
+    ):
+        yield Case(["correspond", f"parts={parts}"], parts)
+    for root in ("empty_folder", "one_class", "empty_class", "text.png", "cut.zip", "evil.zip", "nonsuch"):
+        yield Case(["train", "data=folder", f"data.root={root}", "run=other"], root)
+        yield Case(["prepare", "data=folder", f"data.root={root}", "run=other"], root)
+    for weights in ("text.png", "empty.png", "cut.zip"):
+        yield Case(["import", "model=torchvision/alexnet", f"weights={weights}", "data=embedded", "run=other"], weights)
+
+
+def bad_folder(here: Path) -> None:
+    """Lay out what `bad_files` names."""
+    (here / "text.png").write_text("no picture")
+    (here / "empty.png").touch()
+    os.mkfifo(here / "pipe.png")
+    (here / "folder.png").mkdir()
+    picture(here / "whole.png")
+    (here / "cut.png").write_bytes((here / "whole.png").read_bytes()[:200])
+    header = "image,part,left,top,right,bottom\n"
+    (here / "no_header.csv").write_text("whole.png,nose,1,1,9,9\n")
+    (here / "no_numbers.csv").write_text(header + "whole.png,nose,a,b,c,d\n")
+    (here / "outside.csv").write_text(header + "whole.png,nose,900,900,990,990\nother.png,nose,1,1,9,9\n")
+    (here / "twice.csv").write_text(header + "whole.png,nose,1,1,9,9\nwhole.png,nose,1,1,9,9\n")
+    (here / "one_image.csv").write_text(header + "whole.png,nose,1,1,9,9\n")
+    (here / "binary.csv").write_bytes(os.urandom(500))
+    (here / "long.csv").write_text(header + "x" * 200_000 + ",nose,1,1,9,9\n")
+    (here / "empty_folder").mkdir()
+    for name in ("one_class/a", "empty_class/a", "empty_class/b"):
+        (here / name).mkdir(parents=True)
+    for name in ("one_class/a", "empty_class/a"):
+        for number in range(4):
+            picture(here / name / f"{number}.png")
+    with zipfile.ZipFile(here / "evil.zip", "w") as archive:
+        archive.writestr("../../torture-was-here", "x")
+    whole = (here / "evil.zip").read_bytes()
+    (here / "cut.zip").write_bytes(whole[: len(whole) // 2])
+
+
+def picture(path: Path) -> None:
+    """A small random picture."""
+    from PIL import Image
+
+    pixels = np.random.default_rng(len(str(path))).integers(0, 256, (70, 80, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def try_case(case: Case, sound: Path, here: Path) -> str:
+    """Why a case falls short, '' if it does not. sound: the outputs folder of an intact run; here: the working folder."""
+    outputs = here / "outputs"
+    shutil.rmtree(outputs, ignore_errors=True)
+    shutil.copytree(sound, outputs)
+    if case.spoil:
+        case.spoil(outputs / "tiny")
+    before = fingerprint(outputs)
+    named = any(arg.startswith("run=") for arg in case.args[1:])
+    alone = case.args[0] in ("tain", "summary", "doctor") or "--help" in case.args
+    given = [*case.args, *([] if named or alone or case.args[0] in ("import", "prepare") else ["run=tiny"])]
+    status, error = forked(given, here)
+    lines = error.strip().splitlines()
+    if status != 2:
+        return f"status {status}" + (f": {lines[-1][:160]}" if lines else "")
+    if len(lines) != 1:
+        return f"{len(lines)} lines on stderr: {lines[-1][:160] if lines else ''}"
+    if case.names.lower() not in lines[0].lower():
+        return f"does not name {case.names}: {lines[0][:200]}"
+    if len(lines[0]) > LONGEST:
+        return f"{len(lines[0])} signs in one line"
+    if fingerprint(outputs) != before:
+        return "the run's files have changed"
+    if list(here.rglob("torture-was-here")):
+        return "hostile content was run"
+    return ""
+
+
+def forked(args: list[str], here: Path) -> tuple[int, str]:
+    """Status and stderr of a command, in a child of this process, which has torch loaded; -1 where it hangs."""
+    with tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as out:
+        child = os.fork()
+        if child == 0:
+            os.chdir(here)
+            os.dup2(out.fileno(), 1)
+            os.dup2(err.fileno(), 2)
+            sys.argv = ["zfrepro", *args]
+            from zfrepro.cli import main
+
+            try:
+                main()
+            except SystemExit as stop:
+                sys.stderr.flush()
+                os._exit(int(stop.code or 0))
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()
+                sys.stderr.flush()
+                os._exit(1)
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                err.seek(0)
+                return os.waitstatus_to_exitcode(status), err.read().decode(errors="replace")
+            time.sleep(0.01)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        return -1, "hangs"
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    """Every file of a run with its content, locks aside."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".lock"))
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+# ------------------------------------------------------------------------------------------------------------------ kills
+
+
+def stages() -> dict[str, list[str]]:
+    """The commands that are killed, with options that make them short."""
+    return {
+        "train": ["train", *TINY, "snapshot_epochs=[1,2]", "checkpoint_every=1"],
+        "prepare": ["prepare", "data.train_per_class=40", "data.val_per_class=4"],
+        "visualize": ["visualize", "num_maps=4"],
+        "ablate": ["ablate", "epochs=1", "batch_size=40", "workers=2", "variant=all"],
+        "transfer": ["transfer", "folds=1", "per_class.table4=[2]", "tables=[table4]", "scratch_steps=10", "test_per_class=2"],
+        "report": ["report"],
+    }  # fmt: skip
+
+
+def kill_and_repeat(
+    name: str, args: list[str], reference: dict[str, str], base: Path, here: Path, moment: float
+) -> str:
+    """Kill the command after `moment` seconds, give it again; why it falls short of the reference, '' if it does not."""
+    outputs = here / "outputs"
+    shutil.rmtree(outputs, ignore_errors=True)
+    shutil.rmtree(here / "cache", ignore_errors=True)
+    shutil.copytree(base / "cache", here / "cache") if name != "prepare" else None
+    shutil.copytree(base / ("empty" if name == "train" else "outputs"), outputs, dirs_exist_ok=True)
+    process = start(args, here)
+    try:
+        process.wait(moment)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL) if name != "ablate" else process.kill()  # ablate's workers must notice
+        process.wait()
+    again = start(args, here)
+    _, error = again.communicate(timeout=600)
+    if again.returncode:
+        return f"given again it ends with {again.returncode}: {error.decode(errors='replace').strip()[-200:]}"
+    if left := [str(path.relative_to(here)) for path in here.rglob(".*.tmp")]:
+        return f"left over: {left[:3]}"
+    found = content(outputs if name != "prepare" else here / "cache")
+    differing = [key for key in reference.keys() | found.keys() if reference.get(key) != found.get(key)]
+    return f"differs from the undisturbed: {sorted(differing)[:3]}" if differing else ""
+
+
+def start(args: list[str], here: Path) -> subprocess.Popen[bytes]:
+    """A command in a group of its own."""
+    surroundings = {**os.environ, "ZFREPRO_CACHE": str(here / "cache"), "OMP_NUM_THREADS": "1"}
+    given = [sys.executable, "-m", "zfrepro", *args, "run=tiny"]
+    return subprocess.Popen(
+        given, cwd=here, env=surroundings, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
+
+
+def content(folder: Path) -> dict[str, str]:
+    """What must not differ: weights, arrays, tables, pictures; not the clock's and the process's traces."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.suffix == ".pt":
+            import torch
+
+            state = torch.load(path, weights_only=True)
+            found[name] = hashlib.sha256(b"".join(t.numpy().tobytes() for t in state["model"].values())).hexdigest()
+        elif path.suffix in (".npy", ".png"):
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        elif path.suffix == ".npz":
+            with np.load(path) as arrays:
+                found[name] = hashlib.sha256(b"".join(arrays[key].tobytes() for key in sorted(arrays))).hexdigest()
+        elif path.name in ("metrics.json", "manifest.json", "claims.json"):
+            json.loads(path.read_text(encoding="utf-8"))
+            found[name] = "whole"
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------------- main
+
+
+def report_line(what: str, tried: int, short: list[str]) -> None:
+    """The figures of a part, and what fell short."""
+    print(f"{what}: {tried} tried, {len(short)} fall short")
+    for line in short:
+        print(f"  {line}")
+
+
+def bad_input(count: int, seed: int, base: Path) -> bool:
+    """All or a random part of the refusals; True if none falls short."""
+    import torch
+
+    import zfrepro.trainer  # noqa: F401  loaded once, for all children
+
+    torch.set_num_threads(1)  # no team of threads that a fork would lose
+    cases = list(refusals())
+    chosen = random.Random(seed).sample(cases, min(count, len(cases)))
+    here = base / "bad"
+    here.mkdir()
+    bad_folder(here)
+    os.environ["ZFREPRO_CACHE"] = str(base / "cache")
+    short = []
+    for case in chosen:
+        why = try_case(case, base / "outputs", here)
+        if why:
+            short.append(f"zfrepro {' '.join(case.args)}: {why}")
+    report_line("bad input", len(chosen), short)
+    return not short
+
+
+def kills(count: int, seed: int, base: Path) -> bool:
+    """Kills in turn over the commands, at random moments; True if none falls short."""
+    generator, short, here = random.Random(seed), [], base / "kills"
+    references, lengths = {}, {}
+    for name, args in stages().items():
+        before = time.monotonic()
+        why = kill_and_repeat(name, args, {}, base, here, 600)
+        lengths[name] = (time.monotonic() - before) / 1.3  # the second call finds nothing to do
+        references[name] = content(here / ("outputs" if name != "prepare" else "cache"))
+        if "differs" not in why and why:
+            short.append(f"{name}, undisturbed: {why}")
+    for number in range(count):
+        name = list(stages())[number % len(stages())]
+        moment = generator.uniform(0, lengths[name])
+        if why := kill_and_repeat(name, stages()[name], references[name], base, here, moment):
+            short.append(f"{name} killed after {moment:.2f} s: {why}")
+    report_line("kills", count, short)
+    return not short
+
+
+def main() -> int:
+    """Make a tiny run, then torture it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--inputs", type=int, default=200, help="how many bad inputs, drawn from all there are")
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    base = Path(tempfile.mkdtemp(prefix="torture-"))
+    try:
+        (base / "empty").mkdir()
+        process = start([*stages()["train"]], base)
+        if process.wait():
+            print(f"the tiny run cannot be trained: {process.stderr.read().decode() if process.stderr else ''}")
+            return 1
+        good = bad_input(args.inputs, args.seed, base) if args.inputs else True
+        good &= kills(args.kills, args.seed, base) if args.kills else True
+        return 0 if good else 1
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
