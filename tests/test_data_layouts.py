@@ -329,7 +329,10 @@ def test_a_download_is_looked_for_where_it_was_put(tmp_path: Path, monkeypatch: 
 def test_every_data_set_has_a_description() -> None:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
-    from zfrepro.config import DATA_SETS, check_data, conf_folder
+
+    from zfrepro.options.checks import check_data
+    from zfrepro.options.compose import conf_folder
+    from zfrepro.options.shared import DATA_SETS
 
     names = sorted(path.stem for path in (conf_folder() / "data").glob("*.yaml") if path.stem != "common")
     assert names == sorted([*DATA_SETS, "embedded_target", "embedded_scenes"])

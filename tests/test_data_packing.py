@@ -48,8 +48,9 @@ def config_of(tmp_path: Path, **changes: object) -> DataConfig:
 
 
 def entries(cache: Path) -> list[str]:
-    """What is in the cache besides lock files."""
-    return sorted(path.name for path in cache.iterdir() if path.suffix != ".lock")
+    """What is in the cache besides lock files and remembered keys."""
+    there = cache.iterdir() if cache.exists() else ()
+    return sorted(path.name for path in there if path.suffix != ".lock" and path.name != "keys")
 
 
 # ------------------------------------------------------------------------------------------------------------- content
@@ -257,6 +258,7 @@ BUILD = """
 import sys, time
 from pathlib import Path
 from zfrepro.data import open_data, decode
+from zfrepro.options.shared import DataConfig
 cache, root, delay = sys.argv[1], sys.argv[2], float(sys.argv[3])
 slowly = decode.read_picture
 decode.read_picture = lambda path, size: (time.sleep(delay), slowly(path, size))[1]
@@ -274,11 +276,11 @@ def test_a_killed_build_leaves_nothing_that_is_taken_for_whole(tmp_path: Path) -
     make_tree(tmp_path / "tree", per_class=150)
     process = start_build(tmp_path, delay=0.05)
     deadline = time.time() + 60
-    while not list(tmp_path.glob("cache/*.tmp-*/train_images.npy")) and time.time() < deadline:
+    while not list(tmp_path.glob("cache/.folder*.tmp/train_images.npy")) and time.time() < deadline:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    assert len(list(tmp_path.glob("cache/*.tmp-*"))) == 1 and not list(tmp_path.glob("cache/*px-*/manifest.json"))
+    assert len(list(tmp_path.glob("cache/.folder*.tmp"))) == 1 and not list(tmp_path.glob("cache/*px-*/manifest.json"))
     data = open_data(config_of(tmp_path, workers=2), progress=False)
     assert entries(tmp_path / "cache") == [data.folder.name] and changed_files(data) == []
 
@@ -294,14 +296,22 @@ def test_two_builders_at_once_build_once(tmp_path: Path) -> None:
 
 def test_leftovers_of_other_dead_builds_go_and_live_ones_stay(tmp_path: Path) -> None:
     make_tree(tmp_path / "tree")
-    dead, live = (tmp_path / "cache" / f"folder-9px-{name}.tmp-1" for name in ("dead", "live"))
-    dead.mkdir(parents=True)
-    live.mkdir()
-    hold = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(1, flush=True); input()"
-    lock = tmp_path / "cache" / "folder-9px-live.lock"
-    command = [sys.executable, "-c", hold, str(lock)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None and holder.stdout.readline() == "1\n"
+    begin = f"""
+import sys
+from pathlib import Path
+from zfrepro.files import pending
+with pending(Path({str(tmp_path / "cache")!r}), sys.argv[1]) as folder:
+    print(folder, flush=True)
+    input()
+"""
+    command = [sys.executable, "-c", begin]
+    with subprocess.Popen([*command, "dead"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout is not None
+        dead = Path(killed.stdout.readline().strip())
+        killed.kill()
+    with subprocess.Popen([*command, "live"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        live = Path(holder.stdout.readline().strip())
         open_data(config_of(tmp_path), progress=False)
         assert not dead.exists() and live.exists()
         holder.communicate("\n")
@@ -313,8 +323,8 @@ def test_a_full_disk_and_a_read_only_cache_are_said_plainly(tmp_path: Path, monk
     with pytest.raises(UserError, match=r"data\.cache=.*cannot be written"):
         open_data(config_of(tmp_path, cache=str(tmp_path / "file")), progress=False)
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(packing.shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(UserError, match=r"data\.cache=.*packing needs 0\.00 GB"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(UserError, match=r"packed images need 0\.00 GB.*data\.cache="):
         open_data(config_of(tmp_path), progress=False)
     monkeypatch.undo()
 
@@ -354,7 +364,7 @@ def test_hostile_archives_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=why):
             open_data(config_of(tmp_path, root=root), progress=False)
         assert find_problems(config_of(tmp_path, root=root))
-    assert entries(tmp_path / "cache") == ["extracted"] and entries(tmp_path / "cache" / "extracted") == []
+    assert entries(tmp_path / "cache" / "extracted") == []
     assert not (tmp_path / "evil.txt").exists()
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros", bytes(150 << 20))
@@ -371,7 +381,7 @@ def test_an_archive_equals_its_folder(tmp_path: Path) -> None:
     folder, zipped = (
         open_data(config_of(tmp_path, root=root), progress=False) for root in (str(tmp_path / "tree"), archive)
     )
-    assert folder.manifest["arrays"] == zipped.manifest["arrays"]
+    assert folder.manifest["arrays"] == zipped.manifest["arrays"] and folder.key == zipped.key
 
 
 def test_the_manifest_says_what_is_in_it(tmp_path: Path) -> None:
@@ -380,4 +390,4 @@ def test_the_manifest_says_what_is_in_it(tmp_path: Path) -> None:
     manifest = json.loads((data.folder / "manifest.json").read_text())
     assert manifest["source"]["root"] == str(tmp_path / "tree") and manifest["source"]["split"].startswith("drawn: 0.1")
     assert set(manifest["arrays"]) == {path.name for path in data.folder.glob("*.npy")}
-    assert data.folder.name == f"folder-16px-{data.key[:12]}"
+    assert data.folder == packed_folder(config_of(tmp_path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -162,4 +163,5 @@ def _read(path: Path) -> dict[str, Any]:
 def _identity(folder: Path, config: Common, inputs: str) -> str:
     """What makes a result this one: options, other inputs, and the version of the code behind the numbers."""
     version = max((item.version for item in papers.items_in(folder.name)), default=1)
-    return config_hash(config) + (f"-{inputs[:16]}" if inputs else "") + (f"-v{version}" if version > 1 else "")
+    read = f"-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}" if inputs else ""
+    return config_hash(config) + read + (f"-v{version}" if version > 1 else "")

@@ -17,10 +17,10 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from zfrepro.checkpoints import load_checkpoint
-from zfrepro.data import Packed, open_data
+from zfrepro.data import Known, Packed, open_own, recall
 from zfrepro.data.transforms import centre_crop, rescaled, resized
 from zfrepro.devices import resolve_device, resolve_precision
-from zfrepro.errors import UserError, nearest
+from zfrepro.errors import UserError, nearest, require
 from zfrepro.files import file_hash, shown
 from zfrepro.models.network import Network
 from zfrepro.options.commands import TrainConfig
@@ -39,6 +39,7 @@ class TrainedRun:
     checkpoint_hash: str
     epoch: int  # epochs of training behind the checkpoint
     class_names: tuple[str, ...]
+    known: Known | None  # what the checkpoint remembers of its data; None: imported, trained on none of ours
     mean: Tensor  # (S, S, 3) float32, pixels
     scale: Tensor  # () or (3,) float32: factor on the mean-subtracted pixels
     device: torch.device
@@ -46,8 +47,8 @@ class TrainedRun:
 
     @cached_property
     def data(self) -> Packed:
-        """The data set that the run was trained on."""
-        return open_data(self.config.data)
+        """The data set that the run was trained on. Raises UserError where it is not the same any more."""
+        return open_own(self.config.data, self.known, self.config.run)
 
     def inputs(self, images: np.ndarray | Tensor) -> Tensor:
         """Network inputs (B, 3, s, s): centre crops, mean subtracted, scaled; s = network.input_size."""
@@ -72,15 +73,24 @@ class TrainedRun:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
 
-def load_config(folder: Path) -> TrainConfig:
-    """The config that a run was trained with. Raises UserError where there is none."""
+def runs_in(outputs: Path) -> list[str]:
+    """Names of the trained runs below an outputs folder, sorted; a run may be called torchvision/vgg16. The networks that
+    an experiment trained within a run are none."""
+    places = [path.parent.parent for depth in ("*", "*/*") for path in outputs.glob(f"{depth}/train/config.yaml")]
+    return sorted(place.relative_to(outputs).as_posix() for place in places if place.parent not in places)
+
+
+def load_config(folder: Path, run: str | None = None) -> TrainConfig:
+    """The config that a run was trained with. `run`: its name, which may have several parts. Raises UserError where there
+    is none."""
     path = folder / "train" / "config.yaml"
     if not path.exists():
-        runs = sorted(p.parent.parent.name for p in folder.parent.glob("*/train/config.yaml"))
+        run = run or folder.name
+        runs = runs_in(folder.parents[len(Path(run).parts) - 1])
         there = f"; there are: {', '.join(runs)}" if runs else ""
         raise UserError(
-            f"run={folder.name}: no trained run in {shown(folder)}{nearest(folder.name, runs)}; "
-            f"train it with `zfrepro train run={folder.name}`{there}"
+            f"run={run}: no trained run in {shown(folder)}{nearest(run, runs)}; "
+            f"train it with `zfrepro train run={run}`{there}"
         )
     try:
         loaded = OmegaConf.load(path)
@@ -102,8 +112,9 @@ def open_run(config: Common, which: str | int = "best") -> TrainedRun:
 
     Raises UserError where there is no such run or checkpoint.
     """
-    trained = load_config(config.folder)
+    trained = load_config(config.folder, config.run)
     if isinstance(config, Experiment) and config.data.root:
+        require("data.root", config.data.root, Path(config.data.root).expanduser().exists(), "a folder that is there")
         trained.data.root = config.data.root
     name = f"epoch_{which}.pt" if isinstance(which, int) else f"{which}.pt"
     checkpoint = config.folder / "train" / "checkpoints" / name
@@ -127,8 +138,15 @@ def open_run(config: Common, which: str | int = "best") -> TrainedRun:
         checkpoint_hash=file_hash(checkpoint),
         epoch=int(state["epoch"]),
         class_names=tuple(state["class_names"]),
+        known=recall(state) or _recall_last(checkpoint),
         mean=state["mean"].to(device),
         scale=state["scale"].to(device),
         device=device,
         precision=resolve_precision(config.precision, device),
     )
+
+
+def _recall_last(checkpoint: Path) -> Known | None:
+    """What last.pt knows of the data: earlier versions of the program wrote it there alone."""
+    last = checkpoint.with_name("last.pt")
+    return recall(load_checkpoint(last)) if last.exists() else None

@@ -17,6 +17,7 @@ from zfrepro.files import shown
 from zfrepro.models.network import Network
 from zfrepro.models.summary import describe, on_paper, other_operations
 from zfrepro.options.commands import DoctorConfig, SummaryConfig, TrainConfig
+from zfrepro.run import runs_in
 
 
 def prepare(config: TrainConfig) -> None:
@@ -86,7 +87,7 @@ def doctor(config: DoctorConfig) -> None:
     if not torch.cuda.device_count():
         print("gpu: none" + ("" if torch.backends.cuda.is_built() else " (torch is a CPU build)"))
     outputs = Path(config.outputs).expanduser().resolve()
-    runs = sorted(path.parent.parent.name for path in outputs.glob("*/train/config.yaml"))
+    runs = runs_in(outputs)
     print(f"runs in {shown(outputs)}/: {', '.join(runs) or 'none yet; begin with `zfrepro train`'}")
     cache = Path(config.data.cache).expanduser()
     packed = sorted(path.parent.name for path in cache.glob("*/manifest.json"))

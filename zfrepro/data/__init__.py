@@ -1,6 +1,11 @@
 """Data sets: found, packed once, opened as memory-mapped arrays, cropped in batches on the device."""
 
+from zfrepro.data.locating import placed
+from zfrepro.data.own import Known, open_own, recall, remember
 from zfrepro.data.packed import Packed, Split, Truth
 from zfrepro.data.packing import find_problems, open_data, packed_folder, read_image
 
-__all__ = ["Packed", "Split", "Truth", "find_problems", "open_data", "packed_folder", "read_image"]
+__all__ = [
+    "Known", "Packed", "Split", "Truth", "find_problems", "open_data", "open_own", "packed_folder", "placed", "read_image",
+    "recall", "remember",
+]  # fmt: skip

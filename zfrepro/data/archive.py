@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import glob
-import os
 import re
-import shutil
 import stat
+import sys
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
+from zfrepro.data.cache import short_hash
 from zfrepro.errors import UserError
+from zfrepro.files import pending, require_space, waiting_lock
 
 MAX_FILES = 5_000_000  # ImageNet has 1.4 million
 MAX_RATIO = 100  # unpacked to packed; photographs come near 1, a zip bomb goes into the thousands
@@ -51,27 +51,34 @@ def _danger(member: zipfile.ZipInfo) -> str:
     return "is encrypted" if member.flag_bits & 1 else ""
 
 
-def extract(path: Path, target: Path) -> Path:
-    """Unpack the zip into `target`, once: whole or not at all. Returns `target`, whose lock the caller holds."""
-    if target.is_dir():
-        return target
+def archive_mark(path: Path) -> str:
+    """A hash of the members' names, sizes and check sums."""
+    members = ((member.filename, member.file_size, member.CRC) for member in check_members(path))
+    return short_hash(sorted(members))
+
+
+def extract(path: Path, folder: Path, progress: bool) -> Path:
+    """The zip's content, unpacked once into a folder of its own in `folder`: whole or not at all."""
+    target = folder / f"{path.stem}-{archive_mark(path)[:12]}"
+
+    def tell() -> None:
+        if progress:
+            print(f"another process is unpacking {path.name}; waiting for it", file=sys.stderr)
+
+    with waiting_lock(folder / f"{target.name}.lock", tell):
+        if not target.is_dir():
+            _extract(path, target)
+    return target
+
+
+def _extract(path: Path, target: Path) -> None:
     members = check_members(path)
-    total = sum(member.file_size for member in members)
-    free = shutil.disk_usage(target.parent).free
-    if total > free:
-        raise UserError(
-            f"{target.parent}: unpacking {path.name} needs {total / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
-        )
-    for leftover in target.parent.glob(f"{glob.escape(target.name)}.tmp-*"):
-        shutil.rmtree(leftover, ignore_errors=True)  # of a process that was killed: the lock is ours
-    fresh = target.with_name(f"{target.name}.tmp-{os.getpid()}")
+    size = sum(member.file_size for member in members)
+    require_space(target.parent, size, f"the files in {path.name}", "make room, or set ZFREPRO_CACHE=<folder>")
     try:
-        with zipfile.ZipFile(path) as archive:
+        with pending(target.parent, target.name) as fresh, zipfile.ZipFile(path) as archive:
             for member in members:  # zipfile reads no more than the declared size and checks the CRC
                 archive.extract(member, fresh)
-        fresh.rename(target)
+            fresh.rename(target)
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, ValueError) as error:
         raise UserError(f"data.root={path}: cannot be unpacked into {target.parent} ({error})") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    return target

@@ -33,8 +33,15 @@ def is_picture(path: Path) -> bool:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in it, sorted; hidden ones left out."""
-    return sorted(child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    """Names of the folders in it, sorted; hidden ones left out, and those that hold our own runs."""
+    folders = (child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    return sorted(child.name for child in folders if not holds_runs(child))
+
+
+def holds_runs(folder: Path) -> bool:
+    """An outputs folder, as `data.root=.` finds it among the classes."""
+    marks = ("*/train/config.yaml", "*/*/train/config.yaml", "*/.lock", "*/*/.lock")
+    return any(any(folder.glob(mark)) for mark in marks)
 
 
 def pictures(base: Path, folder: Path) -> list[str]:
@@ -62,7 +69,7 @@ def class_tree(base: Path, folder: Path, classes: list[str]) -> tuple[list[str],
 def drawn_split(config: DataConfig, base: Path, folder: Path, ids: list[str], names: list[str], notes: dict) -> Source:
     """A class tree without a validation split: a share of each class is drawn with the seed."""
     files, labels = class_tree(base, folder, ids)
-    val = split_by_class(labels, config.val_fraction, config.split_seed)
+    val = split_by_class(files, labels, config.val_fraction, config.split_seed)
     parts = [([files[i] for i in np.flatnonzero(rows)], labels[rows]) for rows in (~val, val)]
     listings = [from_files(base, *part, config.size) for part in parts]
     notes = notes | {"split": f"drawn: {config.val_fraction:g} of each class, seed {config.split_seed}"}
@@ -185,6 +192,16 @@ def imagenet(config: DataConfig, base: Path) -> Source:
         raise UserError(f"{base / 'val'}: holds no picture of the {len(ids)} classes in {base / 'train'}")
     val = from_files(base, [file for file, _ in kept], [label for _, label in kept], config.size)
     return Source(names, ids, from_files(base, *class_tree(base, base / "train", ids), config.size), val)
+
+
+COMPANIONS = (
+    "LOC_synset_mapping.txt", "LOC_val_solution.csv", "meta.mat", "meta.bin", "ILSVRC2012_validation_ground_truth.txt",
+)  # fmt: skip
+
+
+def companions(base: Path) -> list[Path]:
+    """The files of the devkit or of Kaggle's archive that may lie beside ImageNet's folder."""
+    return [path for name in COMPANIONS if (path := beside(base, name))]
 
 
 def beside(base: Path, name: str) -> Path | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+from zfrepro.data.cache import cache_folder
 from zfrepro.errors import UserError
 from zfrepro.options.shared import DataConfig
 
@@ -37,9 +39,10 @@ PLACES = {  # where the data set's own folder may be below data.root, nearest fi
 FETCHABLE = ("cifar10", "imagenette", "caltech101", "caltech256", "voc2012")
 
 
-def cache_folder(config: DataConfig) -> Path:
-    """The data cache, absolute."""
-    return Path(config.cache).expanduser().resolve()
+def placed(config: DataConfig) -> DataConfig:
+    """With an absolute root, so that a run finds its data from other working directories too."""
+    root = config.root and str(Path(config.root).expanduser().resolve())
+    return dataclasses.replace(config, root=root)
 
 
 def how_to_get(config: DataConfig) -> str:

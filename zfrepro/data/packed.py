@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from typing import Any, overload
 import numpy as np
 
 from zfrepro.errors import UserError
+from zfrepro.files import file_hash
 
 MANIFEST = "manifest.json"
 
@@ -105,7 +105,7 @@ class Packed:
 def load(folder: Path) -> Packed:
     """The packed data set in `folder`. Raises UserError where a file is missing or not as the manifest says."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         arrays = {name: _open_array(folder, name, entry["shape"]) for name, entry in manifest["arrays"].items()}
         return Packed(
             folder=folder,
@@ -118,7 +118,7 @@ def load(folder: Path) -> Packed:
             train=_split("train", arrays),
             val=_split("val", arrays),
         )
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError) as error:
         why = " ".join(str(error).split())
         raise UserError(f"the packed data set {folder} is damaged ({why}): delete that folder and run again") from error
 
@@ -139,13 +139,4 @@ def _split(name: str, arrays: dict[str, np.ndarray]) -> Split:
 def changed_files(packed: Packed) -> list[str]:
     """The arrays whose bytes are no longer those that were packed (reads all of them)."""
     entries = packed.manifest["arrays"].items()
-    return [name for name, entry in entries if file_digest(packed.folder / name) != entry["sha256"]]
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
+    return [name for name, entry in entries if file_hash(packed.folder / name) != entry["sha256"]]

@@ -7,9 +7,7 @@ whole. Workers write their rows straight into the files, so the memory in use do
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import hashlib
+import contextlib
 import json
 import multiprocessing
 import os
@@ -18,7 +16,6 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,18 +25,21 @@ import PIL
 from tqdm import tqdm
 
 from zfrepro.data import decode, sources
-from zfrepro.data.archive import check_members, extract
+from zfrepro.data.archive import check_members
+from zfrepro.data.cache import cache_folder, short_hash, writable
 from zfrepro.data.decode import Chunk
+from zfrepro.data.identity import Identity, identify, open_source
 from zfrepro.data.layouts import open_layout
-from zfrepro.data.locating import cache_folder, find_base, how_to_get, locate
-from zfrepro.data.packed import MANIFEST, Packed, file_digest, load
+from zfrepro.data.locating import locate
+from zfrepro.data.packed import MANIFEST, Packed, load
 from zfrepro.data.sources import Listing, Source
 from zfrepro.errors import UserError
+from zfrepro.files import file_hash, pending, read_json, require_space, sync_folder, waiting_lock
 from zfrepro.options.checks import check_data
 from zfrepro.options.shared import DataConfig
 from zfrepro.workers import cpus, start_worker
 
-PACK_VERSION = 1  # of decoding and of the folder's format: part of the key
+PACK_VERSION = 2  # of decoding and of the folder's format: part of the folder's name
 HEADER = 128  # bytes before the numbers of a .npy file here: fixed, so that a file can shrink in place
 
 
@@ -50,26 +50,41 @@ def open_data(config: DataConfig, progress: bool = True) -> Packed:
     """The packed data set, built first if it is not there yet. Raises UserError for whatever a user can mend."""
     check_data(config)
     base = locate(config)
-    if config.name == "embedded":
-        sources.check_embedded(config)
-    folder, key = _name(config, base)
+    identity = identify(config, base)
+    folder = _folder(config, identity)
+
+    def tell() -> None:
+        if progress:
+            print(f"another process is packing {folder.name}; waiting for it", file=sys.stderr)
+
     if not (folder / MANIFEST).exists():
-        with writable(folder.parent), lock(folder, progress):
+        with writable(folder.parent), waiting_lock(folder.with_name(f"{folder.name}.lock"), tell):
             if not (folder / MANIFEST).exists():  # another process may have built it while this one waited
-                build(config, base, folder, key, progress)
+                build(config, base, folder, identity.key, progress)
     return load(folder)
 
 
 def packed_folder(config: DataConfig) -> Path:
     """Where the packed data set is, or would be. Raises UserError where the data set itself is missing."""
-    return _name(config, locate(config, fetch=False))[0]
+    return _folder(config, identify(config, locate(config, fetch=False)))
 
 
-def _name(config: DataConfig, base: Path | None) -> tuple[Path, str]:
-    """Folder and key, a hash of all that determines the content (so not of `workers`, `per_class`, `cache`)."""
-    identity = sources.identify(config, base) | {"pack_version": PACK_VERSION}
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return cache_folder(config) / f"{config.name}-{config.size}px-{key[:12]}", key
+def _folder(config: DataConfig, identity: Identity) -> Path:
+    about = [identity.key, identity.names, PACK_VERSION]
+    return cache_folder(config) / f"{_prefix(config)}-{short_hash(about)[:12]}"
+
+
+def _prefix(config: DataConfig) -> str:
+    return f"{config.name}-{config.size}px"
+
+
+def find_packed(config: DataConfig, key: str) -> Packed | None:
+    """The packed data set of that key, if it is in the cache; the originals need not be there any more."""
+    for manifest in sorted(cache_folder(config).glob(f"{_prefix(config)}-*/{MANIFEST}")):
+        with contextlib.suppress(UserError, OSError):
+            if read_json(manifest).get("key") == key:
+                return load(manifest.parent)
+    return None
 
 
 def find_problems(config: DataConfig) -> list[str]:
@@ -96,78 +111,24 @@ def read_image(path: Path, size: int) -> np.ndarray:
         raise UserError(f"{path}: cannot be read as an image ({decode.reason(error)})") from error
 
 
-# ------------------------------------------------------------------------------------------------ locks and folders
-
-
-@contextmanager
-def writable(cache: Path) -> Iterator[None]:
-    """Make the cache folder, and say plainly if it cannot be written or is full."""
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"data.cache={cache}: the disk is full; make room, or set ZFREPRO_CACHE=<folder>"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise UserError(
-                f"data.cache={cache}: cannot be written ({error.strerror}); set ZFREPRO_CACHE=<folder>"
-            ) from error
-        raise
-
-
-@contextmanager
-def lock(folder: Path, progress: bool) -> Iterator[None]:
-    """Only one process builds `folder`; others wait here. A lock of a dead process is no lock."""
-    # A POSIX record lock, unlike flock's, is not inherited by workers, which outlive a killed build by a moment.
-    with folder.with_name(f"{folder.name}.lock").open("a") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            if progress:
-                print(f"another process is packing {folder.name}; waiting for it", file=sys.stderr)
-            fcntl.lockf(file, fcntl.LOCK_EX)
-        yield
-
-
-def remove_leftovers(cache: Path, own: Path) -> None:
-    """Remove what killed builds left behind: temporary folders whose lock nobody holds (we hold our own)."""
-    for leftover in cache.glob("*.tmp-*"):
-        name = leftover.name.rpartition(".tmp-")[0]
-        if name == own.name:
-            shutil.rmtree(leftover, ignore_errors=True)
-            continue
-        with (cache / f"{name}.lock").open("a") as file:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                continue  # someone is at it
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
 # ------------------------------------------------------------------------------------------------------------ building
 
 
 def build(config: DataConfig, base: Path | None, folder: Path, key: str, progress: bool) -> None:
     """Pack the data set into `folder`, whole or not at all. The caller holds the lock."""
-    remove_leftovers(folder.parent, folder)
-    source = _open_source(config, base, progress)
+    source = sources.embedded(config) if base is None else open_source(config, base, progress)
     _check_space(folder.parent, source)
-    fresh = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
     shutil.rmtree(folder, ignore_errors=True)  # without a manifest, so never finished
-    try:
-        fresh.mkdir()
+    with pending(folder.parent, folder.name) as fresh:
         skipped = _write_splits(config, source, fresh, progress)
         arrays, mean = _finish_arrays(fresh)
         manifest = _manifest(config, base, source, key, arrays, mean, skipped)
-        (fresh / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        for path in [*fresh.iterdir(), fresh]:
+        (fresh / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        for path in fresh.iterdir():
             _sync(path)
+        sync_folder(fresh)
         fresh.rename(folder)
-        _sync(folder.parent)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        sync_folder(folder.parent)
     if skipped:
         print(
             f"warning: {len(skipped)} images cannot be read and are left out; {folder / MANIFEST} names them",
@@ -175,30 +136,10 @@ def build(config: DataConfig, base: Path | None, folder: Path, key: str, progres
         )
 
 
-def _open_source(config: DataConfig, base: Path | None, progress: bool) -> Source:
-    if base is None:
-        return sources.embedded(config)
-    if base.is_dir():
-        return open_layout(config, base)
-    name = hashlib.sha256(f"{base} {sources.fingerprint(base)}".encode()).hexdigest()[:12]
-    target = cache_folder(config) / "extracted" / f"{base.stem}-{name}"
-    target.parent.mkdir(exist_ok=True)
-    with lock(target, progress):
-        found = find_base(config, extract(base, target))
-    if found is None:
-        raise UserError(f"data.root={config.root}: does not hold {config.name}: {how_to_get(config)}")
-    return open_layout(config, found)
-
-
 def _check_space(cache: Path, source: Source) -> None:
     """Refuse to start what cannot fit: the arrays, and 2 % for the names and labels beside them."""
     need = sum(_row_bytes(listing) * len(listing.files) for listing in (source.train, source.val)) * 1.02
-    free = shutil.disk_usage(cache).free
-    if need > free:
-        raise UserError(
-            f"data.cache={cache}: packing needs {need / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; make room or give "
-            "data.cache=<folder>"
-        )
+    require_space(cache, need, "packed images", "make room or give data.cache=<folder>")
 
 
 def _row_bytes(listing: Listing) -> int:
@@ -261,14 +202,9 @@ def _path(folder: str | Path, split: str, name: str) -> Path:
 
 def _write_at(path: Path, offset: int, data: np.ndarray) -> None:
     """Plain writes rather than a memory map: a full disk is then an error, and not a SIGBUS."""
-    left = data.reshape(-1).view(np.uint8).data
-    handle = os.open(path, os.O_WRONLY)
-    try:
-        while left:
-            written = os.pwrite(handle, left, offset)
-            left, offset = left[written:], offset + written
-    finally:
-        os.close(handle)
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(data.reshape(-1).view(np.uint8).data)
 
 
 def _header(dtype: str, shape: tuple[int, ...]) -> bytes:
@@ -372,7 +308,7 @@ def _finish_arrays(folder: Path) -> tuple[dict[str, dict[str, Any]], np.ndarray]
     entries = {}
     for path in sorted(folder.glob("*.npy")):
         array = np.load(path, mmap_mode="r")
-        entries[path.name] = {"dtype": str(array.dtype), "shape": list(array.shape), "sha256": file_digest(path)}
+        entries[path.name] = {"dtype": str(array.dtype), "shape": list(array.shape), "sha256": file_hash(path)}
     return entries, mean
 
 
@@ -389,7 +325,7 @@ def _manifest(
         "name": config.name,
         "size": config.size,
         "key": key,
-        "source": {"root": str(base) if base else None, **sources.identify(config, base), **source.notes},
+        "source": {"root": str(base) if base else None, **source.notes},
         "counts": {split: arrays[f"{split}_images.npy"]["shape"][0] for split in ("train", "val")},
         "class_names": list(source.class_names),
         "class_ids": list(source.class_ids),
@@ -403,8 +339,5 @@ def _manifest(
 
 
 def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

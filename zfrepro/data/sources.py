@@ -1,13 +1,12 @@
 """What a data set consists of, before it is packed: class names, and for each split labels and how to get the images.
 
-`locating.py` finds (or fetches) the files, `layouts.py` reads the official layouts, `identify` says what determines the
-content. The embedded data set, which has no files, is here.
+`locating.py` finds (or fetches) the files, `layouts.py` reads the official layouts, `identity.py` tells one from another.
+The embedded data set, which has no files, is here.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +16,9 @@ from typing import Any
 import numpy as np
 
 from zfrepro.data.decode import Chunk, read_arrays, read_files
+from zfrepro.data.marks import mark_files
 from zfrepro.errors import UserError
+from zfrepro.files import digest
 from zfrepro.options.shared import DataConfig
 
 VAL_IDS = 1_000_000  # numbers of the drawn validation images start here, those of the training images at 0
@@ -35,6 +36,7 @@ class Listing:
     chunk: int = 64  # rows to a chunk
     multi: np.ndarray | None = None  # (N, C) int8, where it is known before the images are
     in_process: bool = False  # the pictures are in this process's memory: do not send them to others
+    content: Callable[[], str] = str  # a hash of what the images are made from; drawn ones are made from nothing
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def from_files(
     def recipe(start: int, stop: int) -> Callable[[], Chunk]:
         return partial(read_files, [str(base / name) for name in files[start:stop]], size)
 
-    return Listing(files, np.asarray(labels, np.int64), recipe, image_fields(size), multi=multi)
+    content = partial(mark_files, base, files)
+    return Listing(files, np.asarray(labels, np.int64), recipe, image_fields(size), multi=multi, content=content)
 
 
 def from_arrays(files: Sequence[str], pictures: np.ndarray, labels: Sequence[int] | np.ndarray, size: int) -> Listing:
@@ -71,16 +74,22 @@ def from_arrays(files: Sequence[str], pictures: np.ndarray, labels: Sequence[int
     def recipe(start: int, stop: int) -> Callable[[], Chunk]:
         return partial(read_arrays, pictures[start:stop], size)
 
-    return Listing(files, np.asarray(labels, np.int64), recipe, image_fields(size), in_process=True)
+    content, numbers = partial(digest, pictures), np.asarray(labels, np.int64)
+    return Listing(files, numbers, recipe, image_fields(size), in_process=True, content=content)
 
 
-def split_by_class(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """(N,) bool: True for validation rows. Of each class the fraction, at least one image and never all of them."""
+def split_by_class(files: Sequence[str], labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """(N,) bool: True for validation rows. Of each class the fraction, at least one image and never all of them.
+
+    Those whose names have the smallest hashes: with another picture more or less, the others stay where they were (but for
+    one, where the rounded fraction changes).
+    """
+    rank = np.array([hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogateescape")).digest() for name in files])
     chosen = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
         count = min(max(1, round(fraction * len(rows))), len(rows) - 1)
-        chosen[np.random.default_rng([seed, int(label)]).permutation(rows)[:count]] = True
+        chosen[rows[np.argsort(rank[rows], kind="stable")[:count]]] = True
     return chosen
 
 
@@ -157,41 +166,12 @@ def first_present(multi: np.ndarray) -> np.ndarray:
     return np.where(present.any(1), present.argmax(1), (multi == -1).argmax(1)).astype(np.int64)
 
 
-# ---------------------------------------------------------------------------------------------------------- any source
+def drawn_from(config: DataConfig) -> dict[str, Any]:
+    """What determines the embedded data set's images, but for their size."""
+    from zfrepro.data import embedded as drawn
 
-
-def identify(config: DataConfig, base: Path | None) -> dict[str, Any]:
-    """What determines the content besides the packing itself; `base` as `layouts.locate` found it."""
-    own: dict[str, Any] = {"name": config.name, "size": config.size, "split_seed": config.split_seed}
-    if base is None:
-        from zfrepro.data import embedded as drawn
-
-        counts = {"train_per_class": config.train_per_class, "val_per_class": config.val_per_class}
-        return own | counts | {"part": config.part, "drawing_version": drawn.VERSION}
-    files = {"root": str(base), "fingerprint": fingerprint(base), "on_error": config.on_error}
-    return own | files | {"val_fraction": config.val_fraction}
-
-
-def fingerprint(base: Path) -> str:
-    """An archive's size and time of change; a folder's names and sizes, hashed. No file is opened."""
-    if base.is_file():
-        status = base.stat()
-        return f"{status.st_size}-{status.st_mtime_ns}"
-    digest, waiting, seen = hashlib.sha256(), [base], set()
-    while waiting:
-        folder = waiting.pop()
-        if (real := folder.resolve()) in seen:
-            continue  # links may lead in circles
-        seen.add(real)
-        digest.update(f"{os.path.relpath(folder, base)}/\n".encode("utf-8", "surrogateescape"))
-        with os.scandir(folder) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                if entry.is_dir():
-                    waiting.append(folder / entry.name)
-                else:
-                    size = entry.stat(follow_symlinks=entry.is_file()).st_size  # a dangling link's own size
-                    digest.update(f"{entry.name} {size}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
+    own = {"name": config.name, "part": config.part, "split_seed": config.split_seed, "drawing_version": drawn.VERSION}
+    return own | {"train_per_class": config.train_per_class, "val_per_class": config.val_per_class}
 
 
 def check_embedded(config: DataConfig) -> None:

@@ -82,7 +82,7 @@ def correspond(config: CorrespondConfig) -> None:
     subjects = [subjects_of_file(run, config)] if config.parts else subjects_of_data(run, config)
     chosen = _chosen(subjects, config)
     fill = choice.fill_input(run, config.fill, config.seed)
-    given = digest(chosen.images, chosen.boxes) if config.parts else ""
+    given = digest(chosen.images, chosen.boxes) if config.parts else run.data.key
     folder = config.folder / "table1_correspondence"
     with writing(folder, config, run.checkpoint_hash, inputs=given) as out:
         if out is None:

@@ -29,7 +29,8 @@ def evaluate(config: EvaluateConfig) -> None:
             raise UserError(
                 f"runs={names}: {name} was trained on other data than {names[0]}; average runs of one data set"
             )
-    with writing(config.folder / "table2_imagenet", config, "-".join(run.checkpoint_hash for run in runs)) as out:
+    hashes = "-".join(run.checkpoint_hash for run in runs)
+    with writing(config.folder / "table2_imagenet", config, hashes, inputs=runs[0].data.key) as out:
         if out is None:
             return
         labels = runs[0].data.val.labels

@@ -58,7 +58,7 @@ def invariance(config: InvarianceConfig) -> None:
         require_layer("layers", layer, run.network.feature_layers)
     own = choice.own_pictures(run, config.images, config.labels) if config.images else None
     given = digest(own.images, own.labels) if own else ""
-    with writing(config.folder / "fig5_invariance", config, run.checkpoint_hash, inputs=given) as out:
+    with writing(config.folder / "fig5_invariance", config, run.checkpoint_hash, inputs=given + run.data.key) as out:
         if out is None:
             return
         seen = choice.survey(run, run.network.conv_layers[-1], config.seed)

@@ -19,16 +19,17 @@ from zfrepro.options.shared import ModelConfig
 from zfrepro.provenance import provenance
 from zfrepro.report import page
 from zfrepro.report.claims import Judged, claim_data, claim_row, judged, tally
-from zfrepro.run import load_config
+from zfrepro.run import load_config, runs_in
 
 
 def report(config: ReportConfig) -> None:
     """Write `report/index.html` and `report/claims.json`. Raises UserError where there is no such run."""
     started, folder = time.monotonic(), config.folder
     if not folder.is_dir():
-        runs = sorted(path.parent.name for path in folder.parent.glob("*/train"))
+        outputs = Path(config.outputs).expanduser().resolve()
+        runs = runs_in(outputs)
         raise UserError(
-            f"run={config.run}: no such run in {shown(folder.parent)}{nearest(config.run, runs)}; "
+            f"run={config.run}: no such run in {shown(outputs)}{nearest(config.run, runs)}; "
             f"train it with `zfrepro train run={config.run}`"
         )
     run = describe(folder, config.run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from zfrepro.checkpoints import save_checkpoint
+from zfrepro.data import placed
 from zfrepro.errors import UserError
 from zfrepro.figures.training import draw_curves, draw_filters
 from zfrepro.files import shown, write_text
@@ -42,7 +44,7 @@ class Folder:
             _refuse_other_config(self.config, load_config(self.config.folder))
         else:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            write_config(self.path / "config.yaml", self.config)
+            write_config(self.path / "config.yaml", dataclasses.replace(self.config, data=placed(self.config.data)))
 
     @property
     def begun(self) -> bool:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from zfrepro.checkpoints import save_checkpoint
+from zfrepro.data import placed
 from zfrepro.errors import UserError, require
 from zfrepro.figures.training import draw_filters
 from zfrepro.files import lock, shown
@@ -97,7 +98,7 @@ def run_config(config: ImportConfig) -> TrainConfig:
     """The config under which the other commands find the run; its training options were not used."""
     made = TrainConfig(
         run=config.run, outputs=config.outputs, seed=config.seed, device=config.device, precision=config.precision,
-        preset="imported", model=config.model, data=config.data, epochs=1, batch_size=256, lr=0.01, renorm_radius=None,
+        preset="imported", model=config.model, data=placed(config.data), epochs=1, batch_size=256, lr=0.01, renorm_radius=None,
     )  # fmt: skip
     check(made)
     return made

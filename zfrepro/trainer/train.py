@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from zfrepro.checkpoints import load_checkpoint, save_checkpoint
-from zfrepro.data import Packed, open_data
+from zfrepro.data import Packed, open_own, recall, remember
 from zfrepro.devices import resolve_precision
 from zfrepro.errors import UserError
 from zfrepro.files import lock, shown
@@ -48,8 +48,15 @@ def train(config: TrainConfig, data: Packed | None = None) -> None:
             Folder(config).prepare()
 
         members.lead(prepare)
-        data = data or open_data(config.data, progress=members.leads)
+        data = data or _own_data(config, members)
         Training(config, members, data, Classification(data)).run()
+
+
+def _own_data(config: TrainConfig, members: Team) -> Packed:
+    """The data set; of a training that goes on, the one it was begun on."""
+    last = Folder(config).last
+    known = recall(load_checkpoint(last)) if last.exists() else None
+    return open_own(config.data, known, config.run, progress=members.leads)
 
 
 class Training:
@@ -208,6 +215,7 @@ class Training:
         return {
             "model": self.network.state_dict(),
             "class_names": list(self.data.class_names),
+            **remember(self.data),
             "mean": self.mean.cpu(),
             "scale": torch.tensor(self.config.input_scale),
             "epoch": self.at.epoch,
@@ -219,7 +227,6 @@ class Training:
             "rate": self.rate.state(),
             "optimiser": self.optimiser.state_dict(),
             "precision": self.precision,
-            "data_key": self.data.key,
         }
         self.team.lead(lambda: save_checkpoint(self.folder.last, {**self._weights(), "trainer": state}))
 
@@ -232,14 +239,15 @@ class Training:
             self.optimiser.load_state_dict(saved["optimiser"])
             self.rate.restore(saved["rate"])
             self.at.restore(saved, self.team.leads)
-            key, precision = saved["data_key"], saved["precision"]
+            precision = saved["precision"]
         except (KeyError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"{shown(self.folder.last)}: not a checkpoint of this run; move it away, or give resume=false"
             ) from error
         if self.config.precision == "auto":
             self.precision = precision
-        if key != self.data.key:
+        known = recall(state)
+        if known is not None and known.class_ids and known.key != self.data.key:
             raise UserError(
                 f"run={self.config.run}: the data set has changed since it was begun; give run=<another name>"
             )

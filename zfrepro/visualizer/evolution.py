@@ -35,7 +35,7 @@ def evolve(config: EvolveConfig) -> None:
     epochs = chosen_epochs(config)
     runs = [open_run(config, epoch) for epoch in epochs]
     together = hashlib.sha256("".join(run.checkpoint_hash for run in runs).encode()).hexdigest()
-    with writing(config.folder / "fig4_evolution", config, together) as out:
+    with writing(config.folder / "fig4_evolution", config, together, inputs=runs[-1].data.key) as out:
         if out is None:
             return
         rules = Rules(config.unpool, config.norm)

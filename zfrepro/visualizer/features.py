@@ -54,7 +54,8 @@ def visualize(config: VisualizeConfig) -> None:
     layers = chosen_layers(config.layer, run.network.conv_layers)
     for layer in layers:
         own = config_of_layer(config, layer)
-        with writing(config.folder / "fig2_features", own, run.checkpoint_hash, part=f"layer{layer}") as out:
+        folder, part = config.folder / "fig2_features", f"layer{layer}"
+        with writing(folder, own, run.checkpoint_hash, part, inputs=run.data.key) as out:
             if out is None:
                 continue
             top = top_images(run, config.split, config.num_images)[layer]

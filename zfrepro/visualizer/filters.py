@@ -50,7 +50,7 @@ def filters(config: FiltersConfig) -> None:
     for _ in in_parallel(tasks, logs, config.workers, config.device, "training"):
         pass
     runs |= {name: open_run(dataclasses.replace(config, run=one.run)) for name, one in wanted.items()}
-    with writing(folder, config, run.checkpoint_hash) as out:
+    with writing(folder, config, run.checkpoint_hash, inputs=run.data.key) as out:
         if out is None:
             return
         rules = Rules(config.unpool, config.norm)

@@ -1,0 +1,65 @@
+"""The data cache: packed data sets, unpacked archives, and what was found out about files that have not changed since."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from zfrepro.errors import UserError
+from zfrepro.files import read_json, write_json
+from zfrepro.options.shared import DataConfig
+
+DEFAULT = "~/.cache/zfrepro"
+
+
+def cache_folder(config: DataConfig) -> Path:
+    """The data cache, absolute. Raises UserError where '~' stands for nothing."""
+    try:
+        return Path(config.cache.strip() or DEFAULT).expanduser().resolve()
+    except RuntimeError as error:
+        raise UserError(
+            f"data.cache={config.cache or DEFAULT}: there is no home folder; set ZFREPRO_CACHE=<folder>"
+        ) from error
+
+
+@contextlib.contextmanager
+def writable(cache: Path) -> Iterator[None]:
+    """Make the cache folder, and say plainly if it cannot be written or is full."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"data.cache={cache}: the disk is full; make room, or set ZFREPRO_CACHE=<folder>"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise UserError(
+                f"data.cache={cache}: cannot be written ({error.strerror}); set ZFREPRO_CACHE=<folder>"
+            ) from error
+        raise
+
+
+def short_hash(value: object) -> str:
+    """SHA-256 of plain values, in hexadecimal."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def remembered(cache: Path, about: object, stamp: str | None, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """`make()`, or its result of an earlier time when the stamp of `about` was the same. None: do not rely on the stamp."""
+    path = cache / "keys" / f"{short_hash(about)[:24]}.json"
+    if stamp is not None:
+        with contextlib.suppress(UserError, OSError):
+            known = read_json(path)
+            if known.get("stamp") == stamp and isinstance(known.get("value"), dict):
+                return dict(known["value"])
+    value = make()
+    if stamp is not None:
+        with contextlib.suppress(OSError):  # whoever needs the cache will say that it cannot be written
+            write_json(path, {"stamp": stamp, "value": value})
+    return value

@@ -1,0 +1,117 @@
+"""What a data set is: a key from names, sizes and contents relative to its folder. It may move, but not change.
+
+To read a mark of every file takes a while where there are a million, so the key is kept in the cache with a stamp: names,
+sizes, times and inodes of all that lies there. Whatever touches a file changes the stamp; then the marks are read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zfrepro.data import sources
+from zfrepro.data.archive import archive_mark, extract
+from zfrepro.data.cache import cache_folder, remembered, short_hash, writable
+from zfrepro.data.layouts import companions, holds_runs, open_layout
+from zfrepro.data.locating import find_base, how_to_get
+from zfrepro.data.sources import Source
+from zfrepro.errors import UserError
+from zfrepro.options.shared import DataConfig
+
+KEY_VERSION = 1  # of what a layout is read as, and of the key itself
+SETTLED = (
+    2.0  # seconds: what is younger than the coarsest clock of a file system may change without a change of its times
+)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What decides the content of a packed data set."""
+
+    key: str  # hash of names, labels and contents, and of how the images are packed; not of where they lie
+    names: str  # hash of the classes' readable names, which may become known later
+
+
+def identify(config: DataConfig, base: Path | None) -> Identity:
+    """The identity of the data set in `base`, as `locating.locate` found it. Raises UserError for whatever it lacks."""
+    if base is None:
+        sources.check_embedded(config)
+        return Identity(_packed_as(config, short_hash(sources.drawn_from(config))), "")
+    cache = cache_folder(config)
+    options: list[object] = [KEY_VERSION, config.name, config.val_fraction, config.split_seed, config.on_error]
+    if base.is_file():
+        mark = remembered(cache, str(base), stamp_of(base), lambda: {"mark": archive_mark(base)})["mark"]
+        place, stamp = mark, mark  # an archive's mark says all
+    else:
+        place, stamp = str(base), stamp_of(base)
+    found = remembered(cache, [*options, place], stamp, lambda: _content(config, open_source(config, base)))
+    return Identity(_packed_as(config, found["content"]), found["names"])
+
+
+def _packed_as(config: DataConfig, content: str) -> str:
+    return short_hash([content, config.size])
+
+
+def _content(config: DataConfig, source: Source) -> dict[str, Any]:
+    digest = hashlib.sha256(short_hash([config.name, config.on_error, list(source.class_ids)]).encode())
+    for listing in (source.train, source.val):
+        for array in (listing.labels, listing.multi):
+            digest.update(b"" if array is None else f"{array.shape}".encode() + array.tobytes())
+        digest.update(short_hash(list(listing.files)).encode() + listing.content().encode())
+    return {"content": digest.hexdigest(), "names": short_hash(list(source.class_names))}
+
+
+def open_source(config: DataConfig, base: Path, progress: bool = True) -> Source:
+    """The data set in a folder, or in an archive, which is unpacked into the cache first."""
+    if base.is_dir():
+        return open_layout(config, base)
+    cache = cache_folder(config)
+    with writable(cache):
+        found = find_base(config, extract(base, cache / "extracted", progress))
+    if found is None:
+        raise UserError(f"data.root={config.root}: does not hold {config.name}: {how_to_get(config)}")
+    return open_layout(config, found)
+
+
+# ------------------------------------------------------------------------------------------------------------------ stamps
+
+
+def stamp_of(base: Path) -> str | None:
+    """A hash of names, sizes, times and inodes of a file, or of all that lies in a folder and is not hidden; no file is
+    opened. None where something is so young that another change might not show."""
+    digest, newest = hashlib.sha256(), 0
+    for name, status in _entries(base):
+        facts = f"{name} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}\n"
+        digest.update(facts.encode("utf-8", "surrogateescape"))
+        newest = max(newest, status.st_mtime_ns, status.st_ctime_ns)
+    young = time.time_ns() - newest < SETTLED * 1e9
+    return None if young else digest.hexdigest()
+
+
+def _entries(base: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Files, named relative to `base`, in a fixed order; runs that were written there are no data."""
+    if base.is_file():
+        yield "", base.stat()
+        return
+    for companion in companions(base):
+        yield companion.name, companion.stat()
+    waiting, seen = [str(base)], set()
+    while waiting:
+        folder = waiting.pop()
+        if (real := os.path.realpath(folder)) in seen:
+            continue  # links may lead in circles
+        seen.add(real)
+        with os.scandir(folder) as entries:
+            listed = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
+        shown = os.path.relpath(folder, base)
+        for entry in listed:
+            if entry.is_dir():
+                if not holds_runs(Path(entry.path)):
+                    waiting.append(entry.path)
+            else:
+                yield f"{shown}/{entry.name}", entry.stat(follow_symlinks=entry.is_file())  # a dangling link's own
