@@ -42,6 +42,8 @@ from zfrepro.options.commands import (
 )
 from zfrepro.options.compose import conf_folder, to_dataclass, unknown_key
 from zfrepro.options.identity import flatten
+from zfrepro.options.shared import ModelConfig
+from zfrepro.options.tables import OwnTables
 
 
 class Command(NamedTuple):
@@ -88,7 +90,7 @@ COMMANDS = {
         ReportConfig, "all of a run on one page, with the paper's claims", "zfrepro.report.report:report"
     ),
     "import": Command(
-        ImportConfig, "make a run of torchvision's trained weights", "zfrepro.trainer.imported:import_weights"
+        ImportConfig, "make a run of a network that was trained elsewhere", "zfrepro.trainer.imported:import_weights"
     ),
     "prepare": Command(TrainConfig, "decode and pack a data set, once", "zfrepro.tools:prepare"),
     "summary": Command(SummaryConfig, "print the layer table (Fig. 3)", "zfrepro.tools:summary"),
@@ -139,8 +141,18 @@ def _hydra(command: str, args: list[str]) -> None:
     if command not in ("train", "prepare"):
         # A preset is a recipe for training; everywhere else it names the run that was trained with it.
         args = [re.sub(r"^preset=", "run=", arg) for arg in args]
-    sys.argv = ["zfrepro", "--config-name", command, *map(_quoted, args)]
+    sys.argv = ["zfrepro", "--config-name", command, *map(_quoted, TABLES.placed(command, args))]
     _task()
+
+
+def _derived(path: Path, layers: int | None) -> ModelConfig:
+    """The layer table of an ONNX file."""
+    from zfrepro.models.onnx_chain import read_chain
+
+    return read_chain(path, layers).table
+
+
+TABLES = OwnTables(_derived)
 
 
 def _quoted(arg: str) -> str:
@@ -156,14 +168,14 @@ def _quoted(arg: str) -> str:
     return f"{key}{sign}'{escaped}'"
 
 
-PATHS = ("data.root", "outputs", "parts", "weights")
+PATHS = ("data.root", "outputs", "parts", "weights", "classes")
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="base")
 def _task(cfg: DictConfig) -> None:
     name = HydraConfig.get().job.config_name
     assert name is not None
-    sys.argv = ["zfrepro", name, *HydraConfig.get().overrides.task]  # what provenance records
+    sys.argv = ["zfrepro", name, *TABLES.as_given(HydraConfig.get().overrides.task)]  # what provenance records
     command = COMMANDS[name]
     try:
         _function(command)(to_dataclass(cfg, command.config))
@@ -208,7 +220,7 @@ def _command_help(command: str, overrides: list[str]) -> str:
             break
         head.append(line.lstrip("# "))
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        cfg = compose(command, overrides)
+        cfg = compose(command, TABLES.placed(command, overrides))
     meanings = _meanings(COMMANDS[command].config)
     lines = []
     for key, value in flatten(OmegaConf.to_container(cfg, resolve=True)).items():

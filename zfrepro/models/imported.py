@@ -1,67 +1,196 @@
-"""Weights of torchvision's AlexNet and VGG as weights of a `Network`: the layer table gives the structure, torchvision's
-own model the tensors. Batch normalisation (fixed after training) is folded into the convolution before it."""
+"""Weights that were trained elsewhere as weights of a `Network`: read in order, matched by shape, right or refused.
+
+Batch normalisation, which is fixed after training, is folded into the convolution before it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from zfrepro.errors import UserError
+from zfrepro.errors import UserError, require
 from zfrepro.models.network import Network
+from zfrepro.options.shared import ModelConfig
+
+WRAPPERS = (
+    "state_dict",
+    "model",
+    "model_state_dict",
+    "net",
+    "network",
+    "weights",
+)  # what training scripts save them in
+NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
-def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the one convolution that equals `conv` followed by `norm` in evaluation; computed in float64."""
-    mean, variance = norm.running_mean, norm.running_var
-    assert mean is not None and variance is not None and conv.bias is not None
-    factor = norm.weight.double() / (variance.double() + norm.eps).sqrt()
-    weight = conv.weight.double() * factor[:, None, None, None]
-    bias = (conv.bias.double() - mean.double()) * factor + norm.bias.double()
-    return weight.to(conv.weight.dtype), bias.to(conv.bias.dtype)
+@dataclass(frozen=True)
+class Trained:
+    """A layer's weights, and what the file calls it."""
+
+    name: str
+    weight: Tensor  # (out, in, k, k) or (out, in), float32
+    bias: Tensor  # (out,)
+
+    def normalised(self, norm: Mapping[str, Tensor], epsilon: float) -> Trained:
+        """This layer with the batch normalisation that follows it; see `fold_batch_norm`."""
+        return Trained(self.name, *fold_batch_norm(self.weight, self.bias, norm, epsilon))
+
+
+def fold_batch_norm(weight: Tensor, bias: Tensor, norm: Mapping[str, Tensor], epsilon: float) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the one layer that equals a layer followed by batch normalisation in evaluation; in float64.
+
+    norm: running_mean and running_var (out,), and where it scales and shifts weight and bias (out,).
+    """
+    mean, variance = norm["running_mean"].double(), norm["running_var"].double()
+    factor = norm.get("weight", torch.ones(())).double() / (variance + epsilon).sqrt()
+    shifted = (bias.double() - mean) * factor + norm.get("bias", torch.zeros(())).double()
+    scaled = weight.double() * factor.view(-1, *[1] * (weight.ndim - 1))
+    return scaled.to(weight.dtype), shifted.to(bias.dtype)
+
+
+# ------------------------------------------------------------------------------------------------------- a state dict
+
+
+def read_state_dict(state: Any, where: str, epsilon: float | None = None, wanted: int | None = None) -> list[Trained]:
+    """The layers of a state dict, in its order. Names tell only which tensors belong together.
+
+    where: what messages begin with. epsilon: of batch normalisation, and that it stands right behind each convolution;
+    None: unknown, for a state dict does not say. wanted: the first `wanted` layers, and nothing above is looked at. Raises
+    UserError for whatever is not a convolution or a fully connected layer.
+    """
+    layers: list[Trained] = []
+    normalised = True  # whether the last layer may no longer be
+    for name, parts in _grouped(_unwrapped(state, where)).items():
+        norm = "running_mean" in parts
+        if len(layers) == wanted and not norm:
+            break
+        known = _checked(name, parts, where)
+        if not norm:
+            layers.append(_layer(name, known, where))
+        elif epsilon is None:
+            raise UserError(
+                f"{where}: {name} is batch normalisation, and a state dict says neither its epsilon nor whether it comes "
+                "before or after the ReLU; export the network to ONNX and give weights=<the .onnx file>"
+            )
+        elif normalised or known["running_mean"].shape != layers[-1].bias.shape or "running_var" not in known:
+            raise UserError(f"{where}: {name} is batch normalisation that fits no convolution before it")
+        else:
+            layers[-1] = layers[-1].normalised(known, epsilon)
+        normalised = norm
+    return layers
+
+
+def _layer(name: str, parts: Mapping[str, Tensor], where: str) -> Trained:
+    """A layer's weight and bias; without a bias, zeros."""
+    weight = parts.get("weight", torch.zeros(()))
+    if weight.ndim not in (2, 4) or set(parts) - {"weight", "bias"}:
+        what = ", ".join(f"{part} {_shape(tensor)}" for part, tensor in parts.items())
+        raise UserError(f"{where}: {name or 'its top level'} ({what}) is no convolution and no fully connected layer")
+    bias = parts.get("bias", torch.zeros(len(weight)))
+    if bias.shape != weight.shape[:1]:
+        raise UserError(f"{where}: {name} has a bias of {_shape(bias)} for weights of {_shape(weight)}")
+    return Trained(name, weight, bias)
+
+
+def _unwrapped(state: Any, where: str) -> dict[str, Tensor]:
+    """The tensors of a state dict by name, out of what a training script may have put around them."""
+    if not isinstance(state, Mapping):
+        raise UserError(f"{where}: holds a {type(state).__name__} and no state dict; save model.state_dict()")
+    found = {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    if found and len(found) == len(state):
+        return found
+    inner = [key for key in WRAPPERS if isinstance(state.get(key), Mapping)]
+    if inner and not found:
+        return _unwrapped(state[inner[0]], where)
+    others = ", ".join(str(key) for key in state if key not in found)[:120]
+    raise UserError(f"{where}: not a state dict of tensors by name" + (f" (it also holds {others})" if others else ""))
+
+
+def _grouped(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Layer -> part (weight, bias, ...) -> its tensor."""
+    groups: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        name, _, part = key.rpartition(".")
+        groups.setdefault(name, {})[part] = tensor
+    return groups
+
+
+def _checked(name: str, parts: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """A layer's parts in float32. Raises UserError for others than weights, and for what are no real numbers."""
+    for part, tensor in parts.items():
+        key = f"{name}.{part}" if name else part
+        if part not in NORM:
+            raise UserError(
+                f"{where}: its entry {key} is no weight or bias of a convolution or a fully connected layer"
+            )
+        if part != "num_batches_tracked" and (not tensor.is_floating_point() or tensor.layout != torch.strided):
+            raise UserError(f"{where}: {key} is a tensor of {tensor.dtype}, {tensor.layout}; weights are real numbers")
+    return {part: tensor.detach().float() for part, tensor in parts.items() if part != "num_batches_tracked"}
+
+
+# -------------------------------------------------------------------------------------------------- into a layer table
 
 
 @torch.no_grad()
-def convert(network: Network, model: nn.Module) -> Network:
-    """Copy the weights of torchvision's `model` (its `features` and `classifier`) into `network`, whose table is the same.
+def assemble(config: ModelConfig, given: Sequence[Trained], where: str, layers: int | None = None) -> Network:
+    """The network of a layer table with these weights: in evaluation, on the CPU.
 
-    Adaptive pooling between the two is the identity at 224 px and has no counterpart. Raises UserError where a layer of
-    the table has another shape than torchvision's.
+    given: a layer for each row of the table, and one more for the softmax layer. The fully connected layers may be
+    missing, or hold nothing but NaN, from some layer on: what the file has no weights for is left out of the table, and the
+    network has no softmax. layers: keep layers 1 ... `layers` of the table and look at nothing above.
+
+    Raises UserError where a layer has another shape than the table says, all of them named, and for a weight that is no
+    finite number.
     """
-    weights: list[tuple[Tensor, Tensor]] = []
-    last: nn.Conv2d | None = None
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            assert module.bias is not None
-            weights.append((module.weight, module.bias))
-        if isinstance(module, nn.Conv2d):
-            last = module
-        elif isinstance(module, nn.BatchNorm2d):
-            assert last is not None
-            weights[-1] = fold_batch_norm(last, module)
-    own = [module for module in network.weights.values() if isinstance(module, nn.Conv2d | nn.Linear)]
-    shapes = [tuple(module.weight.shape) for module in own]
-    theirs = [tuple(weight.shape) for weight, _ in weights]
-    if shapes != theirs:
-        raise UserError(f"model={network.config.name}: its table does not fit these weights: {shapes} against {theirs}")
-    for module, (weight, bias) in zip(own, weights):
-        module.weight.copy_(weight)
-        assert module.bias is not None
-        module.bias.copy_(bias)
-    return network
+    rows, given = list(config.layers), list(given)
+    if layers is not None:
+        require("layers", layers, 1 <= layers <= len(rows), f"between 1 and {len(rows)}, the layers below the softmax")
+        rows, given = rows[:layers], given[:layers]
+    while given and given[-1].weight.ndim == 2 and bool(given[-1].weight.isnan().all()):
+        given.pop()  # torchvision's IMAGENET1K_FEATURES have such a classifier
+    if all(row.kind == "fc" for row in rows[len(given) :]):
+        rows = rows[: len(given)]
+    with torch.device("meta"):
+        outputs = len(given[-1].weight) if len(given) == len(rows) + 1 else 0
+        network = Network(dataclasses.replace(config, layers=rows), outputs)
+    _require_fit(network, given, where)
+    state = {}
+    for layer, own in zip(network.layers, given):
+        state[f"weights.{layer.number}.weight"] = _as_in(own.weight, layer.kind)
+        state[f"weights.{layer.number}.bias"] = own.bias
+    network.load_state_dict(state, assign=True)
+    return network.eval().requires_grad_(False)
 
 
-def torchvision_model(name: str, state: Mapping[str, Tensor]) -> nn.Module:
-    """torchvision's model `name` with the weights `state`, in evaluation. Raises UserError where they do not fit."""
-    from zfrepro.vision import torchvision
+def _as_in(weight: Tensor, kind: str) -> Tensor:
+    """A fully connected layer's weights may come as those of the convolution that it is."""
+    return weight if kind == "conv" else weight.flatten(1)
 
-    classes = len(state["classifier.6.bias"])
-    plain = {"init_weights": False} if name.startswith("vgg") else {}  # drawing 138 million numbers takes a while
-    model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **plain)
-    try:
-        model.load_state_dict(dict(state))
-    except RuntimeError as error:
-        why = " ".join(str(error).split())[:160]
-        raise UserError(f"weights: they are not those of torchvision's {name} ({why})") from error
-    return model.eval()
+
+def _require_fit(network: Network, given: Sequence[Trained], where: str) -> None:
+    """Refuse weights that are not those of the network's layers; names every layer that differs."""
+    wrong, first = [], 0
+    for layer, own in zip(network.layers, given):
+        expected, found = network.weights[str(layer.number)].weight, _as_in(own.weight, layer.kind)
+        assert isinstance(expected, Tensor)
+        if expected.shape != found.shape:
+            wrong.append(f"layer {layer.number} is {_shape(expected)}, {own.name} {_shape(own.weight)}")
+        elif not (own.weight.isfinite().all() and own.bias.isfinite().all()):
+            wrong.append(f"layer {layer.number}, {own.name} holds values that are no finite numbers")
+        first = first or (layer.number if wrong else 0)
+    if len(given) != len(network.layers):
+        wrong.insert(
+            0, f"the table has {len(network.config.layers)} layers below its softmax, the file {len(given)} in all"
+        )
+    if wrong:
+        cure = f"; layers={first - 1} takes those below alone" if first > 1 else ""
+        raise UserError(f"{where}: does not fit the table {network.config.name}: {'; '.join(wrong)}{cure}")
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a single number"

@@ -10,6 +10,7 @@ from zfrepro.errors import UserError, require, require_choice, require_layer
 from zfrepro.options.commands import (
     AblateConfig,
     CorrespondConfig,
+    ImportConfig,
     InvarianceConfig,
     OccludeConfig,
     PicturesConfig,
@@ -32,6 +33,9 @@ def check(config: object) -> None:
         _check_training(config)
     if isinstance(config, AblateConfig):
         _check_ablation(config)
+    if isinstance(config, ImportConfig):
+        require_choice("channels", config.channels, ("rgb", "bgr"))
+        require("layers", config.layers, config.layers is None or config.layers >= 1, "1 or more, or null for all")
     if isinstance(config, SummaryConfig):
         require("num_classes", config.num_classes, config.num_classes >= 1, "1 or more")
     if isinstance(config, TargetConfig):

@@ -208,10 +208,15 @@ class FiltersConfig(Experiment):
 
 @dataclass
 class ImportConfig(Common):
-    """`zfrepro import`: a run made of torchvision's trained weights."""
+    """`zfrepro import`: a run made of weights that were trained elsewhere."""
 
-    model: ModelConfig = field(default_factory=ModelConfig)  # one of conf/model/torchvision
-    weights: str = "DEFAULT"  # DEFAULT or another name of torchvision's (downloaded), or a file of a state dict
+    model: ModelConfig = field(default_factory=ModelConfig)  # the layer table; an .onnx file brings its own
+    weights: str = "DEFAULT"  # a state dict or an .onnx file, or the name of one of torchvision's (downloaded)
+    layers: Optional[int] = None  # keep layers 1 to this one, and look at nothing above; null: all
+    mean: list[float] = field(default_factory=list)  # [r,g,b] subtracted from pixels 0..1, or 0..255 if one is above 1
+    std: list[float] = field(default_factory=list)  # ... and what they are divided by; [], both: known, or refused
+    channels: str = "rgb"  # rgb | bgr: the order of colours that the network takes, and mean and std have
+    classes: Optional[str] = None  # file with a class a line: a name, or a WordNet id and a name; null: torchvision's
     data: DataConfig = field(default_factory=DataConfig)  # images to look at: any data set
     resume: bool = True
 

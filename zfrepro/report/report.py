@@ -100,7 +100,7 @@ def describe(folder: Path, name: str) -> Run:
     classes = f"{len(state['class_names'])} classes of the {data.name.replace('_', ' ')} data set at {data.size} px"
     run.sentence = f"{config.model.name}, {count / 1e6:.1f} million weights, {classes}."
     imported = config.preset == "imported"
-    how = "torchvision's weights, imported" if imported else recipe(config)
+    how = "trained elsewhere, imported" if imported else recipe(config)
     run.facts = [("Model", config.model.name), ("Weights", f"{count:,}"), ("Data", classes), ("Recipe", how)]
     if epochs:
         best = min(epochs, key=lambda line: line["val_top1_error"])

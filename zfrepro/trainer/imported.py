@@ -1,12 +1,19 @@
-"""`zfrepro import`: a run made of weights that torchvision trained, so that every other command works on them."""
+"""`zfrepro import`: a run made of weights that were trained elsewhere, so that every other command works on them.
+
+What a file of weights does not say, how pixels were scaled and what the classes are called, comes from the options, or from
+torchvision where the weights are known to be its own; it is never guessed.
+"""
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Mapping
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import torch
 from torch import Tensor
@@ -15,90 +22,250 @@ from zfrepro.checkpoints import save_checkpoint
 from zfrepro.data import placed
 from zfrepro.errors import UserError, require
 from zfrepro.figures.training import draw_filters
-from zfrepro.files import lock, shown
-from zfrepro.models.imported import convert, torchvision_model
+from zfrepro.files import file_hash, lock, read_json, shown, write_json
+from zfrepro.models.imported import Trained, assemble, read_state_dict
 from zfrepro.models.network import Network
+from zfrepro.models.onnx_chain import read_chain
 from zfrepro.options.checks import check
 from zfrepro.options.commands import ImportConfig, TrainConfig
-from zfrepro.options.identity import write_config
+from zfrepro.options.identity import config_hash, write_config
+from zfrepro.options.shared import ModelConfig
+from zfrepro.run import load_config
+from zfrepro.trainer import torchvision_weights as known
+from zfrepro.trainer.torchvision_weights import Preprocessing
 
-PREFIX = "torchvision/"
+
+@dataclass(frozen=True)
+class Source:
+    """A file of weights, read."""
+
+    path: Path
+    digest: str  # SHA-256
+    table: ModelConfig
+    weights: list[Trained]
+    architecture: str | None  # torchvision's name of it; None: not one of torchvision's
 
 
 def import_weights(config: ImportConfig) -> None:
-    """Write `train/` of the run: config.yaml, checkpoints/{best,last}.pt, filters.png."""
-    if not config.model.name.startswith(PREFIX):
-        raise UserError(f"model={config.model.name}: only torchvision's can be imported, such as model={PREFIX}vgg16")
-    name = config.model.name.removeprefix(PREFIX)
-    crop = config.model.input_size
-    require("data.size", config.data.size, config.data.size >= crop, f"{crop} or more")
-    folder = config.folder / "train"
+    """Write `train/` of the run: config.yaml, import.json, checkpoints/{best,last}.pt, filters.png."""
+    if _is_there(config):
+        print(f"run={config.run}: is there already; nothing to do (resume=false imports it again)")
+        return
+    source = read_source(config)
+    network = assemble(source.table, source.weights, _where(config), config.layers)
+    crop = network.input_size
+    require("data.size", config.data.size, config.data.size >= crop, f"{crop} or more, the side of the network's input")
+    inputs = preprocessing_of(config, source, network)
+    names, ids = classes_of(config, source, network)
+    if inputs.bgr:
+        first = network.conv(network.conv_layers[0]).weight
+        first.copy_(first.flip(1))
     with lock(config.folder):
-        if (folder / "checkpoints" / "last.pt").exists() and config.resume:
-            print(f"run={config.run}: is there already; nothing to do (resume=false imports it again)")
-            return
-        state, meta = load_weights(name, config.weights)
-        model = torchvision_model(name, state)
-        network = convert(Network(config.model, len(state["classifier.6.bias"])), model)
-        checkpoint = checkpoint_of(network, meta, config.data.size)
-        for which in ("best", "last"):
-            save_checkpoint(folder / "checkpoints" / f"{which}.pt", checkpoint)
-        filters = network.conv(network.conv_layers[0]).weight.detach().numpy()
-        draw_filters(filters).savefig(folder / "filters.png", dpi=150)
-        write_config(folder / "config.yaml", run_config(config))
-    classes = len(checkpoint["class_names"])
-    print(f"wrote {shown(folder)}/: config.yaml, filters.png, checkpoints/{{best,last}}.pt ({name}, {classes} classes)")
+        write_run(config, source, network, inputs, checkpoint_of(network, inputs, config.data.size, names, ids))
+    print(f"pixels: minus {_listed(inputs.mean)}, divided by {_listed(inputs.std)} (R, G, B; {inputs.how})")
+    if not network.outputs:
+        print(
+            f"no classifier: what needs probabilities will say so; to train one: zfrepro train init_from={config.run} "
+            f"freeze={network.feature_layers[-1]}"
+        )
 
 
-def load_weights(name: str, weights: str) -> tuple[Mapping[str, Tensor], Any]:
-    """A state dict, from a file or by the name of one of torchvision's (downloaded), and torchvision's description of its
-    default weights: preprocessing and class names. Raises UserError where there is no such thing."""
-    from zfrepro.vision import torchvision
+def _where(config: ImportConfig) -> str:
+    return f"weights={config.weights}"
 
-    known = torchvision.models.get_model_weights(name)
-    if Path(weights).expanduser().is_file():
-        try:
-            state = torch.load(Path(weights).expanduser(), map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-            raise UserError(
-                f"weights={weights}: not a readable state dict (torch.save of model.state_dict())"
-            ) from error
-        if not isinstance(state, dict) or "classifier.6.bias" not in state:
-            raise UserError(f"weights={weights}: not a state dict of torchvision's {name}")
-        return state, known.DEFAULT
-    if weights not in known.__members__:
-        names = ", ".join(known.__members__)
-        raise UserError(f"weights={weights}: no such file, and torchvision's {name} has {names}")
-    chosen = known[weights]
-    try:
-        return chosen.get_state_dict(progress=True, check_hash=True), chosen
-    except (URLError, OSError) as error:
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.6g}" for value in values)
+
+
+def _is_there(config: ImportConfig) -> bool:
+    """Whether this very import was made. Raises UserError where the folder holds something else."""
+    folder = config.folder / "train"
+    if not (folder / "checkpoints" / "last.pt").exists():
+        return False
+    if load_config(config.folder).preset != "imported":
+        raise UserError(f"run={config.run}: was trained here; give run=<another name> to import beside it")
+    note = folder / "import.json"
+    if config.resume and note.exists() and read_json(note).get("options") != config_hash(config):
         raise UserError(
-            f"weights={weights}: could not fetch {chosen.url} ({error}); fetch it by hand and give weights=<the file>"
+            f"run={config.run}: was imported with other options; give run=<another name>, or resume=false to replace it"
+        )
+    return config.resume
+
+
+# ----------------------------------------------------------------------------------------------------------- the weights
+
+
+def read_source(config: ImportConfig) -> Source:
+    """The weights that `config` names. Raises UserError where there is no such thing, or where it cannot be read."""
+    table, path = config.model, Path(config.weights).expanduser()
+    own = known.architecture(table.name) if table.layers else None
+    if table.remove or table.scale:
+        raise UserError("model.remove and model.scale: a network that is trained already is taken as it is")
+    if not path.is_file():
+        if path.exists() or own is None:
+            why = "not a file" if path.exists() else "no such file"
+            raise UserError(
+                f"weights={config.weights}: {why}; give a state dict or an .onnx file, or one of torchvision's networks, such "
+                "as model=torchvision/vgg16, whose weights can be fetched"
+            )
+        path = known.fetched(own, config.weights)
+    if path.suffix.lower() == ".onnx":
+        chain = read_chain(path, config.layers)
+        if table.layers:
+            _require_same(table, chain.table, config)
+        return Source(path, file_hash(path), table if table.layers else chain.table, chain.weights, None)
+    if not table.layers:
+        raise UserError(f"{_where(config)}: a state dict needs its layer table; give model=<name or path of a .yaml>")
+    state = read_file(path, _where(config))
+    weights = read_state_dict(state, _where(config), known.EPSILON if own else None, config.layers)
+    return Source(path, file_hash(path), table, weights, own)
+
+
+def read_file(path: Path, where: str) -> Any:
+    """What `torch.save` has written: tensors and plain values only. Raises UserError for every other file."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen kinds for files that are cut or are none of its own
+        whole = re.search(r"WeightsUnpickler|Unsupported (global|class|operand)|weights_only", str(error))
+        why = "it holds more than tensors, or is damaged" if whole else "it is cut, empty or something else"
+        raise UserError(
+            f"{where}: not a readable state dict, {why}; save it by torch.save(model.state_dict(), ...)"
         ) from error
 
 
-def checkpoint_of(network: Network, meta: Any, size: int) -> dict[str, Any]:
-    """What `open_run` reads. torchvision's (x / 255 - mean) / std is here (x - 255 mean) * 1 / (255 std), per colour."""
-    preprocessing = meta.transforms()
-    mean, std = (255 * torch.tensor(values) for values in (preprocessing.mean, preprocessing.std))
-    names = meta.meta["categories"]
-    if len(names) != network.outputs:
-        names = [f"class {number}" for number in range(network.outputs)]
+def _require_same(table: ModelConfig, derived: ModelConfig, config: ImportConfig) -> None:
+    """Refuse a table that does not compute what the ONNX file computes. Names and dropout may differ."""
+    rows = [
+        [dataclasses.replace(row, dropout=0.0, name="") for row in one.layers[: len(derived.layers)]]
+        for one in (table, derived)
+    ]
+    differing = [n for n, (own, theirs) in enumerate(zip(*rows), 1) if own != theirs]
+    norm = ("norm_size", "norm_k", "norm_alpha", "norm_beta") if any(row.norm != "none" for row in rows[1]) else ()
+    wrong = [f"layer {n}" for n in differing]
+    wrong += [key for key in ("input_size", *norm) if getattr(table, key) != getattr(derived, key)]
+    wrong += ["the number of layers"] if len(rows[0]) != len(rows[1]) else []
+    if wrong:
+        raise UserError(
+            f"model={table.name}: differs from what {config.weights} computes ({', '.join(wrong)}); leave model= out: the "
+            "file has its own table"
+        )
+
+
+# ------------------------------------------------------------------------------------------- what the weights do not say
+
+
+def preprocessing_of(config: ImportConfig, source: Source, network: Network) -> Preprocessing:
+    """The options' mean, std and channels, or what is known. Raises UserError where nothing is."""
+    if config.mean or config.std:
+        return given_preprocessing(config.mean, config.std, config.channels)
+    found, layer1 = None, source.weights[0].weight
+    if source.architecture:
+        found = known.known_preprocessing(source.architecture, source.digest, layer1, bool(network.outputs))
+    if found is None:
+        raise UserError(
+            f"{_where(config)}: a file does not say which pixels its network takes; give mean=[r,g,b] std=[r,g,b], and "
+            "channels=bgr if it takes B, G, R (torchvision trains with mean=[0.485,0.456,0.406] std=[0.229,0.224,0.225], "
+            "Caffe with mean=[103.939,116.779,123.68] std=[1,1,1] channels=bgr)"
+        )
+    if config.channels == "bgr" and not found.bgr:
+        raise UserError(
+            "channels=bgr: these weights are known to take R, G, B; give mean= and std= as well if they do not"
+        )
+    return found
+
+
+def given_preprocessing(mean: Sequence[float], std: Sequence[float], channels: str) -> Preprocessing:
+    """mean and std: one number or one a colour, in the network's order of colours; of pixels 0..255 if one of them is
+    above 1, else of pixels 0..1. Raises UserError where they leave that open, and for what is no number."""
+    values = []
+    for key, given in (("mean", mean), ("std", std)):
+        good = len(given) in (1, 3) and all(math.isfinite(value) for value in given)
+        require(key, list(given), good, "a list of three numbers (or one for all colours); mean and std go together")
+        values.append(tuple(given) * (3 // len(given)))
+    require("std", list(std), min(std) > 0, "above 0")
+    if set(values[0]) == {0.0} and set(values[1]) == {1.0}:
+        raise UserError(
+            "mean=[0] std=[1]: of pixels 0..255 or 0..1? give std=[255] for pixels / 255, std=[0.0039215686] for pixels"
+        )
+    unit = 1.0 if max(max(given) for given in values) > 1 else 255.0
+    order = slice(None, None, -1 if channels == "bgr" else 1)
+    mean, std = (tuple(unit * value for value in given[order]) for given in values)
+    return Preprocessing(mean, std, "as given", channels == "bgr")
+
+
+def classes_of(config: ImportConfig, source: Source, network: Network) -> tuple[list[str], list[str]]:
+    """Names of the classes, and their ids in WordNet where they are known, else nothing."""
+    count = network.outputs
+    if config.classes is not None:
+        if not count:
+            raise UserError(f"classes={config.classes}: these weights have no classifier; leave classes= out")
+        return read_classes(Path(config.classes).expanduser(), count)
+    names = known.class_names(source.architecture, count) if source.architecture else None
+    return list(names or [f"class {number}" for number in range(count)]), []
+
+
+def read_classes(path: Path, count: int) -> tuple[list[str], list[str]]:
+    """Names and ids of `count` classes from a file: a name a line, or `n01440764 tench, Tinca tinca`, or JSON, a list of
+    either or {"0": ["n01440764", "tench"], ...}. Raises UserError where there are more or fewer."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        listed = json.loads(text) if path.suffix.lower() == ".json" else text.splitlines()
+        if isinstance(listed, dict):
+            listed = [listed[str(number)] for number in range(len(listed))]
+        lines = [line if isinstance(line, str) else " ".join(map(str, line)) for line in listed]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "no text, or no JSON list of names"
+        raise UserError(f"classes={path}: cannot be read ({why}); give a file with a class a line") from error
+    lines = [line.strip() for line in lines if line.strip()]
+    require(
+        "classes", path, len(lines) == count, f"a file of {count} lines, the network's classes (it has {len(lines)})"
+    )
+    found = [re.fullmatch(r"(n\d{8})(?:[\s,;:]+(.*))?", line) for line in lines]
+    names = [(match.group(2) or match.group(1)) if match else line for match, line in zip(found, lines)]
+    ids = [match.group(1) for match in found if match]
+    return names, ids if len(ids) == count else []
+
+
+# --------------------------------------------------------------------------------------------------------------- the run
+
+
+def checkpoint_of(
+    network: Network, inputs: Preprocessing, size: int, names: list[str], ids: list[str]
+) -> dict[str, Any]:
+    """What `open_run` reads: the mean of every pixel of pictures of `size`, and 1 / std for each colour."""
+    mean, std = (torch.tensor(values) for values in (inputs.mean, inputs.std))
     return {
         "model": network.state_dict(),
-        "class_names": list(names),
+        "class_names": names,
+        **({"class_ids": ids} if ids else {}),
         "mean": mean.expand(size, size, 3).contiguous(),
         "scale": 1 / std,
         "epoch": 0,
     }
 
 
-def run_config(config: ImportConfig) -> TrainConfig:
+def write_run(
+    config: ImportConfig, source: Source, network: Network, inputs: Preprocessing, checkpoint: dict[str, Any]
+) -> None:
+    """The files; the checkpoint that says that all are there comes last."""
+    folder = config.folder / "train"
+    write_config(folder / "config.yaml", run_config(config, network.config))
+    filters: Tensor = network.conv(network.conv_layers[0]).weight.detach()
+    draw_filters(filters.numpy()).savefig(folder / "filters.png", dpi=150)
+    note = {"options": config_hash(config), "weights": str(source.path), "sha256": source.digest, **vars(inputs)}
+    write_json(folder / "import.json", {**note, "layers": [one.name for one in source.weights[: len(network.layers)]]})
+    for which in ("best", "last"):
+        save_checkpoint(folder / "checkpoints" / f"{which}.pt", checkpoint)
+    what = f"{len(network.feature_layers)} layers" + (f" and {network.outputs} classes" if network.outputs else "")
+    print(f"wrote {shown(folder)}/: config.yaml, import.json, filters.png, checkpoints/{{best,last}}.pt ({what})")
+
+
+def run_config(config: ImportConfig, table: ModelConfig) -> TrainConfig:
     """The config under which the other commands find the run; its training options were not used."""
     made = TrainConfig(
         run=config.run, outputs=config.outputs, seed=config.seed, device=config.device, precision=config.precision,
-        preset="imported", model=config.model, data=placed(config.data), epochs=1, batch_size=256, lr=0.01, renorm_radius=None,
+        preset="imported", model=table, data=placed(config.data), epochs=1, batch_size=256, lr=0.01, renorm_radius=None,
     )  # fmt: skip
     check(made)
     return made
