@@ -31,6 +31,7 @@ class OwnTables:
         `import weights=net.onnx` without a model is given the file's own table: the size of the pictures and the run's
         name depend on it.
         """
+        self.folder, self.given = None, {}
         values = dict(arg.split("=", 1) for arg in args if "=" in arg)
         changed = [self._named(arg) if arg.startswith("model=") else arg for arg in args]
         weights = Path(values.get("weights", "")).expanduser()
@@ -38,8 +39,9 @@ class OwnTables:
             layers = values.get("layers", "")
             table = OmegaConf.structured(self.derive(weights, int(layers) if layers.isdigit() else None))
             table.name = plain_name(weights.stem)
-            changed.append("model=" + self._put(weights.stem, table, ""))
-        return changed + ([f"hydra.searchpath=['file://{Path(self.folder.name).as_posix()}']"] if self.folder else [])
+            changed.insert(0, "model=" + self._put(weights.stem, table, ""))
+        where = [f"hydra.searchpath=['file://{Path(self.folder.name).as_posix()}']"] if self.folder else []
+        return where + changed  # Hydra wants its flags last
 
     def as_given(self, overrides: list[str]) -> list[str]:
         """The overrides as the user wrote them."""
