@@ -40,7 +40,7 @@ class OwnTables:
             table = OmegaConf.structured(self.derive(weights, int(layers) if layers.isdigit() else None))
             table.name = plain_name(weights.stem)
             changed.insert(0, "model=" + self._put(weights.stem, table, ""))
-        where = [f"hydra.searchpath=['file://{Path(self.folder.name).as_posix()}']"] if self.folder else []
+        where: list[str] = [f"hydra.searchpath=['file://{Path(self.folder.name).as_posix()}']"] if self.folder else []
         return where + changed  # Hydra wants its flags last
 
     def as_given(self, overrides: list[str]) -> list[str]:
