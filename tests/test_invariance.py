@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.conftest import Zfrepro
+from zfrepro.data.finer import finer, finest
 from zfrepro.evaluator import invariance
 from zfrepro.options.commands import InvarianceConfig
 from zfrepro.options.shared import Common
@@ -64,6 +66,36 @@ def test_transformations_equal_a_loop_over_pixels(kind: str, value: float) -> No
     matrix = invariance.matrices(kind, np.array([value]))
     ours = invariance.transform(torch.from_numpy(image)[None], matrix, torch.from_numpy(border).float())[0].numpy()
     np.testing.assert_allclose(ours, by_loop(image.astype(float), kind, value, border), atol=2e-3)
+
+
+@pytest.mark.parametrize(("kind", "value"), [("translation", -2.4), ("scale", 1.3), ("rotation", 33.0)])
+def test_pictures_are_moved_at_their_sources_resolution(kind: str, value: float) -> None:
+    """Three times as fine: the loop at that resolution, then the mean of every three by three pixels."""
+    rng = np.random.default_rng(1)
+    image = rng.integers(0, 256, (21, 21, 3)).astype(np.uint8)
+    matrix = invariance.matrices(kind, np.array([value]))
+    ours = invariance.transform(torch.from_numpy(image)[None], matrix, torch.zeros(7, 7, 3), factor=3)[0].numpy()
+    moved = by_loop(image.astype(float), kind, 3 * value if kind == "translation" else value, np.zeros((21, 21, 3)))
+    np.testing.assert_allclose(ours, moved.reshape(7, 3, 7, 3, 3).mean((1, 3)), atol=3e-3)
+
+
+def test_drawn_pictures_are_had_at_any_size(run: TrainedRun) -> None:
+    rows = np.array([5, 0, 11])
+    fine = finer(run.config.data, run.data, run.data.val, rows, (2, 4))
+    packed = np.stack([run.data.val.images[row] for row in rows])
+    assert fine.shape == (3, 256, 256, 3)
+    coarse = fine.reshape(3, 64, 4, 64, 4, 3).mean((2, 4))
+    assert np.abs(coarse - packed).mean() < 6  # grain and edges aside, the same pictures
+    assert np.abs(coarse[::-1] - packed).mean() > 20
+
+
+def test_photographs_are_moved_at_their_files_resolution(tmp_path: Path) -> None:
+    sizes = {"a.png": (130, 160), "b.png": (200, 140)}
+    for name, size in sizes.items():
+        Image.fromarray(np.zeros((*size, 3), np.uint8)).save(tmp_path / name)
+    both = [tmp_path / name for name in sizes]
+    assert finest((2, 4), 64, both) == 2 and finest((2, 4), 32, both) == 4
+    assert finest((2, 4), 66, both) == 1 and finest((2, 4), 32, [*both, tmp_path / "gone.png"]) == 1
 
 
 def test_directions() -> None:
@@ -182,10 +214,12 @@ def test_the_command(tiny_run: Path, zfrepro: Zfrepro) -> None:
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["fill"] == "reflect"
     assert metrics["layers"] == [1, 3, 7]
+    assert metrics["claims"]["moved_at"] == 4
     with np.load(folder / "arrays.npz") as arrays:
         assert arrays["distance"].shape == (2, 3, 5, 3)
         assert arrays["examples"].shape == (2, 3, 5, 56, 56, 3)
-        assert (arrays["examples"][:, 1, 0] == arrays["images"]).all()  # scale 1: the picture itself
+        still, packed = (arrays[name].astype(float) for name in ("examples", "images"))
+        assert np.abs(still[:, 1, 0] - packed).mean() < 6  # scale 1: the picture itself, drawn finer and averaged
     for name in ("invariance.png", "claims.png", "claims.npz"):
         assert (folder / name).stat().st_size > 0
 

@@ -1,8 +1,11 @@
 """`zfrepro invariance`: translation, scale and rotation against features and output (paper, section 4.1, Fig. 5).
 
-A transformation acts on the packed picture about its centre, bilinearly, and the network sees the centre crop of the
-result: a shift brings in the rest of the picture first, and only then the fill, which is recorded with the result. Each
-transformation has the same number of steps; one of them is the untouched picture, to which all others are compared.
+A transformation acts on the picture about its centre, and the network sees the centre crop of the result: a shift brings in
+the rest of the picture first, and only then the fill, which is recorded with the result. Where the source has a higher
+resolution than the packed picture (drawn pictures always, photographs if their files do) the picture is moved at up to
+FINER times that resolution and then averaged down: bilinear resampling at the network's own would blur it, and features
+answer to the blur. Each transformation has the same number of steps; one of them is the untouched picture, to which all
+others are compared.
 
 `arrays.npz`, for N images (those of the figure), T = 3 transformations (translation, scale, rotation), K steps:
     images (N, s, s, 3) uint8; names, labels (N,); class_names; layers (L,); steps (T, K): pixels down, factor, degrees
@@ -36,6 +39,7 @@ from zfrepro.run import TrainedRun, open_run
 
 TRANSFORMATIONS = ("translation", "scale", "rotation")
 BORDERS = {"mean": "zeros", "grey": "zeros", "black": "zeros", "edge": "border", "reflect": "reflection"}
+FINER = (2, 4)  # times the packed resolution at which pictures are moved, the highest that their source has
 EXAMPLES = 5  # steps that the figure shows as pictures
 
 
@@ -64,8 +68,9 @@ def invariance(config: InvarianceConfig) -> None:
         seen = choice.survey(run, run.network.conv_layers[-1], config.seed)
         shown = own or choice.chosen(run, seen, config.num_images)
         steps = step_values(config, run.network.input_size)
-        curves = measure(run, shown.images, shown.labels, steps, layers, config)
-        pictures, at = example_pictures(run, shown.images, steps, config.fill)
+        fine = choice.finely(run, shown, config.images, FINER)
+        curves = measure(run, fine, shown.labels, steps, layers, config)
+        pictures, at = example_pictures(run, fine, steps, config.fill)
         names = [run.class_names[int(label)] for label in shown.labels]
         out.figure(
             "invariance.png", draw_invariance(names, pictures, at, steps, curves.distance, curves.probability, layers)
@@ -86,8 +91,10 @@ def invariance(config: InvarianceConfig) -> None:
         which = choice.correct(seen)[: config.claims_images]
         if len(which) > 2:
             many = choice.take(run.data.val, seen.rows[which])
-            curves = measure(run, many.images, many.labels, steps, layers, config)
+            fine = choice.finely(run, many, [], FINER)
+            curves = measure(run, fine, many.labels, steps, layers, config)
             metrics["claims"] = claims_of(curves, steps, layers)
+            metrics["claims"]["moved_at"] = fine.shape[1] // run.mean.shape[0]  # times the packed resolution
             out.figure(
                 "claims.png",
                 draw_claims(steps, curves.distance / curves.norm[:, None, None], curves.probability, layers),
@@ -142,22 +149,23 @@ def matrices(kind: str, steps: np.ndarray) -> Tensor:
     return found
 
 
-def transform(images: Tensor, matrix: Tensor, border: Tensor | None, padding: str = "zeros") -> Tensor:
-    """images (B, S, S, 3) as `matrix` (B, 2, 3) has it: (B, S, S, 3) float32 pixels, bilinear.
+def transform(images: Tensor, matrix: Tensor, border: Tensor | None, padding: str = "zeros", factor: int = 1) -> Tensor:
+    """images (B, f S, f S, 3), f = `factor`, as `matrix` (B, 2, 3) has it, in units of f pixels: (B, S, S, 3) float32 pixels,
+    sampled bilinearly at f^2 places a pixel and averaged.
 
     border: (S, S, 3) pixels that show where the picture does not reach; None: `padding` of grid_sample decides.
     """
-    size = images.shape[1]
-    place = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
+    fine = images.shape[1]
+    place = (torch.arange(fine, dtype=torch.float64) - (fine - 1) / 2) / factor
     y, x = torch.meshgrid(place, place, indexing="ij")
-    target = torch.stack([x, y, torch.ones_like(x)], -1)  # (S, S, 3)
-    source = torch.einsum("bij,yxj->byxi", matrix, target) * (2 / size)  # grid_sample's units, align_corners=False
+    target = torch.stack([x, y, torch.ones_like(x)], -1)  # (f S, f S, 3)
+    source = torch.einsum("bij,yxj->byxi", matrix, target) * (2 * factor / fine)  # grid_sample's, align_corners=False
     source = source.float().to(images.device)
     pixels = images.permute(0, 3, 1, 2).float()
-    sampled = F.grid_sample(pixels, source, "bilinear", padding, align_corners=False)
+    sampled = F.avg_pool2d(F.grid_sample(pixels, source, "bilinear", padding, align_corners=False), factor)
     if border is not None:
         reached = F.grid_sample(torch.ones_like(pixels[:, :1]), source, "bilinear", "zeros", align_corners=False)
-        sampled = sampled + (1 - reached) * border.permute(2, 0, 1)
+        sampled = sampled + (1 - F.avg_pool2d(reached, factor)) * border.permute(2, 0, 1)
     return sampled.permute(0, 2, 3, 1)
 
 
@@ -180,7 +188,8 @@ def measure(
     layers: list[int],
     config: InvarianceConfig,
 ) -> Curves:
-    """All steps of all transformations of all images, in batches."""
+    """All steps of all transformations of all images (N, f S, f S, 3), in batches."""
+    factor = images.shape[1] // run.mean.shape[0]
     matrix = torch.cat([matrices(kind, values) for kind, values in zip(TRANSFORMATIONS, steps)])  # (T * K, 2, 3)
     still = untouched(steps)[0]  # one untouched step serves all transformations: they agree there
     border, network = border_of(run, config.fill), run.network
@@ -192,7 +201,7 @@ def measure(
         part = torch.from_numpy(images[start : start + whole]).to(run.device)
         count = len(part)
         moved = transform(
-            part.repeat_interleave(len(matrix), 0), matrix.repeat(count, 1, 1), border, BORDERS[config.fill]
+            part.repeat_interleave(len(matrix), 0), matrix.repeat(count, 1, 1), border, BORDERS[config.fill], factor
         )
         found = network.features(centre_crop(moved, run.mean, network.input_size, run.scale), [*layers, network.top])
         flat = [found[layer].flatten(1).unflatten(0, (count, -1)) for layer in layers]  # (n, T * K, D)
@@ -219,11 +228,11 @@ def example_pictures(
     """What the network sees at EXAMPLES evenly spread steps: (N, T, 5, s, s, 3) uint8, and the steps' values (T, 5)."""
     index = np.linspace(0, steps.shape[1] - 1, EXAMPLES).round().astype(int)
     at = steps[:, index]
-    border, rows = border_of(run, fill), []
+    border, rows, factor = border_of(run, fill), [], images.shape[1] // run.mean.shape[0]
     for kind, values in zip(TRANSFORMATIONS, at):
         matrix = matrices(kind, values).repeat(len(images), 1, 1)
         repeated = torch.from_numpy(images).to(run.device).repeat_interleave(EXAMPLES, 0)
-        moved = transform(repeated, matrix, border, BORDERS[fill]).round().clamp(0, 255).to(torch.uint8)
+        moved = transform(repeated, matrix, border, BORDERS[fill], factor).round().clamp(0, 255).to(torch.uint8)
         crops = run.crops(moved.cpu())
         rows.append(crops.unflatten(0, (len(images), EXAMPLES)))
     return torch.stack(rows, 1).numpy(), at

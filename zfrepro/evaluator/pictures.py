@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from zfrepro.data import Split, read_image
+from zfrepro.data.finer import finer, finest
 from zfrepro.errors import UserError, nearest, require_choice
 from zfrepro.run import TrainedRun
 
@@ -109,6 +110,18 @@ def own_pictures(run: TrainedRun, images: Sequence[str], labels: Sequence[str]) 
         with torch.no_grad():
             numbers = run.network(run.inputs(pixels)).argmax(1).cpu().numpy()
     return Pictures(pixels, numbers, np.full(len(pixels), -1), [Path(path).name for path in images])
+
+
+def finely(run: TrainedRun, pictures: Pictures, files: Sequence[str], factors: Sequence[int]) -> np.ndarray:
+    """(N, f S, f S, 3) uint8: the same pictures f times as fine, the largest f of `factors` that their source allows, or 1.
+
+    files: paths of a user's own pictures; none: rows of the validation split.
+    """
+    if not files:
+        return finer(run.config.data, run.data, run.data.val, pictures.rows, factors)
+    paths, size = [Path(path).expanduser() for path in files], pictures.images.shape[1]
+    factor = finest(factors, size, paths)
+    return pictures.images if factor == 1 else np.stack([read_image(path, factor * size) for path in paths])
 
 
 def class_number(class_names: Sequence[str], name: str) -> int:

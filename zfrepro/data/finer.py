@@ -1,0 +1,54 @@
+"""The same pictures at a higher resolution than they are packed at, where their source has one.
+
+A picture that is to be moved by a fraction of a pixel, or magnified, must not be resampled at the network's own resolution: that
+blurs, and features answer to the blur. Drawn pictures can be had at any size, photographs at that of their files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from zfrepro.data.decode import read_picture, upright
+from zfrepro.data.packed import Packed, Split
+from zfrepro.options.shared import DataConfig
+
+
+def finest(factors: Sequence[int], size: int, paths: Sequence[Path]) -> int:
+    """The largest of the `factors` by which every picture file is at least as fine as packed pictures of `size` pixels; 1 where
+    there is none, and where a file is missing or unreadable."""
+    try:
+        smallest = min(_smaller_side(path) for path in paths)
+    except OSError:
+        return 1
+    return max([factor for factor in factors if factor * size <= smallest], default=1)
+
+
+def _smaller_side(path: Path) -> int:
+    with Image.open(path) as image:
+        return min(upright(image).size)
+
+
+def finer(config: DataConfig, data: Packed, split: Split, rows: np.ndarray, factors: Sequence[int]) -> np.ndarray:
+    """(n, f S, f S, 3) uint8: rows of a split of packed squares (n, S, S, 3), f times as fine, f the largest of `factors` that
+    the source allows; f = 1, the packed pictures themselves, where it allows none (scenes, archives, files that are gone)."""
+    packed = np.stack([split.images[row] for row in rows.tolist()])
+    names, size = [split.files[row] for row in rows.tolist()], packed.shape[1]
+    if config.name == "embedded":
+        return packed if config.part == "scenes" else _drawn(config, data, names, size * max(factors))
+    root = Path(data.manifest["source"].get("root") or "")
+    paths = [root / name for name in names]
+    factor = finest(factors, size, paths)
+    return packed if factor == 1 else np.stack([read_picture(path, factor * size) for path in paths])
+
+
+def _drawn(config: DataConfig, data: Packed, names: Sequence[str], size: int) -> np.ndarray:
+    """Drawn pictures at another size; their names hold their class and number."""
+    from zfrepro.data import embedded
+
+    classes, ids = zip(*(name.rsplit("/", 1) for name in names))
+    labels = np.array([data.class_ids.index(one) for one in classes])
+    return embedded.draw(data.class_ids, labels, np.array(ids, np.int64), size, config.split_seed).images
