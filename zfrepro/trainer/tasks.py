@@ -23,8 +23,15 @@ class Task(Protocol):
     wrong: str  # what metrics.jsonl calls the share of training images that `loss` counts as wrong, in percent
     best: str  # the validation error that selects best.pt and, where it no longer falls, lowers the learning rate
 
+    def rows(self, split: Split, rows: np.ndarray) -> np.ndarray:
+        """Those of some training rows that there is something to learn from."""
+
     def targets(self, split: Split, rows: np.ndarray) -> Tensor:
         """(B, ...) what is to be learned of some images, on the CPU."""
+
+    def seen(self, targets: Tensor, crops: Tensor, flip: Tensor, draw: Tensor) -> Tensor:
+        """The targets as the network sees them: in crops (B, 4), x0, y0, x1, y1 in pixels of the packed images, mirrored
+        where flip (B,). draw: (B,) uniform in [0, 1), for a choice."""
 
     def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The mean loss of a batch, () float32 with its graph, and how many of the images are wrong, () int64."""
@@ -45,9 +52,17 @@ class Classification:
     def __init__(self, data: Packed) -> None:
         self.outputs = data.num_classes
 
+    def rows(self, split: Split, rows: np.ndarray) -> np.ndarray:
+        """All of them."""
+        return rows
+
     def targets(self, split: Split, rows: np.ndarray) -> Tensor:
         """(B,) int64 classes."""
         return torch.from_numpy(np.asarray(split.labels[rows]))
+
+    def seen(self, targets: Tensor, crops: Tensor, flip: Tensor, draw: Tensor) -> Tensor:
+        """A class is the same in every crop."""
+        return targets
 
     def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy in nats of logits (B, C), and how many are not highest at the true class."""

@@ -1,0 +1,101 @@
+"""The task of saying where the object is (VGG paper, Appendix A): a box by Euclidean loss.
+
+The box is centre x, centre y, width and height as shares of the crop's side, from its upper left corner: no sigmoid, nothing
+clipped, since true boxes leave the crop. Four outputs serve all classes (SCR), or each class has four (PCR), of which the true
+class's are trained.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zfrepro.boxes import RIGHT, decode, encode, iou, share_inside
+from zfrepro.data import Packed, Split
+from zfrepro.errors import UserError
+
+LEAST_INSIDE = 0.5  # share of a box that must lie in the crop for it to be learned there, as in OverFeat
+
+
+class Localisation:
+    """Boxes of the image's own class; K is the largest number of them in a batch."""
+
+    wrong = "train_localisation_error"
+    best = "val_localisation_error"
+
+    def __init__(self, data: Packed, regression: str) -> None:
+        classes = data.num_classes
+        self.outputs = 4 * classes if regression == "pcr" else 4
+        known = has_boxes(data.train)
+        found = np.bincount(data.train.labels[known], minlength=classes)
+        missing = [name for name, count in zip(data.class_names, found) if not count]
+        if missing and (regression == "pcr" or len(missing) == classes):
+            lacks = "no boxes" if len(missing) == classes else f"no boxes of {', '.join(missing[:3])}"
+            raise UserError(
+                f"regression={regression}: {data.manifest['name']} has {lacks} in its training images"
+                + (
+                    ""
+                    if len(missing) == classes
+                    else "; give regression=scr, one box for all classes, or data that has them"
+                )
+            )
+
+    def rows(self, split: Split, rows: np.ndarray) -> np.ndarray:
+        """Those of some rows that have a box to learn from."""
+        return rows[has_boxes(split)[rows]]
+
+    def targets(self, split: Split, rows: np.ndarray) -> Tensor:
+        """(B, K, 5) float32: class and corners of the image's boxes, NaN beyond their number."""
+        boxes = torch.from_numpy(padded_boxes(split, rows))
+        classes = torch.from_numpy(split.labels[rows]).float()
+        return torch.cat([classes[:, None, None].expand(-1, boxes.shape[1], 1), boxes], 2)
+
+    def seen(self, targets: Tensor, crops: Tensor, flip: Tensor, draw: Tensor) -> Tensor:
+        """(B, K, 6): class, whether this box is the one to be learned (0 or 1), and its four numbers in the crop.
+
+        Of several boxes one is drawn at random; it is left out where less than half of it lies in the crop.
+        """
+        boxes, crops = targets[..., 1:], crops[:, None]
+        there = ~boxes[..., 0].isnan()
+        chosen = there & (there.cumsum(1) - 1 == (draw * there.sum(1)).floor()[:, None])
+        learned = chosen & (share_inside(boxes, crops) >= LEAST_INSIDE)
+        return torch.cat([targets[..., :1], learned[..., None].to(boxes), encode(boxes, crops, flip[:, None])], 2)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum of the squared differences / (2 B), and how many images have no box with an IoU of at least 0.5."""
+        given = self._own(outputs, targets)
+        difference = given[:, None] - targets[..., 2:].nan_to_num()
+        return (targets[..., 1:2] * difference.square()).sum() / (2 * len(outputs)), self._missed(given, targets).sum()
+
+    def count(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """(1,): images of which none of the boxes is found, the true class given."""
+        return self._missed(self._own(outputs, targets), targets).sum()[None].double()
+
+    def errors(self, counts: list[float], images: int) -> dict[str, float]:
+        """The localisation error with the true class given, in percent."""
+        return {self.best: 100 * counts[0] / images}
+
+    def _own(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """(B, 4) the outputs for the image's class."""
+        if outputs.shape[1] == 4:
+            return outputs
+        return outputs.unflatten(1, (-1, 4))[torch.arange(len(outputs)), targets[:, 0, 0].long()]
+
+    def _missed(self, given: Tensor, targets: Tensor) -> Tensor:
+        """(B,) whether no true box overlaps the given one enough. IoU is the same in every crop's frame."""
+        unit = given.new_tensor([0, 0, 1, 1])
+        overlap = iou(decode(given.detach(), unit)[:, None], decode(targets[..., 2:], unit))
+        return ~(overlap >= RIGHT).any(1)  # NaN, where there is no box, is not
+
+
+def has_boxes(split: Split) -> np.ndarray:
+    """(N,) whether an image has a box of its own class."""
+    return ~np.isnan(padded_boxes(split, np.arange(len(split)))[:, 0, 0])
+
+
+def padded_boxes(split: Split, rows: np.ndarray) -> np.ndarray:
+    """(n, K, 4) float32: the boxes of some rows that belong to the image's class, NaN beyond their number."""
+    if split.truth is not None:
+        return np.asarray(split.truth.boxes[rows], np.float32)[:, None]
+    return np.full((len(rows), 1, 4), np.nan, np.float32)
