@@ -136,8 +136,27 @@ def test_bands_of_pure_waves() -> None:
     waves = [
         np.cos(2 * np.pi * (fx * x + fy * y)) for fx, fy in ((0.05, 0.05), (0.25, 0), (0.1, 0.2), (0.4, 0), (0.3, 0.3))
     ]
-    shares = band_shares(np.stack(waves)[:, None])
+    side = waves[0].shape[0]
+    shares = band_shares(np.stack(waves)[:, None], side)
     assert shares.argmax(1).tolist() == [0, 1, 1, 2, 2] and shares.max(1).min() > 0.9
+    windows = band_shares(np.stack(waves)[:, None], side // 2)
+    assert windows.argmax(1).tolist() == [0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("slope", [1, 2, 3])
+def test_one_spectrum_scores_alike_at_both_kernel_sizes(slope: int) -> None:
+    """Filters cut from fields whose power falls as frequency^-slope: larger ones alone would show less middle band."""
+    line = np.fft.fftfreq(32)
+    radius = np.hypot(line[:, None], line[None])
+    radius[0, 0] = 1 / 32
+    noise = np.random.default_rng(slope).normal(size=(1200, 3, 32, 32))
+    fields = np.fft.ifft2(np.fft.fft2(noise) * radius ** (-slope / 2)).real
+    small, large = fields[:, :, :7, :7], fields[:, :, 12:23, 12:23]
+    alone, together, own = (
+        100 * band_shares(filters, common, 32).mean(0) for filters, common in ((large, 11), (large, 7), (small, 7))
+    )
+    assert np.abs(together - own).max() < 1.2
+    assert slope == 1 or np.abs(alone - own).max() > 3
 
 
 def test_a_grid_stands_out_of_the_spectrum() -> None:

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from zfrepro.figures.filters import draw_figure, draw_spectra
 from zfrepro.models.deconvnet import Rules
@@ -55,7 +56,10 @@ def filters(config: FiltersConfig) -> None:
             return
         rules = Rules(config.unpool, config.norm)
         arrays = {f"filters_{name}": first_filters(one) for name, one in runs.items()}
-        metrics: dict[str, Any] = {name: first_layer(one, config.dead) | trained(one) for name, one in runs.items()}
+        common = min(first_filters(one).shape[-1] for one in runs.values())
+        metrics: dict[str, Any] = {
+            name: first_layer(one, config.dead, common) | trained(one) for name, one in runs.items()
+        }
         for name in ("own", "sibling"):
             if name in runs and len(runs[name].network.conv_layers) > 1:
                 second, peak = second_layer(runs[name], config, rules)
@@ -120,14 +124,14 @@ def first_stride(run: TrainedRun) -> int:
     return int(run.network.conv(run.network.conv_layers[0]).stride[0])
 
 
-def first_layer(run: TrainedRun, dead: float) -> dict[str, Any]:
+def first_layer(run: TrainedRun, dead: float, common: int) -> dict[str, Any]:
     """How unequal the filters are, how many are dead, and which frequencies they hold (percent of a filter's power, mean
-    and standard error over the filters that are not dead)."""
+    and standard error over the filters that are not dead), as far as windows of `common` pixels can tell."""
     values = first_filters(run)
     rms = np.sqrt((values**2).mean((1, 2, 3)))
     silent = top_images(run)[run.network.conv_layers[0]].values[:, 0] <= 0
     is_dead = silent | (rms < dead * np.median(rms))
-    shares = 100 * band_shares(values[~is_dead])
+    shares = 100 * band_shares(values[~is_dead], common)
     bands = {}
     for number, band in enumerate(("low", "middle", "high")):
         bands[band] = float(shares[:, number].mean())
@@ -143,9 +147,16 @@ def first_layer(run: TrainedRun, dead: float) -> dict[str, Any]:
     }
 
 
-def band_shares(filters: np.ndarray, size: int = 64) -> np.ndarray:
-    """Share of each filter's power, summed over its channels, in the low, middle and high radial band: (N, 3)."""
-    power = (np.abs(np.fft.fft2(filters, s=(size, size))) ** 2).sum(1)
+def band_shares(filters: np.ndarray, common: int, size: int = 64) -> np.ndarray:
+    """Share of each filter's power, summed over its channels, in the low, middle and high radial band: (N, 3).
+
+    A filter is seen through all its windows of common x common pixels: a larger filter resolves its spectrum more finely,
+    and would show less of one and the same spectrum in the middle band than a smaller one.
+    """
+    windows = sliding_window_view(
+        filters, (common, common), axis=(2, 3)
+    )  # (N, channels, places, places, common, common)
+    power = (np.abs(np.fft.fft2(windows, s=(size, size))) ** 2).sum((1, 2, 3))
     line = np.fft.fftfreq(size)
     radius = np.hypot(line[:, None], line[None])
     inside = np.stack([radius < BANDS[0], (radius >= BANDS[0]) & (radius < BANDS[1]), radius >= BANDS[1]])
@@ -235,7 +246,7 @@ def notes(config: FiltersConfig, runs: dict[str, TrainedRun]) -> str:
     trained_for = ", ".join(f"{one.config.run}: {one.epoch} epochs" for one in runs.values())
     return (
         f"Dead: RMS below {config.dead:g} of the median, or excited by no validation image. Bands: mean share of a filter's "
-        f"power below {BANDS[0]:.2f}, up to {BANDS[1]:.2f} and above cycles per pixel. Grid peak: power of the second layer's "
-        f"projections at the frequency of the first layer's stride over that of its neighbours. Trainings: {trained_for}. The "
-        "paper shows these as pictures and reports no numbers."
+        f"power below {BANDS[0]:.2f}, up to {BANDS[1]:.2f} and above cycles per pixel, all filters seen through windows of the "
+        "smallest one's size. Grid peak: power of the second layer's projections at the frequency of the first layer's stride "
+        f"over that of its neighbours. Trainings: {trained_for}. The paper shows these as pictures and reports no numbers."
     )
