@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from conftest import TINY, Zfrepro
 
 from zfrepro.cli import COMMANDS, _quoted
+from zfrepro.options import commands, shared
 from zfrepro.options.compose import conf_folder
 
 
@@ -48,6 +50,27 @@ def test_config_is_printed(command: str, zfrepro: Zfrepro, tmp_path: Path) -> No
 def test_every_config_has_a_command() -> None:
     files = {path.stem for path in conf_folder().glob("*.yaml")} - {"base"}
     assert files == set(COMMANDS)
+
+
+DATACLASSES = {
+    value
+    for module in (commands, shared)
+    for value in vars(module).values()
+    if isinstance(value, type) and dataclasses.is_dataclass(value)
+}
+
+
+@pytest.mark.parametrize("cls", sorted(DATACLASSES, key=lambda cls: cls.__name__))
+def test_every_option_has_a_meaning_and_a_check(cls: type) -> None:
+    for field in dataclasses.fields(cls):
+        assert field.metadata.get("meaning"), (
+            f"{cls.__name__}.{field.name}: declare it with option(default, meaning, check)"
+        )
+        assert callable(field.metadata["check"])
+        if "null:" in field.metadata["meaning"]:
+            assert "Optional" in field.type, f"{cls.__name__}.{field.name}: null is no value of it"
+        elif "Optional" in field.type:
+            raise AssertionError(f"{cls.__name__}.{field.name}: its meaning does not say what null stands for")
 
 
 def test_preset_chooses_and_the_command_line_wins(zfrepro: Zfrepro, tmp_path: Path) -> None:

@@ -330,16 +330,16 @@ def test_every_data_set_has_a_description() -> None:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from zfrepro.options.checks import check_data
     from zfrepro.options.compose import conf_folder
+    from zfrepro.options.declare import check_options
     from zfrepro.options.shared import DATA_SETS
 
-    names = sorted(path.stem for path in (conf_folder() / "data").glob("*.yaml") if path.stem != "common")
+    names = sorted(path.stem for path in (conf_folder() / "data").glob("*.yaml"))
     assert names == sorted([*DATA_SETS, "embedded_target", "embedded_scenes"])
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         for name in names:
             config = OmegaConf.merge(OmegaConf.structured(DataConfig), compose("train", [f"data={name}"]).data)
             typed = OmegaConf.to_object(config)
             assert isinstance(typed, DataConfig) and typed.name == name.split("_ta")[0].split("_sc")[0]
-            check_data(typed)
+            check_options(typed, "data.")
             assert (conf_folder() / "data" / f"{name}.yaml").read_text().startswith("# ")

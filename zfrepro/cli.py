@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import inspect
 import os
 import re
 import sys
@@ -227,7 +226,7 @@ def _command_help(command: str, overrides: list[str]) -> str:
         if key.startswith("model.") and key not in ("model.name", "model.input_size", "model.remove", "model.scale"):
             continue
         text = f"  {key}={'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"
-        lines.append(f"{text:<42}  {meanings.get(key, '')}".rstrip())
+        lines += _columns(text, meanings.get(key, ""))
     groups = [
         textwrap.fill(f"  {name}= {', '.join(files)}", 118, subsequent_indent=" " * (len(name) + 4))
         for name, files in _groups(command).items()
@@ -242,14 +241,20 @@ def _command_help(command: str, overrides: list[str]) -> str:
     return "\n\n".join(parts)
 
 
+def _columns(option: str, meaning: str) -> list[str]:
+    """An option and what it means, side by side if there is room."""
+    indent = " " * 44
+    words = textwrap.wrap(meaning, 76, initial_indent=indent, subsequent_indent=indent)
+    if not words or len(option) > 42:
+        return [option, *words]
+    return [option.ljust(44) + words[0].strip(), *words[1:]]
+
+
 def _meanings(cls: type, prefix: str = "") -> dict[str, str]:
-    """What each option means: the comments behind the fields of its dataclass, base classes included."""
+    """What each option means, those of its groups included."""
     found: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        if dataclasses.is_dataclass(base):
-            for name, meaning in re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(base), re.MULTILINE):
-                found[prefix + name] = meaning
     for field in dataclasses.fields(cls):
+        found[prefix + field.name] = field.metadata["meaning"]
         if dataclasses.is_dataclass(field.default_factory):
             found |= _meanings(field.default_factory, f"{prefix}{field.name}.")
     return found

@@ -89,7 +89,7 @@ def doctor(config: DoctorConfig) -> None:
     outputs = Path(config.outputs).expanduser().resolve()
     runs = runs_in(outputs)
     print(f"runs in {shown(outputs)}/: {', '.join(runs) or 'none yet; begin with `zfrepro train`'}")
-    cache = Path(config.data.cache).expanduser()
+    cache = config.data.cache_folder
     packed = sorted(path.parent.name for path in cache.glob("*/manifest.json"))
     print(f"packed data sets in {cache}: {', '.join(packed) or 'none yet'}; {_free(cache):.0f} GB free")
     problems = find_problems(config.data)

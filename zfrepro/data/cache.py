@@ -14,17 +14,10 @@ from zfrepro.errors import UserError
 from zfrepro.files import read_json, write_json
 from zfrepro.options.shared import DataConfig
 
-DEFAULT = "~/.cache/zfrepro"
-
 
 def cache_folder(config: DataConfig) -> Path:
     """The data cache, absolute. Raises UserError where '~' stands for nothing."""
-    try:
-        return Path(config.cache.strip() or DEFAULT).expanduser().resolve()
-    except RuntimeError as error:
-        raise UserError(
-            f"data.cache={config.cache or DEFAULT}: there is no home folder; set ZFREPRO_CACHE=<folder>"
-        ) from error
+    return config.cache_folder
 
 
 @contextlib.contextmanager

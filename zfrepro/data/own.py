@@ -77,7 +77,7 @@ def open_own(config: DataConfig, known: Known | None, run: str, progress: bool =
         if config.name not in DRAWN_SPLITS:
             return open_data(config, progress)
         raise UserError(
-            f"run={run}: was trained by an earlier version of zfrepro, whose packed data set is not in {config.cache} any "
+            f"run={run}: was trained by an earlier version of zfrepro, whose packed data set is not in {config.cache_folder} any "
             "more, and whose split cannot be drawn again; train again with run=<another name>"
         )
     raise UserError(

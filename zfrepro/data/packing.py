@@ -35,7 +35,7 @@ from zfrepro.data.packed import MANIFEST, Packed, load
 from zfrepro.data.sources import Listing, Source
 from zfrepro.errors import UserError
 from zfrepro.files import file_hash, pending, read_json, require_space, sync_folder, waiting_lock
-from zfrepro.options.checks import check_data
+from zfrepro.options.declare import check_options
 from zfrepro.options.shared import DataConfig
 from zfrepro.workers import cpus, start_worker
 
@@ -48,7 +48,7 @@ HEADER = 128  # bytes before the numbers of a .npy file here: fixed, so that a f
 
 def open_data(config: DataConfig, progress: bool = True) -> Packed:
     """The packed data set, built first if it is not there yet. Raises UserError for whatever a user can mend."""
-    check_data(config)
+    check_options(config, "data.")
     base = locate(config)
     identity = identify(config, base)
     folder = _folder(config, identity)
@@ -90,7 +90,7 @@ def find_packed(config: DataConfig, key: str) -> Packed | None:
 def find_problems(config: DataConfig) -> list[str]:
     """What is wrong with a data set, without packing it: one sentence each, none if it can be packed (or is)."""
     try:
-        check_data(config)
+        check_options(config, "data.")
         base = locate(config, fetch=False)
         if base is None:
             sources.check_embedded(config)

@@ -1,163 +1,320 @@
-"""The options of each command."""
+"""The options of each command, in the class `<Command>Config`. Their defaults are the paper's, where it says one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Optional
 
 from omegaconf import MISSING
 
-from zfrepro.options.shared import Common, DataConfig, DataShare, Experiment, ModelConfig
+from zfrepro.errors import UserError, require, require_choice
+from zfrepro.options.declare import anything, at_least, each, group, one_of, option, positive, within
+from zfrepro.options.shared import RESUME, Common, DataConfig, DataShare, Experiment, ModelConfig
 
 # Optional[...] rather than X | None below: OmegaConf reads these annotations at run time.
 # ruff: noqa: UP045
 
+WORKERS = "trainings at once; 0: on the CPU one for each, at most 4, on a GPU one"
+OWN = "null: the run's own"
+SEEDS = within(f"[0, {2**31})")
+
 
 @dataclass
 class TrainConfig(Common):
-    """`zfrepro train` (paper, section 3)."""
+    """`zfrepro train` (ZFNet, section 3; VGG, section 3.1)."""
 
-    preset: str = MISSING  # data, model and recipe together
-    model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    epochs: int = MISSING  # after each of them the network is validated and saved
-    passes: int = 1  # over the training images in an epoch; more: for a handful of images
-    rows: Optional[str] = None  # digest of the training images that an experiment chose; null: all
-    batch_size: int = MISSING  # over all processes together
-    lr: float = MISSING  # learning rate, at its highest
-    momentum: float = 0.9  # of SGD
-    weight_decay: float = 5e-4  # of SGD; the paper is silent, this is Krizhevsky's
-    schedule: str = "plateau"  # plateau: lr / 10 when the validation error stops falling | cosine: to 0 at the end
-    patience: int = 3  # plateau: epochs without a better validation error before lr is divided
-    warmup_steps: int = 0  # the learning rate rises linearly over so many steps
-    renorm_radius: Optional[float] = 0.1  # RMS above which a convolutional filter is scaled back; null: off
-    augmentation: str = "ten_crop"  # ten_crop: corners and centre | random_crop: any place; both with random flips
-    init: str = "paper"  # paper: N(0, 0.01) everywhere | he: He for layers 2-7, N(0, 0.01) for the first and last
-    input_scale: float = 1.0  # factor on the mean-subtracted pixels; the paper's range is +-128
-    snapshot_epochs: list[int] = field(default_factory=list)  # Fig. 4: epochs whose weights are kept
-    checkpoint_every: int = 500  # steps between checkpoints, besides one an epoch
-    resume: bool = True  # false: start over, replacing the run
+    preset: str = option(MISSING, "data, model and training recipe together", anything)
+    model: ModelConfig = group(ModelConfig, "the network's layer table")
+    data: DataConfig = group(DataConfig, "the data set")
+    epochs: int = option(70, "after each of them the network is validated and saved", at_least(1))
+    passes: int = option(1, "over the training images in an epoch; more: for a handful of images", at_least(1))
+    rows: Optional[str] = option(None, "digest of the training images that an experiment chose; null: all", anything)
+    batch_size: int = option(128, "images of an update, over all processes together", at_least(1))
+    lr: float = option(0.01, "learning rate, at its highest", positive)
+    momentum: float = option(0.9, "of SGD", within("[0, 1)"))
+    weight_decay: float = option(5e-4, "of SGD; ZFNet's is silent, this is Krizhevsky's and VGG's", within("[0, inf)"))
+    schedule: str = option(
+        "plateau",
+        "plateau: lr / 10 when the validation error stops falling | cosine: to 0 at the end",
+        one_of("plateau", "cosine"),
+    )
+    patience: int = option(3, "plateau: epochs without a better validation error before lr is divided", at_least(1))
+    divisions: Optional[int] = option(
+        None, "plateau: how often lr is divided at most; null: as often as the error stops falling", at_least(0)
+    )
+    warmup_steps: int = option(0, "the learning rate rises linearly over so many updates", at_least(0))
+    renorm_radius: Optional[float] = option(
+        0.1, "RMS above which a convolutional filter is scaled back; null: off", positive
+    )
+    augmentation: str = option(
+        "ten_crop",
+        "ten_crop: corners and centre | random_crop: any place; both with random flips",
+        one_of("ten_crop", "random_crop"),
+    )
+    train_scale: list[int] = option(
+        [],
+        "smaller side to which an image is resized before it is cropped: [S], or [min,max] to draw one; []: as packed",
+        each(at_least(1)),
+    )
+    colour_shift: float = option(
+        0.0,
+        "shift of all pixels along the colours' principal axes, in their standard deviations; 0: off",
+        within("[0, 10]"),
+    )
+    subtract: str = option(
+        "image", "what is subtracted from every picture: image (the mean image) | colour", one_of("image", "colour")
+    )
+    init: str = option(
+        "paper",
+        "paper: N(0, 0.01) everywhere | he: He for layers 2-7, N(0, 0.01) for the first and last",
+        one_of("paper", "he"),
+    )
+    init_from: Optional[str] = option(None, "a run whose weights are the first ones; null: drawn weights", anything)
+    init_match: str = option(
+        "number",
+        "init_from: number: layers of equal number | order: equal shapes, in their order",
+        one_of("number", "order"),
+    )
+    freeze: int = option(0, "layers from the first on that are not trained", at_least(0))
+    input_scale: float = option(1.0, "factor on the mean-subtracted pixels; the paper's range is +-128", positive)
+    snapshot_epochs: list[int] = option(
+        [1, 2, 5, 10, 20, 30, 40, 64], "Fig. 4: epochs whose weights are kept", each(at_least(1))
+    )
+    checkpoint_every: int = option(500, "updates between checkpoints, besides one an epoch", at_least(1), neutral=True)
+    resume: bool = option(True, "false: start over, replacing the run", anything, neutral=True)
+
+    def check(self) -> None:
+        """The crop fits into the images; what is frozen or scaled is there."""
+        size, crop = self.data.size, self.model.input_size
+        if crop > size:
+            raise UserError(
+                f"model.input_size={crop}: the crop is larger than the images; must be at most data.size={size}, "
+                f"or give data.size={crop} or more"
+            )
+        scale = list(self.train_scale)
+        fits = len(scale) <= 2 and scale == sorted(scale) and all(side >= crop for side in scale)
+        require("train_scale", scale, fits, f"[S] or [min,max], each at least model.input_size={crop}, or []")
+        most = len(self.model.layers)
+        require("freeze", self.freeze, self.freeze <= most, f"at most {most}, the layers below the softmax")
 
 
 @dataclass
 class EvaluateConfig(Experiment):
-    """`zfrepro evaluate` (Table 2)."""
+    """`zfrepro evaluate` (ZFNet, Table 2; VGG, section 3.2)."""
 
-    runs: list[str] = field(default_factory=list)  # several runs: each one, and the average of their softmax outputs
-    batch_size: int = 256
+    runs: list[str] = option(
+        [], "several runs: each one, and the average of their softmax outputs; []: the run alone", each(anything)
+    )
+    method: str = option(
+        "ten_crop",
+        "centre | ten_crop (and centre) | dense: the whole image | multi_crop: 5 x 5 x 2 | dense_and_multi_crop",
+        one_of("centre", "ten_crop", "dense", "multi_crop", "dense_and_multi_crop"),
+    )
+    test_scales: list[int] = option(
+        [], "smaller sides at which images are tested, averaged; []: as packed", each(at_least(1))
+    )
+    batch_size: int = option(256, "crops of a forward pass", at_least(1))
 
 
 @dataclass
 class PicturesConfig(Experiment):
     """What Figures 5 and 7 share: their pictures, and over how many images the claims behind them are measured."""
 
-    images: list[str] = field(default_factory=list)  # your own pictures; empty: validation images, drawn by seed
-    labels: list[str] = field(default_factory=list)  # their classes by name; empty: what the network takes them for
-    num_images: int = 5  # pictures in the figure
-    claims_images: int = 120  # validation images over which the claims are measured; 0: not measured
+    images: list[str] = option(
+        [], "your own pictures, as [dog.jpg]; []: validation images, drawn by seed", each(anything, repeated=True)
+    )
+    labels: list[str] = option(
+        [], "their classes by name; []: what the network takes them for", each(anything, repeated=True)
+    )
+    num_images: int = option(5, "pictures in the figure", at_least(1))
+    claims_images: int = option(
+        120, "validation images over which the claims are measured; 0: not measured", at_least(0)
+    )
+
+    def check(self) -> None:
+        """As many labels as images."""
+        if self.labels and len(self.labels) != len(self.images):
+            raise UserError(
+                f"labels={list(self.labels)}: {len(self.labels)} labels for {len(self.images)} images; "
+                "give one each, or none"
+            )
 
 
 @dataclass
 class OccludeConfig(PicturesConfig):
-    """`zfrepro occlude` (Fig. 7)."""
+    """`zfrepro occlude` (ZFNet, Fig. 7)."""
 
-    layer: Optional[int] = None  # its strongest map is watched; null: the last convolutional layer (5)
-    square: Optional[int] = None  # side of the square in pixels of the network's input; null: 50 of 224
-    stride: Optional[int] = None  # pixels between its positions; null: 8 of 224
-    fill: str = "grey"  # what it shows: grey (128) | mean (the mean image) | black | noise
-    others: int = 3  # projections of the same map for other images
+    layer: Optional[int] = option(
+        None, "its strongest map is watched; null: the last convolutional layer (5)", at_least(1)
+    )
+    square: Optional[int] = option(
+        None, "side of the square in pixels of the network's input; null: 50 of 224 pixels", at_least(1)
+    )
+    stride: Optional[int] = option(None, "pixels between its positions; null: 8 of 224 pixels", at_least(1))
+    fill: str = option(
+        "grey",
+        "what it shows: grey (128) | mean (the mean image) | black | noise",
+        one_of("grey", "mean", "black", "noise"),
+    )
+    others: int = option(3, "projections of the same map for other images", within("[0, 3]"))
 
 
 @dataclass
 class InvarianceConfig(PicturesConfig):
-    """`zfrepro invariance` (Fig. 5)."""
+    """`zfrepro invariance` (ZFNet, Fig. 5)."""
 
-    claims_images: int = 200
-    layers: list[int] = field(default_factory=list)  # empty: the first and the last below the softmax (1 and 7)
-    translation: Optional[float] = None  # largest shift up and down, pixels of the network's input; null: 60 of 224
-    scale: float = 1.8  # largest magnification
-    rotation: float = 360.0  # largest angle in degrees
-    steps: int = 25  # steps of each transformation; odd, so that one of them is no shift at all
-    fill: str = "mean"  # border that is uncovered: mean (the mean image) | grey | black | edge | reflect
-    batch_size: int = 256
+    claims_images: int = option(
+        200, "validation images over which the claims are measured; 0: not measured", at_least(0)
+    )
+    layers: list[int] = option(
+        [], "whose features; []: the first and the last below the softmax (1 and 7)", each(at_least(1))
+    )
+    translation: Optional[float] = option(
+        None, "largest shift up and down, pixels of the network's input; null: 60 of 224 pixels", within("(0, 4096]")
+    )
+    scale: float = option(1.8, "largest magnification", within("(1, 100]"))
+    rotation: float = option(360.0, "largest angle in degrees", within("(0, 360]"))
+    steps: int = option(
+        25, "steps of each transformation; odd, so that one of them is no shift at all", within("[3, 999]")
+    )
+    fill: str = option(
+        "mean",
+        "border that is uncovered: mean (the mean image) | grey | black | edge | reflect",
+        one_of("mean", "grey", "black", "edge", "reflect"),
+    )
+    batch_size: int = option(256, "images of a forward pass", at_least(1))
+
+    def check(self) -> None:
+        """An odd number of steps."""
+        super().check()
+        require("steps", self.steps, self.steps % 2 == 1, "odd, and 3 or more")
 
 
 @dataclass
 class CorrespondConfig(Experiment):
-    """`zfrepro correspond` (Fig. 8, Table 1)."""
+    """`zfrepro correspond` (ZFNet, Fig. 8, Table 1)."""
 
-    class_name: Optional[str] = None  # null: dog, or the first class whose images have the parts
-    parts: Optional[str] = None  # a .csv of your own boxes: image,part,left,top,right,bottom
-    layers: list[int] = field(
-        default_factory=list
-    )  # empty: the last convolutional and the last below the softmax (5, 7)
-    num_images: int = 5  # images in a draw, compared pair by pair
-    mask: float = 0.18  # side of the mask around a key point, as a share of the image's side
-    fill: str = "grey"  # what the mask shows: grey (128) | mean (the mean image) | black | noise
-    draws: int = 1000  # random draws of images behind the confidence intervals
-    batch_size: int = 256
+    class_name: Optional[str] = option(
+        None, "class of the images; null: dog, or the first class whose images have the parts", anything
+    )
+    parts: Optional[str] = option(
+        None, "a .csv of your own boxes: image,part,left,top,right,bottom; null: the data set's own", anything
+    )
+    layers: list[int] = option(
+        [], "whose features; []: the last convolutional and the last below the softmax (5 and 7)", each(at_least(1))
+    )
+    num_images: int = option(5, "images in a draw, compared pair by pair", at_least(2))
+    mask: float = option(0.18, "side of the mask around a key point, as a share of the image's side", within("(0, 1)"))
+    fill: str = option(
+        "grey",
+        "what the mask shows: grey (128) | mean (the mean image) | black | noise",
+        one_of("grey", "mean", "black", "noise"),
+    )
+    draws: int = option(1000, "random draws of images behind the confidence intervals", at_least(1))
+    batch_size: int = option(256, "images of a forward pass", at_least(1))
 
 
 @dataclass
 class AblateConfig(Experiment):
-    """`zfrepro ablate` (Table 3)."""
+    """`zfrepro ablate` (ZFNet, Table 3)."""
 
-    data: DataShare = field(default_factory=DataShare)
-    variant: str = "all"  # one row to train, for sweeps; all: every row, and the table
-    seeds: list[int] = field(default_factory=list)  # nets of every row, one a seed; []: `seed` alone
-    epochs: Optional[int] = None  # null, here and below: the run's own
-    batch_size: Optional[int] = None
-    lr: Optional[float] = None
-    warmup_steps: Optional[int] = None
-    dropout: Optional[float] = None  # in the fully connected layers; null: as in the layer table
-    workers: int = 0  # trainings at once; 0: on the CPU one for each, at most 4, on a GPU one
-    average: list[str] = field(default_factory=list)  # rows whose nets' softmax outputs are averaged (Table 2)
+    data: DataShare = group(DataShare, "where the run's data set lies, and how much of it")
+    variant: str = option("all", "one row to train, for sweeps; all: every row, and the table", anything)
+    seeds: list[int] = option([], "nets of every row, one a seed; []: `seed` alone", each(SEEDS))
+    epochs: Optional[int] = option(None, f"passes over the training images; {OWN}", at_least(1))
+    batch_size: Optional[int] = option(None, f"images of an update; {OWN}", at_least(1))
+    lr: Optional[float] = option(None, f"learning rate; {OWN}", positive)
+    warmup_steps: Optional[int] = option(None, f"updates over which it rises; {OWN}", at_least(0))
+    dropout: Optional[float] = option(
+        None, "in the fully connected layers; null: as in the layer table", within("[0, 1)")
+    )
+    workers: int = option(0, WORKERS, at_least(0), neutral=True)
+    average: list[str] = option(
+        ["alexnet", "zfnet"], "rows whose nets' softmax outputs are averaged (Table 2)", each(anything)
+    )
 
 
 @dataclass
 class TargetConfig(Common):
     """What `transfer` and `probe` share: a target data set, read by the frozen layers of a run."""
 
-    data: DataConfig = field(default_factory=DataConfig)  # the target; packed at the source network's own size
-    resume: bool = True  # false: make a result again that is up to date, and train its networks again
-    folds: int = 5  # random splits
-    test_per_class: int = 50  # at most so many test images of every class
-    parts: int = 3  # of a training set, each held out in turn to choose the regularisation
-    strengths: list[float] = field(
-        default_factory=list
-    )  # softmax: C, the inverse of the regularisation, to choose from
-    dtype: str = "float32"  # of the cached features: float32 | float16
-    pool: Optional[int] = None  # average the maps of a layer down to pool x pool first; null: as they are
+    data: DataConfig = group(DataConfig, "the target; packed at the source network's own size")
+    resume: bool = option(True, f"{RESUME}, and train its networks again", anything, neutral=True)
+    folds: int = option(5, "random splits", at_least(1))
+    test_per_class: int = option(50, "at most so many test images of every class", at_least(1))
+    parts: int = option(3, "of a training set, each held out in turn to choose the regularisation", at_least(2))
+    strengths: list[float] = option(
+        [0.0001, 0.001, 0.01, 0.1, 1.0],
+        "softmax: C, the inverse of the regularisation, to choose from",
+        each(positive, some=True),
+    )
+    dtype: str = option("float32", "of the cached features: float32 | float16", one_of("float32", "float16"))
+    pool: Optional[int] = option(
+        None, "average the maps of a layer down to pool x pool first; null: maps as they are", at_least(1)
+    )
+
+
+TABLES = ("table4", "table5", "table6", "fig9")
 
 
 @dataclass
 class TransferConfig(TargetConfig):
-    """`zfrepro transfer` (Tables 4-6, Fig. 9)."""
+    """`zfrepro transfer` (ZFNet, Tables 4-6, Fig. 9)."""
 
-    scenes: DataConfig = field(
-        default_factory=DataConfig
-    )  # several labels an image: stands in for VOC 2012 on the demo
-    tables: list[str] = field(default_factory=list)  # table4 | table5 | table6 | fig9; []: those that fit the target
-    layer: Optional[int] = None  # whose features the new softmax reads; null: the last below the old one
-    per_class: dict[str, list[int]] = field(default_factory=dict)  # table -> numbers of training images per class
-    scratch: bool = True  # also train the same network from scratch on the same images (Tables 4 and 5)
-    scratch_steps: int = 400  # ... for so many updates, at the run's own recipe, its learning rate falling to 0
-    workers: int = 0  # trainings at once; 0: on the CPU one for each, at most 4, on a GPU one
-    overlap: Optional[float] = (
-        0.95  # correlation from which a target image counts as one of the source's; null: no check
+    scenes: DataConfig = group(DataConfig, "several labels an image: stands in for VOC 2012 on the demo")
+    tables: list[str] = option([], f"{' | '.join(TABLES)}; []: those that fit the target", each(one_of(*TABLES)))
+    layer: Optional[int] = option(
+        None, "whose features the new softmax reads; null: the last below the old one", at_least(1)
     )
-    drop_overlap: bool = False  # leave such images out of the target
+    per_class: dict[str, list[int]] = option(
+        {
+            "table4": [15, 30],
+            "table5": [15, 30, 45, 60],
+            "fig9": [1, 2, 3, 5, 6, 8, 10, 15, 20, 30, 45, 60],
+        },
+        "numbers of training images a class",
+        each(at_least(1), some=True),
+    )
+    scratch: bool = option(
+        True, "also train the same network from scratch on the same images (Tables 4 and 5)", anything
+    )
+    scratch_steps: int = option(
+        400, "... for so many updates, at the run's own recipe, its learning rate falling to 0", at_least(1)
+    )
+    workers: int = option(0, WORKERS, at_least(0), neutral=True)
+    overlap: Optional[float] = option(
+        0.95,
+        "correlation from which a target image counts as one of the source's; null: no comparison",
+        within("(0, 1]"),
+    )
+    drop_overlap: bool = option(False, "leave such images out of the target", anything)
+
+    def check(self) -> None:
+        """Sizes for tables that there are, and for all of them."""
+        sized = tuple(name for name in TABLES if name != "table6")
+        for name in self.per_class:
+            require_choice("per_class", name, sized)
+        for name in sized:
+            require(f"per_class.{name}", None, name in self.per_class, "a list of numbers of images, such as [15,30]")
 
 
 @dataclass
 class ProbeConfig(TargetConfig):
-    """`zfrepro probe` (Table 7)."""
+    """`zfrepro probe` (ZFNet, Table 7)."""
 
-    layers: list[int] = field(default_factory=list)  # for the linear SVM
-    softmax_layers: list[int] = field(default_factory=list)
-    per_class: Optional[int] = None  # training images per class; null: 60 for Caltech-256, else 30
-    costs: list[float] = field(default_factory=list)  # SVM: C to choose from
-    scalings: list[str] = field(default_factory=list)  # SVM: of the features, to choose from: common | each
+    layers: list[int] = option([1, 2, 3, 4, 5, 7], "whose features the linear SVM reads", each(at_least(1)))
+    softmax_layers: list[int] = option([5, 7], "whose features a softmax reads", each(at_least(1)))
+    per_class: Optional[int] = option(None, "training images a class; null: 60 for Caltech-256, else 30", at_least(1))
+    costs: list[float] = option([0.1, 1.0, 10.0, 100.0], "SVM: C to choose from", each(positive, some=True))
+    scalings: list[str] = option(
+        ["common", "each"],
+        "SVM: of the features, to choose from: common | each",
+        each(one_of("common", "each"), some=True),
+    )
+
+    def check(self) -> None:
+        """Something to measure."""
+        require("layers", list(self.layers), bool(self.layers or self.softmax_layers), "a list with a layer at least")
 
 
 @dataclass
@@ -165,72 +322,92 @@ class ReportConfig(Common):
     """`zfrepro report`."""
 
 
-@dataclass
-class VisualizeConfig(Experiment):
-    """`zfrepro visualize` (Fig. 2)."""
-
-    layer: str = "all"  # a convolutional layer's number, or all
-    num_maps: int = 16  # maps on a page, random among the live ones
-    maps: list[int] = field(default_factory=list)  # these instead
-    num_images: int = 9  # strongest images of each map
-    split: str = "val"  # whose images: val | train
-    unpool: str = "sum"  # sum | max: pooling windows that share a switch add, or the stronger one wins
-    norm: str = "identity"  # identity | gradient: contrast normalisation is passed through, or its derivative applied
+UNPOOL = "sum | max: pooling windows that share a switch add, or the stronger one wins"
+NORM = "identity | gradient: contrast normalisation is passed through, or its derivative applied"
 
 
 @dataclass
-class EvolveConfig(Experiment):
-    """`zfrepro evolve` (Fig. 4)."""
+class ProjectingConfig(Experiment):
+    """What Figures 2, 4 and 6 share: how the deconvnet comes down."""
 
-    num_maps: int = 6  # rows a layer, random among the maps that live in the last snapshot
-    alike_maps: int = 64  # maps a layer on which the likeness of consecutive snapshots is measured
-    epochs_shown: list[int] = field(default_factory=list)  # snapshot epochs; empty: all there are
-    unpool: str = "sum"
-    norm: str = "identity"
+    unpool: str = option("sum", UNPOOL, one_of("sum", "max"))
+    norm: str = option("identity", NORM, one_of("identity", "gradient"))
 
 
 @dataclass
-class FiltersConfig(Experiment):
-    """`zfrepro filters` (Fig. 6)."""
+class VisualizeConfig(ProjectingConfig):
+    """`zfrepro visualize` (ZFNet, Fig. 2)."""
 
-    data: DataShare = field(default_factory=DataShare)
-    sibling: Optional[str] = None  # the other architecture, a name in conf/model; null: the one that the model names
-    sibling_epochs: Optional[int] = None  # of its training; null: the run's own
-    epochs: Optional[int] = None  # of the training without renormalisation; null, here and below: the run's own
-    lr: Optional[float] = None
-    input_scale: Optional[float] = None
-    workers: int = 0  # trainings at once; 0: on the CPU one for each, at most 4, on a GPU one
-    num_maps: int = 64  # second-layer maps in (d) and (e), random among the live ones
-    dead: float = 0.1  # a filter is dead whose RMS is below this share of the median, or that no image excites
-    unpool: str = "sum"
-    norm: str = "identity"
+    layer: str = option("all", "a convolutional layer's number, or all", anything)
+    num_maps: int = option(16, "maps on a page, random among the live ones", at_least(1))
+    maps: list[int] = option([], "these instead, by number from 0 on", each(at_least(0)))
+    num_images: int = option(9, "strongest images of each map", at_least(1))
+    split: str = option("val", "whose images: val | train", one_of("val", "train"))
+
+
+@dataclass
+class EvolveConfig(ProjectingConfig):
+    """`zfrepro evolve` (ZFNet, Fig. 4)."""
+
+    num_maps: int = option(6, "rows a layer, random among the maps that live in the last snapshot", at_least(1))
+    alike_maps: int = option(64, "maps a layer on which the likeness of consecutive snapshots is measured", at_least(1))
+    epochs_shown: list[int] = option([], "snapshot epochs; []: all there are", each(at_least(1)))
+
+
+@dataclass
+class FiltersConfig(ProjectingConfig):
+    """`zfrepro filters` (ZFNet, Fig. 6)."""
+
+    data: DataShare = group(DataShare, "where the run's data set lies, and how much of it")
+    sibling: Optional[str] = option(
+        None, "the other architecture, a name in conf/model; null: the one that the model names", anything
+    )
+    sibling_epochs: Optional[int] = option(None, f"of its training; {OWN}", at_least(1))
+    epochs: Optional[int] = option(None, f"of the training without renormalisation; {OWN}", at_least(1))
+    lr: Optional[float] = option(None, f"... and its learning rate; {OWN}", positive)
+    input_scale: Optional[float] = option(None, f"... and its factor on the pixels; {OWN}", positive)
+    workers: int = option(0, WORKERS, at_least(0), neutral=True)
+    num_maps: int = option(64, "second-layer maps in (d) and (e), random among the live ones", at_least(1))
+    dead: float = option(
+        0.1, "a filter is dead whose RMS is below this share of the median, or that no image excites", within("[0, 1)")
+    )
 
 
 @dataclass
 class ImportConfig(Common):
     """`zfrepro import`: a run made of weights that were trained elsewhere."""
 
-    model: ModelConfig = field(default_factory=ModelConfig)  # the layer table; an .onnx file brings its own
-    weights: str = "DEFAULT"  # a state dict or an .onnx file, or the name of one of torchvision's (downloaded)
-    layers: Optional[int] = None  # keep layers 1 to this one, and look at nothing above; null: all
-    mean: list[float] = field(default_factory=list)  # [r,g,b] subtracted from pixels 0..1, or 0..255 if one is above 1
-    std: list[float] = field(default_factory=list)  # ... and what they are divided by; [], both: known, or refused
-    channels: str = "rgb"  # rgb | bgr: the order of colours that the network takes, and mean and std have
-    classes: Optional[str] = None  # file with a class a line: a name, or a WordNet id and a name; null: torchvision's
-    data: DataConfig = field(default_factory=DataConfig)  # images to look at: any data set
-    resume: bool = True
+    model: ModelConfig = group(ModelConfig, "the layer table; an .onnx file brings its own")
+    weights: str = option(
+        "DEFAULT", "a state dict or an .onnx file, or the name of one of torchvision's (downloaded)", anything
+    )
+    layers: Optional[int] = option(None, "keep layers 1 to this one, and look at nothing above; null: all", at_least(1))
+    mean: list[float] = option(
+        [], "[r,g,b] subtracted from pixels 0..1, or 0..255 if one is above 1", each(within("[0, 255]"), repeated=True)
+    )
+    std: list[float] = option(
+        [], "... and what they are divided by; [], both: known, or refused", each(positive, repeated=True)
+    )
+    channels: str = option(
+        "rgb", "rgb | bgr: the order of colours that the network takes, and mean and std have", one_of("rgb", "bgr")
+    )
+    classes: Optional[str] = option(
+        None, "file with a class a line: a name, or a WordNet id and a name; null: torchvision's", anything
+    )
+    data: DataConfig = group(DataConfig, "images to look at: any data set")
+    resume: bool = option(True, "false: import it again", anything, neutral=True)
 
 
 @dataclass
 class SummaryConfig(Common):
-    """`zfrepro summary` (Fig. 3)."""
+    """`zfrepro summary` (ZFNet, Fig. 3)."""
 
-    model: ModelConfig = field(default_factory=ModelConfig)
-    num_classes: int = 1000
+    model: ModelConfig = group(ModelConfig, "the network's layer table")
+    num_classes: int = option(1000, "units of the softmax", at_least(1))
 
 
 @dataclass
 class DoctorConfig(Common):
     """`zfrepro doctor`."""
 
-    data: DataConfig = field(default_factory=DataConfig)
+    data: DataConfig = group(DataConfig, "the data set that is looked for")

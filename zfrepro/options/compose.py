@@ -9,19 +9,32 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
 from zfrepro.errors import UserError, nearest, require_choice
-from zfrepro.options.checks import check
+from zfrepro.options import commands
+from zfrepro.options.declare import check_options
 from zfrepro.options.shared import LayerConfig, ModelConfig
 
 # Pixels of packed pictures, an eighth more than a network's input: room for crops, as 256 for the paper's 224.
 OmegaConf.register_new_resolver("room_for", lambda crop: round(crop * 8 / 7), replace=True)
 
-
 T = TypeVar("T")
+
+
+def _offer_defaults() -> None:
+    """The options of each command with their defaults, to Hydra as `options/<command>`: where a config's file begins."""
+    for name, cls in vars(commands).items():
+        if dataclasses.is_dataclass(cls) and name.endswith("Config"):
+            defaults = OmegaConf.to_container(OmegaConf.structured(cls), throw_on_missing=False)
+            command = name.removesuffix("Config").lower()
+            ConfigStore.instance().store(command, defaults, group="options", package="_global_")
+
+
+_offer_defaults()
 
 
 def conf_folder() -> Path:
@@ -54,7 +67,7 @@ def to_dataclass(cfg: DictConfig, cls: type[T]) -> T:
         raise UserError(f"{error.full_key}: {_first_line(error)}") from error
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key or 'config'}: {_first_line(error)}") from error
-    check(typed)
+    check_options(typed)
     return typed  # type: ignore[return-value]
 
 

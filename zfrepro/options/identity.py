@@ -13,36 +13,29 @@ from omegaconf import OmegaConf
 from zfrepro.files import write_text
 from zfrepro.options.shared import Common
 
-# Options that say where, how fast or how talkative, never what: they change no number beyond rounding, and so no hash.
-NEUTRAL = {
-    "run",
-    "outputs",
-    "debug",
-    "resume",
-    "workers",
-    "checkpoint_every",
-    "data.root",
-    "data.cache",
-    "data.workers",
-    "data.download",
-}
 
-
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested config as {'data.size': 64, ...}; lists stay whole."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
-    if not isinstance(value, dict):
-        return {prefix: value}
+def flatten(options: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested options, a dataclass or a mapping, as {'data.size': 64, ...}; lists stay whole."""
+    if dataclasses.is_dataclass(options) and not isinstance(options, type):
+        options = dataclasses.asdict(options)
+    if not isinstance(options, dict):
+        return {prefix: options}
     flat: dict[str, Any] = {}
-    for key, item in value.items():
+    for key, item in options.items():
         flat |= flatten(item, f"{prefix}.{key}" if prefix else str(key))
     return flat
 
 
-def decisive(config: object) -> dict[str, Any]:
-    """The flattened options that determine the numbers."""
-    return {key: value for key, value in flatten(config).items() if key not in NEUTRAL}
+def decisive(config: Any) -> dict[str, Any]:
+    """The flattened options that determine the numbers: all that are not declared neutral."""
+    flat: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            flat |= {f"{field.name}.{key}": item for key, item in decisive(value).items()}
+        elif not field.metadata["neutral"]:
+            flat |= flatten(dataclasses.asdict(config)[field.name], field.name)
+    return flat
 
 
 def differing(config: Common, saved: object) -> list[str]:

@@ -26,8 +26,8 @@ from zfrepro.files import file_hash, lock, read_json, shown, write_json
 from zfrepro.models.imported import Trained, assemble, read_state_dict
 from zfrepro.models.network import Network
 from zfrepro.models.onnx_chain import read_chain
-from zfrepro.options.checks import check
 from zfrepro.options.commands import ImportConfig, TrainConfig
+from zfrepro.options.declare import check_options
 from zfrepro.options.identity import config_hash, write_config
 from zfrepro.options.shared import ModelConfig
 from zfrepro.run import load_config
@@ -267,5 +267,5 @@ def run_config(config: ImportConfig, table: ModelConfig) -> TrainConfig:
         run=config.run, outputs=config.outputs, seed=config.seed, device=config.device, precision=config.precision,
         preset="imported", model=table, data=placed(config.data), epochs=1, batch_size=256, lr=0.01, renorm_radius=None,
     )  # fmt: skip
-    check(made)
+    check_options(made)
     return made
