@@ -20,10 +20,10 @@ from PIL import Image
 from zfrepro.data import Packed, Split, open_data
 from zfrepro.options.shared import DataConfig, LayerConfig, ModelConfig
 
-# A demo in seconds: four of the embedded data set's images a class and a handful of steps.
+# A demo in seconds: a few of the embedded data set's images a class and a handful of steps.
 TINY = [
-    "data.train_per_class=8",
-    "data.val_per_class=4",
+    "data.train_per_class=3",
+    "data.val_per_class=2",
     "epochs=2",
     "batch_size=40",
     "warmup_steps=2",

@@ -87,7 +87,7 @@ def test_a_finished_run_draws_what_is_missing(tiny_run: Path, zfrepro: Zfrepro) 
 def test_a_start_that_failed_binds_nobody(tmp_path: Path, zfrepro: Zfrepro) -> None:
     args = ["train", f"outputs={tmp_path}", "run=other", *TINY, "epochs=1", "snapshot_epochs=[]"]
     done = zfrepro(*args, "batch_size=4096", check=False)
-    assert done.returncode == 2 and "larger than the 160 training images" in done.stderr
+    assert done.returncode == 2 and "larger than the 180 training images" in done.stderr
     assert "wrote" in zfrepro(*args, "batch_size=80").stdout
 
 
@@ -189,7 +189,7 @@ def test_two_processes_train_as_one(zfrepro: Zfrepro, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     config = load_config(tmp_path / "alone")
-    begin = build_network(config, 20).state_dict()
+    begin = build_network(config, 60).state_dict()
     alone, team = weights(tmp_path, "alone"), weights(tmp_path, "team")
     for key, weight in alone.items():
         assert (weight - team[key]).norm() <= 0.05 * (weight - begin[key]).norm(), key

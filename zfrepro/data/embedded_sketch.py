@@ -101,12 +101,6 @@ def ring(d: Array, width: Number) -> Array:
     return np.abs(d) - width
 
 
-def blend(a: Array, b: Array, k: float) -> Array:
-    """Union with the crease rounded over k."""
-    crease = np.maximum(k - np.abs(a - b), 0.0)
-    return np.minimum(a, b) - crease * crease * (0.25 / k)
-
-
 def turn(x: Array, y: Array, x0: Number, y0: Number, angle: Number) -> tuple[Array, Array]:
     """The fields in the frame that sits at (x0, y0) and is turned by angle (radians, clockwise on the screen)."""
     c, s = np.cos(np.float32(angle)), np.sin(np.float32(angle))
@@ -174,23 +168,6 @@ class Sketch:
         """(B, 3): a lively colour, `shift` turns of hue away from the image's own hue."""
         return hsv(self.hue + shift + self.u(-0.05, 0.05), self.u(0.45, 0.95), self.u(0.5, 1.0))
 
-    def fur(self) -> Array:
-        """(B, 3): brown, grey, sand, nearly white or black; now and then any hue at all."""
-        earthy = hsv(self.u(0.02, 0.13), self.u(0.05, 0.75), self.u(0.22, 0.95))
-        return mix(earthy, self.vivid(), self.coin(0.35))
-
-    def pale(self) -> Array:
-        return hsv(self.u(), self.u(0.02, 0.28), self.u(0.82, 1.0))
-
-    def ink(self) -> Array:
-        return hsv(self.u(), self.u(0.1, 0.6), self.u(0.04, 0.2))
-
-    def metal(self) -> Array:
-        return hsv(self.u(), self.u(0.0, 0.2), self.u(0.4, 0.9))
-
-    def leafy(self) -> Array:
-        return mix(hsv(self.u(0.2, 0.42), self.u(0.4, 0.9), self.u(0.3, 0.8)), self.vivid(), self.coin(0.3))
-
     # -- parts
     def fill(
         self,
@@ -219,11 +196,11 @@ class Sketch:
     def fill_rows(self, rows: Array, d: Array, colour: Array, bevel: float) -> None:
         """`fill` where the part reaches only some rows of pixels, and without a shadow.
 
-        rows: (M,) their numbers, image * S + row; d: (M, S); colour: (B, 3); bevel: above 0.
+        rows: (M,) their numbers, image * H + row; d: (M, W); colour: (B, 3); bevel: above 0.
         """
-        size = d.shape[1]
-        slot, height = self.cover[len(self.paint)].reshape(-1, size), self.height.reshape(-1, size)
-        part = _coverage(d, self.sharp[rows // size], np.empty_like(d))
+        width = d.shape[1]
+        slot, height = self.cover[len(self.paint)].reshape(-1, width), self.height.reshape(-1, width)
+        part = _coverage(d, self.sharp[rows // (self.x.shape[1] // width)], np.empty_like(d))
         slot.fill(0.0)
         slot[rows] = part
         height[rows] += _lift(d, bevel, part, height[rows])
@@ -253,9 +230,11 @@ class Sketch:
         flat = colours @ self.cover[:parts].transpose(1, 0, 2)
         return flat[:, :3], flat[:, 3], 1.0 - left
 
-    def relief(self, light: Array, size: int) -> Array:
-        """(B, P) in about [-1, 1]: how much the rounded parts face the light, (B, 2) a direction in the image."""
-        height = self.height.reshape(-1, size, size)
+    def relief(self, light: Array, rows: int) -> Array:
+        """(B, P) in about [-1, 1]: how much the rounded parts face the light, (B, 2) a direction in the image.
+
+        rows: of pixels, H."""
+        height = self.height.reshape(len(self.x), rows, -1)
         slope = np.zeros_like(height)
         scale = (0.5 * self.sharp)[:, :, None]
         slope[:, :, 1:-1] += (height[:, :, 2:] - height[:, :, :-2]) * (light[:, None, :1] * scale)

@@ -127,8 +127,8 @@ class DataConfig:
         "embedded only: source | target classes | scenes (several objects, several labels)",
         one_of("source", "target", "scenes"),
     )
-    train_per_class: int = option(250, "embedded only: training images a class (scenes: 20 images)", at_least(1))
-    val_per_class: int = option(50, "embedded only: validation images, likewise", at_least(1))
+    train_per_class: int = option(120, "embedded only: training images a class (scenes: as many in all)", at_least(1))
+    val_per_class: int = option(20, "embedded only: validation images, likewise", at_least(1))
     workers: int = option(0, "processes that decode; 0: one per CPU", at_least(0), neutral=True)
 
     @property
