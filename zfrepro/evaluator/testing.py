@@ -1,0 +1,159 @@
+"""How a classification network is tested: what it answers for whole images, at one size or several.
+
+ZFNet's paper averages ten crops (section 3), VGG's applies the network to the whole uncropped image at every place, averages
+the scores over places, and adds crops on a regular grid, several sizes of the image and several networks (VGG, section 3.2).
+Posteriors are averaged over mirrored images, crops, sizes and networks; scores only over the places of one image (open point
+O5 of that paper's reproduction: averaging before or after the softmax).
+
+Q is the smaller side of a test image after isotropic rescaling, in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from zfrepro.data import Split
+from zfrepro.data.transforms import crop_positions
+from zfrepro.errors import require
+from zfrepro.run import TrainedRun
+
+METHODS = ("centre", "ten_crop", "dense", "multi_crop", "dense_and_multi_crop")
+GRID = 5  # crops a side of the regular grid
+PIXELS = (
+    6_000_000  # of network inputs in a batch: 120 crops of 224 px, 11 whole images of 512 px with their mirror images
+)
+
+
+# ------------------------------------------------------------------------------------------------------------------ places
+
+
+def grid_positions(height: int, width: int, crop: int) -> Tensor:
+    """(50, 3) int64 rows of y, x, flip: a regular 5x5 grid over the whole image, its ends included, then the same flipped.
+
+    Offsets are round(i (side - crop) / 4); at a side of `crop` all rows of the grid coincide (VGG, section 3.2; open point O8).
+    """
+    steps = torch.arange(GRID, dtype=torch.float64) / (GRID - 1)
+    ys, xs = ((steps * (side - crop)).round().long() for side in (height, width))
+    places = torch.cartesian_prod(ys, xs)
+    return torch.cat([F.pad(places, (0, 1), value=flip) for flip in (0, 1)])
+
+
+# -------------------------------------------------------------------------------------------------------------- posteriors
+
+
+def crops_of(inputs: Tensor, positions: Tensor, crop: int) -> Tensor:
+    """(B, 3, H, W) -> (B * P, 3, crop, crop), channels_last: every crop of an image after the other; rows of y, x, flip."""
+    taken = []
+    for y, x, flip in positions.tolist():
+        one = inputs[:, :, y : y + crop, x : x + crop]
+        taken.append(one.flip(3) if flip else one)
+    return torch.stack(taken, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def crop_posteriors(run: TrainedRun, inputs: Tensor, positions: Tensor) -> Tensor:
+    """(B, C) float32: the mean of the softmax outputs of an image's crops."""
+    crops = crops_of(inputs, positions, run.network.input_size)
+    with run.autocast():
+        logits = run.network(crops)
+    return logits.float().softmax(1).unflatten(0, (-1, len(positions))).mean(1)
+
+
+def dense_posteriors(run: TrainedRun, inputs: Tensor) -> Tensor:
+    """(B, C) float32: scores at every place of the whole image, averaged, then the softmax; the mean with the mirror image's."""
+    found = []
+    for images in (inputs, inputs.flip(3)):
+        with run.autocast():
+            scores = run.network(images.contiguous(memory_format=torch.channels_last))
+        found.append(scores.float().flatten(2).mean(2).softmax(1) if scores.ndim == 4 else scores.float().softmax(1))
+    return torch.stack(found).mean(0)
+
+
+def image_posteriors(run: TrainedRun, images: np.ndarray, method: str, smaller: int) -> Tensor:
+    """(B, C) float32 posteriors of images of one size by a method, at one size Q."""
+    inputs, crop = run.whole(images, smaller), run.network.input_size
+    height, width = inputs.shape[2:]
+    if method == "centre":
+        return crop_posteriors(run, inputs, centre_position(height, width, crop))
+    if method == "ten_crop":
+        return crop_posteriors(run, inputs, ten_positions(height, width, crop))
+    if method == "multi_crop":
+        return crop_posteriors(run, inputs, grid_positions(height, width, crop))
+    dense = dense_posteriors(run, inputs)
+    if method == "dense":
+        return dense
+    return (
+        dense + crop_posteriors(run, inputs, grid_positions(height, width, crop))
+    ) / 2  # half and half: open point O9
+
+
+def ten_positions(height: int, width: int, crop: int) -> Tensor:
+    """(10, 3) rows of y, x, flip: the four corners and the centre of the whole image, then the same flipped."""
+    down, across = crop_positions(height, crop), crop_positions(width, crop)
+    return torch.stack([down[:, 0], across[:, 1], down[:, 2]], 1)
+
+
+def centre_position(height: int, width: int, crop: int) -> Tensor:
+    """(1, 3): the centre."""
+    return ten_positions(height, width, crop)[4:5]
+
+
+@torch.inference_mode()
+def posteriors(
+    run: TrainedRun, split: Split, method: str, scales: Sequence[int] = (), rows: np.ndarray | None = None
+) -> np.ndarray:
+    """(N, C) float32: the softmax outputs for the rows of a split (all of them if None), averaged over the sizes `scales`.
+
+    scales: sizes Q; none: the run's own, see `own_scale`. Raises UserError for a size below the network's input and for a
+    run without a softmax layer.
+    """
+    crop, top = run.network.input_size, run.network.top
+    sizes = list(scales) or [own_scale(run)]
+    require("test_scales", sizes, min(sizes) >= crop, f"a list of sizes of at least the network's input, {crop} pixels")
+    rows = np.arange(len(split)) if rows is None else rows
+    found = np.zeros((len(rows), run.network.widths[top]), np.float32)
+    with tqdm(total=len(rows), desc=f"{run.folder.name}, {method}", unit=" images", disable=None, leave=False) as bar:
+        for group in batches(split, rows, most_images(method, crop, max(sizes))):
+            images = np.stack([split.images[row] for row in rows[group].tolist()])
+            for smaller in sizes:
+                found[group] += image_posteriors(run, images, method, smaller).cpu().numpy() / len(sizes)
+            bar.update(len(group))
+    return found
+
+
+def own_scale(run: TrainedRun) -> int:
+    """The size at which a run is tested unless told otherwise: that of its training images, the middle one if it was drawn."""
+    scales = list(run.config.train_scale) or [run.config.data.size]
+    return round((scales[0] + scales[-1]) / 2)
+
+
+def around(run: TrainedRun) -> list[int]:
+    """The three sizes of a test at several: S and a seventh of the crop to either side; the ends and the middle of a range
+    (VGG, section 3.2: S - 32, S, S + 32 for crops of 224 px; 256, 384, 512)."""
+    scales = list(run.config.train_scale) or [run.config.data.size]
+    if len(scales) == 2:
+        return [scales[0], own_scale(run), scales[1]]
+    step = round(run.network.input_size / 7)
+    return [scales[0] - step, scales[0], scales[0] + step]
+
+
+def most_images(method: str, crop: int, smaller: int) -> int:
+    """How many images go into a batch."""
+    views = {"centre": 1, "ten_crop": 10, "dense": 0, "multi_crop": 2 * GRID**2, "dense_and_multi_crop": 2 * GRID**2}[
+        method
+    ]
+    return max(1, PIXELS // max(views * crop**2, 2 * smaller**2))
+
+
+def batches(split: Split, rows: np.ndarray, most: int) -> Iterator[np.ndarray]:
+    """Positions in `rows` of at most `most` images of one shape at a time; every position comes once."""
+    shapes = np.array([split.images[row].shape[:2] for row in rows.tolist()]).reshape(-1, 2)
+    for shape in np.unique(shapes, axis=0):
+        alike = np.flatnonzero((shapes == shape).all(1))
+        for start in range(0, len(alike), most):
+            yield alike[start : start + most]
