@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zfrepro.data import Packed, find_problems, open_data, packed_folder, packing, read_image
+from zfrepro.data import Packed, find_problems, open_data, packed_folder, packing, read_image, rows
 from zfrepro.data.decode import read_picture
 from zfrepro.data.packed import changed_files
 from zfrepro.errors import UserError
@@ -71,6 +71,41 @@ def test_packed_equals_direct_decoding(tmp_path: Path) -> None:
     assert data.manifest["counts"] == {"train": 15, "val": 3} and changed_files(data) == []
 
 
+def test_packed_whole_equals_direct_decoding(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree", per_class=30)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    picture(1, 40, 24).save(tree / "class_0" / "0.png", exif=exif)
+    Image.new("RGB", (3, 400), (9, 9, 9)).save(tree / "class_0" / "1.png")  # a long strip
+    data = open_data(config_of(tmp_path, fit="whole"), progress=False)
+    assert data.fit == "whole" and data.size == SIZE and data.folder.name.startswith("folder-16px-whole-")
+    for split in (data.train, data.val):
+        assert len(split.images) == len(split)
+        for row in range(len(split)):
+            with Image.open(tree / split.files[row]) as image:
+                upright = image.convert("RGB")
+            if split.files[row] == "class_0/0.png":
+                upright = upright.transpose(Image.Transpose.ROTATE_270)
+            if split.files[row] == "class_0/1.png":
+                upright = upright.crop((0, 188, 3, 212))
+            w, h = upright.size
+            resized = upright.resize((w * SIZE // min(w, h), h * SIZE // min(w, h)), Image.Resampling.BILINEAR)
+            assert np.array_equal(split.images[row], np.asarray(resized))
+    square = open_data(config_of(tmp_path), progress=False)
+    assert square.key != data.key and list(square.train.files) == list(data.train.files)
+
+
+def test_mean_colour_and_covariance_are_those_of_all_training_pixels(tmp_path: Path) -> None:
+    make_tree(tmp_path / "tree", per_class=8)
+    for fit in ("square", "whole"):
+        data = open_data(config_of(tmp_path, fit=fit), progress=False)
+        pixels = np.concatenate([data.train.images[row].reshape(-1, 3) for row in range(len(data.train))]).astype(float)
+        assert np.allclose(data.colour, pixels.mean(0), rtol=1e-12)
+        assert np.allclose(data.covariance, np.cov(pixels.T, bias=True), rtol=1e-9)
+        assert data.mean.shape == (SIZE, SIZE, 3) and np.allclose(data.mean.mean((0, 1)), data.colour, atol=1e-3)
+    assert (data.mean == data.colour.astype(np.float32)).all()
+
+
 def test_pictures_of_the_right_size_are_untouched(tmp_path: Path) -> None:
     tree = make_tree(tmp_path / "tree", side=SIZE)
     data = open_data(config_of(tmp_path), progress=False)
@@ -92,10 +127,11 @@ def test_geometry_is_resizing_the_smaller_side_and_cropping_the_centre(tmp_path:
     assert read_image(tmp_path / "strip.png", 256).shape == (256, 256, 3)
 
 
-def test_parallel_packing_equals_serial(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fit", ["square", "whole"])
+def test_parallel_packing_equals_serial(tmp_path: Path, fit: str) -> None:
     make_tree(tmp_path / "tree", per_class=50)
-    serial = open_data(config_of(tmp_path), progress=False)
-    parallel = open_data(config_of(tmp_path, workers=3, cache=str(tmp_path / "other")), progress=False)
+    serial = open_data(config_of(tmp_path, fit=fit), progress=False)
+    parallel = open_data(config_of(tmp_path, workers=3, cache=str(tmp_path / "other"), fit=fit), progress=False)
     assert serial.key == parallel.key
     assert serial.manifest["arrays"] == parallel.manifest["arrays"]
 
@@ -184,7 +220,10 @@ def test_exif_turns_pictures_upright(tmp_path: Path, orientation: int) -> None:
     assert np.array_equal(read_image(tmp_path / "turned.png", 16), upright)
 
 
-def test_unreadable_pictures_are_counted_or_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("fit", ["square", "whole"])
+def test_unreadable_pictures_are_counted_or_skipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], fit: str
+) -> None:
     tree = make_tree(tmp_path / "tree", per_class=100)
     (tree / "class_0" / "1.png").write_bytes(b"")
     (tree / "class_0" / "11.png").write_text("not a picture")
@@ -192,9 +231,9 @@ def test_unreadable_pictures_are_counted_or_skipped(tmp_path: Path, capsys: pyte
     (tree / "class_2" / "55.png").write_bytes(whole[: len(whole) // 2])
     message = r"^3 of 300 images cannot be read, the first: class_\d/\d+\.png .*on_error=skip"
     with pytest.raises(UserError, match=message):
-        open_data(config_of(tmp_path, workers=2), progress=False)
+        open_data(config_of(tmp_path, workers=2, fit=fit), progress=False)
     assert entries(tmp_path / "cache") == []
-    data = open_data(config_of(tmp_path, workers=2, on_error="skip"), progress=False)
+    data = open_data(config_of(tmp_path, workers=2, on_error="skip", fit=fit), progress=False)
     assert "3 images cannot be read" in capsys.readouterr().err
     assert data.manifest["skipped_count"] == 3 and len(data.train) + len(data.val) == 297
     assert {entry["file"] for entry in data.manifest["skipped"]} == {
@@ -204,7 +243,7 @@ def test_unreadable_pictures_are_counted_or_skipped(tmp_path: Path, capsys: pyte
         assert len(split.images) == len(split.files) == len(split)
         for row, name in enumerate(split.files):
             assert name.startswith(f"class_{split.labels[row]}/")
-            assert np.array_equal(split.images[row], read_picture(tree / name, SIZE))
+            assert np.array_equal(split.images[row], read_picture(tree / name, SIZE, fit))
 
 
 def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
@@ -260,8 +299,8 @@ from pathlib import Path
 from zfrepro.data import open_data, decode
 from zfrepro.options.shared import DataConfig
 cache, root, delay = sys.argv[1], sys.argv[2], float(sys.argv[3])
-slowly = decode.read_picture
-decode.read_picture = lambda path, size: (time.sleep(delay), slowly(path, size))[1]
+slowly = decode.read_upright
+decode.read_upright = lambda path: (time.sleep(delay), slowly(path))[1]
 data = open_data(DataConfig(name="folder", size=16, root=root, cache=cache, workers=2), progress=False)
 print(data.key)
 """
@@ -331,7 +370,7 @@ def test_a_full_disk_and_a_read_only_cache_are_said_plainly(tmp_path: Path, monk
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(packing, "_write_at", full)
+    monkeypatch.setattr(rows, "write_at", full)
     with pytest.raises(UserError, match="the disk is full"):
         open_data(config_of(tmp_path), progress=False)
     assert entries(tmp_path / "cache") == []
@@ -340,7 +379,7 @@ def test_a_full_disk_and_a_read_only_cache_are_said_plainly(tmp_path: Path, monk
 def test_a_killed_worker_is_an_error_and_no_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_tree(tmp_path / "tree", per_class=50)
     parent = os.getpid()
-    monkeypatch.setattr("zfrepro.data.decode.read_picture", lambda *_: os.getpid() != parent and os._exit(9))
+    monkeypatch.setattr("zfrepro.data.decode.read_upright", lambda *_: os.getpid() != parent and os._exit(9))
     with pytest.raises(UserError, match="decoding process was killed"):
         open_data(config_of(tmp_path, workers=2), progress=False)
 

@@ -12,12 +12,6 @@ from typing import Any
 
 from zfrepro.errors import UserError
 from zfrepro.files import read_json, write_json
-from zfrepro.options.shared import DataConfig
-
-
-def cache_folder(config: DataConfig) -> Path:
-    """The data cache, absolute. Raises UserError where '~' stands for nothing."""
-    return config.cache_folder
 
 
 @contextlib.contextmanager

@@ -1,24 +1,19 @@
-"""Any picture file -> (S, S, 3) uint8: decoded, upright, in RGB, its smaller side resized to S, the centre cropped.
+"""Any picture file -> uint8 pixels: decoded, upright, in RGB, its smaller side resized to S; whole, or the centre square.
 
 Runs in the worker processes, hence NumPy and PIL only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
-Transpose = Image.Transpose
-ORIENTATION_TAG = 0x0112
-UPRIGHT = {  # EXIF orientation -> what turns the picture upright
-    2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
-    6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
-}  # fmt: skip
 MAX_ASPECT = (
     8  # a longer strip is cut to this before resizing: resized whole, a 1 x 100,000 picture would fill the memory
 )
@@ -28,25 +23,42 @@ MAX_ASPECT = (
 class Chunk:
     """Consecutive rows of a packed data set, fresh from the decoder or the drawing board."""
 
-    arrays: dict[str, np.ndarray]  # 'images': (n, S, S, 3) uint8, and whatever else is known of each row
+    arrays: dict[str, Sequence[np.ndarray] | np.ndarray]  # 'images': n of (h, w, 3) uint8, and what else a row has
     failures: list[tuple[int, str]] = field(default_factory=list)  # row within the chunk, why it cannot be read
 
 
-def read_files(paths: Sequence[str], size: int) -> Chunk:
-    """The pictures at `paths`; one that cannot be read leaves a black row and an entry in `failures`."""
-    images = np.zeros((len(paths), size, size, 3), np.uint8)
-    failures = []
+def read_files(paths: Sequence[str], size: int, fit: str) -> Chunk:
+    """The pictures at `paths` and their own upright heights and widths ('sizes'); one that cannot be read leaves a black
+    image and an entry in `failures`."""
+    images, sizes, failures = [], [], []
     for row, path in enumerate(paths):
         try:
-            images[row] = read_picture(path, size)
+            image = read_upright(path)
+            images.append(fitted(image, size, fit))
+            sizes.append(image.size[::-1])
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error... on broken files
             failures.append((row, reason(error)))
-    return Chunk({"images": images}, failures)
+            images.append(np.zeros((size, size, 3), np.uint8))
+            sizes.append((size, size))
+    return Chunk({"images": images, "sizes": np.array(sizes, np.int32)}, failures)
 
 
-def read_arrays(pictures: np.ndarray, size: int) -> Chunk:
+def read_arrays(pictures: np.ndarray, size: int, fit: str) -> Chunk:
     """Pictures that are already decoded, (n, h, w, 3) uint8."""
-    return Chunk({"images": np.stack([square(Image.fromarray(picture), size) for picture in pictures])})
+    sizes = np.tile(np.array(pictures.shape[1:3], np.int32), (len(pictures), 1))
+    return Chunk({"images": [fitted(Image.fromarray(picture), size, fit) for picture in pictures], "sizes": sizes})
+
+
+def measure_files(paths: Sequence[str], size: int) -> np.ndarray:
+    """(n, 2) int64: heights and widths of the whole pictures when their smaller side has `size` pixels, from the files'
+    headers; `size` x `size` for what cannot be read."""
+    shapes = np.full((len(paths), 2), size, np.int64)
+    for row, path in enumerate(paths):
+        with contextlib.suppress(Exception), _quiet(), open_picture(path) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            height, width = image.size if turned else image.size[::-1]
+            shapes[row] = rescaled_shape(*_cut_strip(height, width)[2:], size)
+    return shapes
 
 
 def reason(error: Exception) -> str:
@@ -58,22 +70,37 @@ def reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def read_picture(path: str | Path, size: int) -> np.ndarray:
-    """(size, size, 3) uint8. Raises whatever the decoder raises; a truncated file raises too."""
+def read_picture(path: str | Path, size: int, fit: str = "square") -> np.ndarray:
+    """(h, w, 3) uint8. Raises whatever the decoder raises; a truncated file raises too."""
+    return fitted(read_upright(path), size, fit)
+
+
+def read_upright(path: str | Path) -> Image.Image:
+    """In RGB, turned as its EXIF orientation asks."""
+    with _quiet(), open_picture(path) as image:
+        image.load()
+        return to_rgb(upright(image))
+
+
+def open_picture(path: str | Path) -> Image.Image:
+    """The picture, not decoded yet. Raises OSError for what is no regular file: a named pipe would wait forever."""
+    if not Path(path).is_file() and Path(path).exists():
+        raise OSError("not a regular file")
+    return Image.open(path)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd metadata of otherwise good photographs; large ones
-        with Image.open(path) as image:
-            image.load()
-            return square(to_rgb(upright(image)), size)
+        yield
 
 
 def upright(image: Image.Image) -> Image.Image:
     """Turned as its EXIF orientation asks. Unreadable EXIF (ImageNet has some) asks for nothing."""
-    try:
-        orientation = image.getexif().get(ORIENTATION_TAG, 1)
-    except Exception:
-        return image
-    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -92,20 +119,42 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def square(image: Image.Image, size: int) -> np.ndarray:
-    """(size, size, 3) uint8 of an RGB image: smaller side resized (antialiased bilinear), then the centre.
+def fitted(image: Image.Image, size: int, fit: str) -> np.ndarray:
+    """(h, w, 3) uint8 of an RGB image: its smaller side resized to `size` (antialiased bilinear); fit=square: the centre.
 
     Filter and rounding are those of torchvision's Resize and CenterCrop, which its trained weights expect.
     """
-    width, height = image.size
-    short = min(width, height)
-    if max(width, height) > MAX_ASPECT * short:
-        w, h = min(width, MAX_ASPECT * short), min(height, MAX_ASPECT * short)
-        left, top = (width - w) // 2, (height - h) // 2
-        image = image.crop((left, top, left + w, top + h))
-        width, height = w, h
-    if short != size:
-        width, height = int(size * width / short), int(size * height / short)
+    top, left, height, width = _cut_strip(image.height, image.width)
+    if (height, width) != (image.height, image.width):
+        image = image.crop((left, top, left + width, top + height))
+    height, width = rescaled_shape(height, width, size)
+    if (width, height) != image.size:
         image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    return np.asarray(image.crop((left, top, left + size, top + size)))
+    if fit == "square":
+        left, top = round((width - size) / 2), round((height - size) / 2)
+        image = image.crop((left, top, left + size, top + size))
+    return np.asarray(image)
+
+
+def frame(height: int, width: int, size: int, fit: str) -> tuple[float, ...]:
+    """How `fitted` moves a picture's pixels: factors along x and y, then what is subtracted, then the width and height that
+    are left."""
+    top, left, h, w = _cut_strip(height, width)
+    new_height, new_width = rescaled_shape(h, w, size)
+    across, down = new_width / w, new_height / h
+    x, y = left * across, top * down
+    if fit == "whole":
+        return across, down, x, y, new_width, new_height
+    return across, down, x + round((new_width - size) / 2), y + round((new_height - size) / 2), size, size
+
+
+def rescaled_shape(height: int, width: int, size: int) -> tuple[int, int]:
+    """Height and width when the smaller side has `size` pixels."""
+    short = min(height, width)
+    return size * height // short, size * width // short
+
+
+def _cut_strip(height: int, width: int) -> tuple[int, int, int, int]:
+    """Top, left, height, width of what is kept of a picture: all of it, but for very long strips."""
+    h, w = min(height, MAX_ASPECT * width), min(width, MAX_ASPECT * height)
+    return (height - h) // 2, (width - w) // 2, h, w

@@ -16,7 +16,7 @@ from typing import Any
 
 from zfrepro.data import sources
 from zfrepro.data.archive import archive_mark, extract
-from zfrepro.data.cache import cache_folder, remembered, short_hash, writable
+from zfrepro.data.cache import remembered, short_hash, writable
 from zfrepro.data.layouts import companions, holds_runs, open_layout
 from zfrepro.data.locating import find_base, how_to_get
 from zfrepro.data.sources import Source
@@ -42,7 +42,7 @@ def identify(config: DataConfig, base: Path | None) -> Identity:
     if base is None:
         sources.check_embedded(config)
         return Identity(_packed_as(config, short_hash(sources.drawn_from(config))), "")
-    cache = cache_folder(config)
+    cache = config.cache_folder
     options: list[object] = [KEY_VERSION, config.name, config.val_fraction, config.split_seed, config.on_error]
     if base.is_file():
         mark = remembered(cache, str(base), stamp_of(base), lambda: {"mark": archive_mark(base)})["mark"]
@@ -54,7 +54,7 @@ def identify(config: DataConfig, base: Path | None) -> Identity:
 
 
 def _packed_as(config: DataConfig, content: str) -> str:
-    return short_hash([content, config.size])
+    return short_hash([content, config.size, config.fit])
 
 
 def _content(config: DataConfig, source: Source) -> dict[str, Any]:
@@ -62,6 +62,9 @@ def _content(config: DataConfig, source: Source) -> dict[str, Any]:
     for listing in (source.train, source.val):
         for array in (listing.labels, listing.multi):
             digest.update(b"" if array is None else f"{array.shape}".encode() + array.tobytes())
+        if listing.boxes is not None:
+            for array in vars(listing.boxes).values():
+                digest.update(f"{array.shape}".encode() + array.tobytes())
         digest.update(short_hash(list(listing.files)).encode() + listing.content().encode())
     return {"content": digest.hexdigest(), "names": short_hash(list(source.class_names))}
 
@@ -70,7 +73,7 @@ def open_source(config: DataConfig, base: Path, progress: bool = True) -> Source
     """The data set in a folder, or in an archive, which is unpacked into the cache first."""
     if base.is_dir():
         return open_layout(config, base)
-    cache = cache_folder(config)
+    cache = config.cache_folder
     with writable(cache):
         found = find_base(config, extract(base, cache / "extracted", progress))
     if found is None:

@@ -71,7 +71,7 @@ def drawn_split(config: DataConfig, base: Path, folder: Path, ids: list[str], na
     files, labels = class_tree(base, folder, ids)
     val = split_by_class(files, labels, config.val_fraction, config.split_seed)
     parts = [([files[i] for i in np.flatnonzero(rows)], labels[rows]) for rows in (~val, val)]
-    listings = [from_files(base, *part, config.size) for part in parts]
+    listings = [from_files(config, base, *part) for part in parts]
     notes = notes | {"split": f"drawn: {config.val_fraction:g} of each class, seed {config.split_seed}"}
     return Source(names, ids, listings[0], listings[1], notes=notes)
 
@@ -80,7 +80,7 @@ def given_split(config: DataConfig, base: Path, ids: list[str], names: list[str]
     """`train/<class>/` and `val/<class>/` below `base`."""
     if extra := sorted(set(subfolders(base / "val")) - set(ids)):
         raise UserError(f"{base / 'val'}: its class {extra[0]!r} is not in {base / 'train'}")
-    train, val = (from_files(base, *class_tree(base, base / split, ids), config.size) for split in ("train", "val"))
+    train, val = (from_files(config, base, *class_tree(base, base / split, ids)) for split in ("train", "val"))
     return Source(names, ids, train, val, notes=notes or {})
 
 
@@ -109,8 +109,8 @@ def tiny_imagenet(config: DataConfig, base: Path) -> Source:
     kept = [(f"val/images/{file}", label_of[wnid]) for file, wnid in rows if wnid in label_of]
     if not files or not kept:
         raise UserError(f"{base}: no training or no validation pictures of the classes in wnids.txt; extract it again")
-    val = from_files(base, [file for file, _ in kept], [label for _, label in kept], config.size)
-    return Source(names, ids, from_files(base, files, labels, config.size), val)
+    val = from_files(config, base, [file for file, _ in kept], [label for _, label in kept])
+    return Source(names, ids, from_files(config, base, files, labels), val)
 
 
 def cifar10(config: DataConfig, base: Path) -> Source:
@@ -122,7 +122,7 @@ def cifar10(config: DataConfig, base: Path) -> Source:
     except RuntimeError as error:
         raise UserError(f"{base}: a file is missing or is not the official one; fetch CIFAR-10 again") from error
     listings = [
-        from_arrays([f"{name}/{row}" for row in range(len(part.targets))], part.data, part.targets, config.size)
+        from_arrays(config, [f"{name}/{row}" for row in range(len(part.targets))], part.data, part.targets)
         for name, part in (("train", train), ("test", val))
     ]
     return Source(train.classes, train.classes, listings[0], listings[1], notes={"val": "the official test set"})
@@ -159,7 +159,7 @@ def voc2012(config: DataConfig, base: Path) -> Source:
         stems = (base / "ImageSets" / "Main" / f"{split}.txt").read_text().split()
         multi = np.stack([voc_objects(base / "Annotations" / f"{stem}.xml") for stem in stems])
         files = [f"JPEGImages/{stem}.jpg" for stem in stems]
-        listings.append(from_files(base, files, sources.first_present(multi), config.size, multi))
+        listings.append(from_files(config, base, files, sources.first_present(multi), multi))
     notes = {"val": "the official validation split (the test labels are withheld)"}
     return Source(VOC_CLASSES, VOC_CLASSES, listings[0], listings[1], notes=notes)
 
@@ -190,8 +190,8 @@ def imagenet(config: DataConfig, base: Path) -> Source:
     kept = [(file, label_of[truth[Path(file).stem]]) for file in flat if truth.get(Path(file).stem) in label_of]
     if not kept:
         raise UserError(f"{base / 'val'}: holds no picture of the {len(ids)} classes in {base / 'train'}")
-    val = from_files(base, [file for file, _ in kept], [label for _, label in kept], config.size)
-    return Source(names, ids, from_files(base, *class_tree(base, base / "train", ids), config.size), val)
+    val = from_files(config, base, [file for file, _ in kept], [label for _, label in kept])
+    return Source(names, ids, from_files(config, base, *class_tree(base, base / "train", ids)), val)
 
 
 COMPANIONS = (

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from zfrepro.data.cache import cache_folder
 from zfrepro.errors import UserError
 from zfrepro.options.shared import DataConfig
 
@@ -87,7 +86,7 @@ def find_base(config: DataConfig, root: Path) -> Path | None:
 
 
 def _download_folder(config: DataConfig) -> Path:
-    return cache_folder(config) / "downloads" / config.name
+    return config.cache_folder / "downloads" / config.name
 
 
 def _download(config: DataConfig, root: Path) -> None:

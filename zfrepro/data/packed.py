@@ -1,6 +1,7 @@
 """A packed data set: a folder of plain .npy arrays and a manifest, memory-mapped and indexed by rows.
 
-<cache>/<name>-<size>px-<key>/manifest.json, mean.npy, {train,val}_{images,labels,files,...}.npy
+<cache>/<name>-<size>px-<key>/manifest.json, mean.npy, {train,val}_{images,labels,files,...}.npy; packed whole, images.npy is
+flat and {shapes,offsets}.npy say where an image lies in it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
@@ -45,11 +45,77 @@ class Names(Sequence[str]):
         return bytes(self.encoded[row]).decode("utf-8", "surrogateescape")
 
 
+class Whole:
+    """N images of many shapes, (h, w, channels) or (h, w) each, views of a flat memory-mapped array.
+
+    One at a time: a batch needs one shape, which `rescaling` gives it.
+    """
+
+    def __init__(self, flat: np.ndarray, shapes: np.ndarray, offsets: np.ndarray, channels: int | None) -> None:
+        self.flat, self.shapes, self.offsets, self.channels = flat, shapes, offsets, channels
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        height, width = self.shapes[row].tolist()
+        channels = self.channels or 1
+        begin = int(self.offsets[row]) * channels
+        pixels = self.flat[begin : begin + height * width * channels]
+        return pixels.reshape((height, width, self.channels) if self.channels else (height, width))
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Objects in N images; an image may have none, one or many."""
+
+    starts: np.ndarray  # (N + 1,) int64: the boxes of image i are the rows starts[i] to starts[i + 1]
+    corners: np.ndarray  # (M, 4) float32 x0, y0, x1, y1, half-open, in pixels of the image
+    labels: np.ndarray  # (M,) int64: their classes
+
+    @classmethod
+    def of(cls, boxes: Sequence[Sequence[tuple[float, ...]]], labels: Sequence[Sequence[int]]) -> Boxes:
+        """From a list of boxes and one of their classes for each image."""
+        counts = [len(own) for own in boxes]
+        corners = np.array([box for own in boxes for box in own], np.float32).reshape(-1, 4)
+        return cls(
+            np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
+            corners,
+            np.array([label for own in labels for label in own], np.int64),
+        )
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """(n, 4) corners and (n,) classes of the boxes of one image."""
+        own = slice(int(self.starts[row]), int(self.starts[row + 1]))
+        return self.corners[own], self.labels[own]
+
+    @property
+    def images(self) -> np.ndarray:
+        """(M,) int64: the image of each box."""
+        return np.repeat(np.arange(len(self)), np.diff(self.starts))
+
+    def only(self, keep: np.ndarray) -> Boxes:
+        """Without the boxes where keep (M,) is False."""
+        counts = np.bincount(self.images[keep], minlength=len(self))
+        starts = np.concatenate([[0], counts.cumsum()])
+        return Boxes(starts, self.corners[keep], self.labels[keep])
+
+    def take(self, rows: np.ndarray) -> Boxes:
+        """Of some images, in their order."""
+        counts = np.diff(self.starts)[rows]
+        starts = np.concatenate([[0], counts.cumsum()])
+        picked = np.arange(starts[-1]) - np.repeat(starts[:-1] - self.starts[rows], counts)
+        return Boxes(starts, self.corners[picked], self.labels[picked])
+
+
 @dataclass(frozen=True)
 class Truth:
     """What the embedded data set knows of its images."""
 
-    masks: np.ndarray  # (N, S, S) uint8: coverage of each pixel by the object, 0..255
+    masks: np.ndarray  # (N, S, S) uint8: coverage of each pixel by the object, 0..255; packed whole, a `Whole`
     boxes: np.ndarray  # (N, 4) int16
     keypoints: np.ndarray  # (N, K, 2) float32, see Packed.keypoint_names
 
@@ -59,11 +125,12 @@ class Split:
     """Rows of one split; arrays are memory-mapped, read-only."""
 
     name: str  # train | val
-    images: np.ndarray  # (N, S, S, 3) uint8
+    images: np.ndarray  # (N, S, S, 3) uint8; packed whole, a `Whole` whose rows are (h, w, 3)
     labels: np.ndarray  # (N,) int64; of several labels the first class that is present
     files: Sequence[str]  # (N,) names of the sources, relative to the data set's folder
     multi: np.ndarray | None = None  # (N, C) int8: 1 present, 0 absent, -1 only 'difficult' objects of the class
     truth: Truth | None = None
+    boxes: Boxes | None = None  # where the data set knows any: in pixels of the packed images, clipped to them
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -88,7 +155,11 @@ class Packed:
     class_names: tuple[str, ...]  # readable: 'goldfish'
     class_ids: tuple[str, ...]  # the data set's own: 'n01443537'
     keypoint_names: tuple[str, ...]  # empty for photographs
-    mean: np.ndarray  # (S, S, 3) float32: per-pixel mean of the training split
+    mean: (
+        np.ndarray
+    )  # (S, S, 3) float32: per-pixel mean of the training split; packed whole, the mean colour everywhere
+    colour: np.ndarray  # (3,) float64: mean colour of the training pixels
+    covariance: np.ndarray  # (3, 3) float64: of the training pixels' colours
     train: Split
     val: Split
 
@@ -96,16 +167,22 @@ class Packed:
     def num_classes(self) -> int:
         return len(self.class_names)
 
-    @cached_property
+    @property
     def size(self) -> int:
-        """Side of the images in pixels."""
+        """Smaller side of the images in pixels."""
         return int(self.mean.shape[0])
+
+    @property
+    def fit(self) -> str:
+        """square: all images are size x size | whole: each has its own shape."""
+        return str(self.manifest.get("fit", "square"))
 
 
 def load(folder: Path) -> Packed:
     """The packed data set in `folder`. Raises UserError where a file is missing or not as the manifest says."""
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        size = int(manifest["size"])
         arrays = {name: _open_array(folder, name, entry["shape"]) for name, entry in manifest["arrays"].items()}
         return Packed(
             folder=folder,
@@ -114,7 +191,7 @@ def load(folder: Path) -> Packed:
             class_names=tuple(manifest["class_names"]),
             class_ids=tuple(manifest["class_ids"]),
             keypoint_names=tuple(manifest["keypoint_names"]),
-            mean=np.array(arrays["mean.npy"]),
+            **_colours(arrays, size),
             train=_split("train", arrays),
             val=_split("val", arrays),
         )
@@ -130,10 +207,28 @@ def _open_array(folder: Path, name: str, shape: list[int]) -> np.ndarray:
     return array
 
 
+def _colours(arrays: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
+    """Mean image, mean colour, covariance. Earlier versions packed the first alone; nothing of theirs needs the last."""
+    if "colour.npy" not in arrays:
+        mean = np.array(arrays["mean.npy"])
+        return {"mean": mean, "colour": mean.mean((0, 1), np.float64), "covariance": np.full((3, 3), np.nan)}
+    colour = np.array(arrays["colour.npy"])
+    image = arrays.get("mean.npy", np.broadcast_to(colour.astype(np.float32), (size, size, 3)))
+    return {"mean": np.array(image), "colour": colour, "covariance": np.array(arrays["covariance.npy"])}
+
+
 def _split(name: str, arrays: dict[str, np.ndarray]) -> Split:
     own = {key.removeprefix(f"{name}_").removesuffix(".npy"): array for key, array in arrays.items()}
+    if "shapes" in own:
+        shapes, offsets = np.array(own["shapes"]), np.array(own["offsets"])
+        for part, channels in (("images", 3), ("masks", None)):
+            if part in own:
+                own[part] = Whole(own[part], shapes, offsets, channels)  # type: ignore[assignment]
     truth = Truth(own["masks"], own["boxes"], own["keypoints"]) if "masks" in own else None
-    return Split(name, own["images"], np.array(own["labels"]), Names(own["files"]), own.get("multi"), truth)
+    boxes = None
+    if "box_starts" in own:
+        boxes = Boxes(*(np.array(own[f"box_{part}"]) for part in ("starts", "corners", "labels")))
+    return Split(name, own["images"], np.array(own["labels"]), Names(own["files"]), own.get("multi"), truth, boxes)
 
 
 def changed_files(packed: Packed) -> list[str]:

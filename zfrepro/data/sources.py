@@ -15,14 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from zfrepro.data.decode import Chunk, read_arrays, read_files
+from zfrepro.data.decode import Chunk, measure_files, read_arrays, read_files, rescaled_shape
 from zfrepro.data.marks import mark_files
+from zfrepro.data.packed import Boxes
 from zfrepro.errors import UserError
 from zfrepro.files import digest
 from zfrepro.options.shared import DataConfig
 
 VAL_IDS = 1_000_000  # numbers of the drawn validation images start here, those of the training images at 0
-Fields = dict[str, tuple[str, tuple[int, ...]]]  # name of an array -> dtype and shape of one row
+Fields = dict[
+    str, tuple[str, tuple[int, ...]]
+]  # name of an array -> dtype and shape of one row; -1, -1: the image's own
+WHOLE = (-1, -1)
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Listing:
     multi: np.ndarray | None = None  # (N, C) int8, where it is known before the images are
     in_process: bool = False  # the pictures are in this process's memory: do not send them to others
     content: Callable[[], str] = str  # a hash of what the images are made from; drawn ones are made from nothing
+    measure: Callable[[int, int], Callable[[], np.ndarray]] | None = None  # (n, 2) shapes of whole images, likewise
+    boxes: Boxes | None = None  # in pixels of the pictures themselves, upright
 
 
 @dataclass(frozen=True)
@@ -51,31 +57,52 @@ class Source:
     notes: dict[str, Any] = field(default_factory=dict)  # for the manifest
 
 
-def image_fields(size: int) -> Fields:
-    """The fields of photographs: nothing but the image."""
-    return {"images": ("uint8", (size, size, 3))}
+def image_fields(config: DataConfig) -> Fields:
+    """The fields of photographs: the image, and the picture's own height and width."""
+    shape = WHOLE if config.fit == "whole" else (config.size, config.size)
+    return {"images": ("uint8", (*shape, 3)), "sizes": ("int32", (2,))}
 
 
 def from_files(
-    base: Path, files: Sequence[str], labels: Sequence[int] | np.ndarray, size: int, multi: np.ndarray | None = None
+    config: DataConfig,
+    base: Path,
+    files: Sequence[str],
+    labels: Sequence[int] | np.ndarray,
+    multi: np.ndarray | None = None,
+    boxes: Boxes | None = None,
 ) -> Listing:
     """Picture files, named relative to `base`."""
 
-    def recipe(start: int, stop: int) -> Callable[[], Chunk]:
-        return partial(read_files, [str(base / name) for name in files[start:stop]], size)
+    def paths(start: int, stop: int) -> list[str]:
+        return [str(base / name) for name in files[start:stop]]
 
-    content = partial(mark_files, base, files)
-    return Listing(files, np.asarray(labels, np.int64), recipe, image_fields(size), multi=multi, content=content)
+    return Listing(
+        files,
+        np.asarray(labels, np.int64),
+        recipe=lambda start, stop: partial(read_files, paths(start, stop), config.size, config.fit),
+        fields=image_fields(config),
+        multi=multi,
+        content=partial(mark_files, base, files),
+        measure=lambda start, stop: partial(measure_files, paths(start, stop), config.size),
+        boxes=boxes,
+    )
 
 
-def from_arrays(files: Sequence[str], pictures: np.ndarray, labels: Sequence[int] | np.ndarray, size: int) -> Listing:
+def from_arrays(
+    config: DataConfig, files: Sequence[str], pictures: np.ndarray, labels: Sequence[int] | np.ndarray
+) -> Listing:
     """Pictures that are decoded already, (N, h, w, 3) uint8."""
-
-    def recipe(start: int, stop: int) -> Callable[[], Chunk]:
-        return partial(read_arrays, pictures[start:stop], size)
-
-    content, numbers = partial(digest, pictures), np.asarray(labels, np.int64)
-    return Listing(files, numbers, recipe, image_fields(size), in_process=True, content=content)
+    height, width = pictures.shape[1:3]
+    shape = rescaled_shape(height, width, config.size)
+    return Listing(
+        files,
+        np.asarray(labels, np.int64),
+        recipe=lambda start, stop: partial(read_arrays, pictures[start:stop], config.size, config.fit),
+        fields=image_fields(config),
+        in_process=True,
+        content=partial(digest, pictures),
+        measure=lambda start, stop: partial(np.tile, np.array(shape), (stop - start, 1)),
+    )
 
 
 def split_by_class(files: Sequence[str], labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
@@ -122,9 +149,11 @@ def _objects(config: DataConfig, classes: Sequence[str], first: int, count: int)
         return partial(draw_objects, classes, labels[rows], ids[rows], config.size, config.split_seed)
 
     keypoints = ("float32", (len(drawn.KEYPOINTS), 2))
-    fields = image_fields(side) | {"masks": ("uint8", (side, side)), "boxes": ("int16", (4,)), "keypoints": keypoints}
+    image = _drawn_fields(config)
+    mask = ("uint8", image["images"][1][:2])
+    fields = image | {"masks": mask, "boxes": ("int16", (4,)), "keypoints": keypoints}
     files = [f"{classes[label]}/{number}" for label, number in zip(labels.tolist(), ids.tolist(), strict=True)]
-    return Listing(files, labels, recipe, fields, chunk=drawing_chunk(side))
+    return Listing(files, labels, recipe, fields, chunk=drawing_chunk(side), measure=_square_shapes(side))
 
 
 def _scenes(config: DataConfig, classes: Sequence[str], first: int, count: int) -> Listing:
@@ -134,9 +163,18 @@ def _scenes(config: DataConfig, classes: Sequence[str], first: int, count: int) 
     def recipe(start: int, stop: int) -> Callable[[], Chunk]:
         return partial(draw_scenes, classes, ids[start:stop], config.size, config.split_seed)
 
-    fields = image_fields(config.size) | {"multi": ("int8", (len(classes),))}
+    fields = _drawn_fields(config) | {"multi": ("int8", (len(classes),))}
     files = [f"scene/{number}" for number in ids]
-    return Listing(files, np.zeros(count, np.int64), recipe, fields, chunk=drawing_chunk(config.size))
+    shapes, chunk = _square_shapes(config.size), drawing_chunk(config.size)
+    return Listing(files, np.zeros(count, np.int64), recipe, fields, chunk=chunk, measure=shapes)
+
+
+def _drawn_fields(config: DataConfig) -> Fields:
+    return {"images": image_fields(config)["images"]}
+
+
+def _square_shapes(side: int) -> Callable[[int, int], Callable[[], np.ndarray]]:
+    return lambda start, stop: partial(np.full, (stop - start, 2), side)
 
 
 def drawing_chunk(size: int) -> int:

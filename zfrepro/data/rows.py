@@ -1,0 +1,254 @@
+"""The rows of a split: made in parallel, and written straight into the .npy files that will be memory-mapped.
+
+Images of one shape lie in an array (N, S, S, 3). Images of many shapes lie one behind the other in a flat array of bytes;
+`shapes` and `offsets` (in pixels) say where, and are known before the first image is decoded.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from zfrepro.data.decode import Chunk
+from zfrepro.data.sources import WHOLE, Listing
+from zfrepro.errors import UserError
+from zfrepro.workers import cpus, start_worker
+
+HEADER = 128  # bytes before the numbers of a .npy file here: fixed, so that a file can shrink in place
+COLOUR_BLOCK = 1 << 18  # pixels summed at a time
+
+T = TypeVar("T")
+
+
+def path_of(folder: str | Path, split: str, name: str) -> Path:
+    """The file of an array of a split."""
+    return Path(folder) / f"{split}_{name}.npy"
+
+
+def measure(listing: Listing, workers: int) -> np.ndarray | None:
+    """(N, 2) int64: heights and widths of the images as they will be packed; None where all have one shape."""
+    if listing.fields["images"][1][:2] != WHOLE or listing.measure is None:
+        return None
+    count = len(listing.files)
+    starts = range(0, count, listing.chunk)
+    tasks = (Numbered(start, listing.measure(start, min(start + listing.chunk, count))) for start in starts)
+    shapes = np.empty((count, 2), np.int64)
+    for start, found in run_tasks(tasks, _processes(listing, workers)):
+        shapes[start : start + len(found)] = found
+    return shapes
+
+
+def row_bytes(listing: Listing, shapes: np.ndarray | None) -> int:
+    """Bytes of all rows."""
+    pixels = 0 if shapes is None else int(shapes.prod(1).sum())
+    fields = listing.fields.values()
+    return sum(_width(dtype, shape) * (pixels if shape[:2] == WHOLE else len(listing.files)) for dtype, shape in fields)
+
+
+def _width(dtype: str, shape: tuple[int, ...]) -> int:
+    """Bytes of a row, or of a pixel where rows have many shapes."""
+    return int(np.dtype(dtype).itemsize * np.prod(shape[2:] if shape[:2] == WHOLE else shape))
+
+
+@dataclass
+class Written:
+    """What became of a split's rows."""
+
+    failures: dict[int, str] = field(default_factory=dict)  # row -> why it cannot be read
+    colours: np.ndarray = field(default_factory=lambda: np.zeros((4, 3)))  # see `colour_sums`
+    pixels: int = 0
+
+
+def write_rows(
+    folder: Path,
+    split: str,
+    listing: Listing,
+    shapes: np.ndarray | None,
+    workers: int,
+    advance: Callable[[int], object],
+) -> Written:
+    """The fields of a split, closed up over the rows that cannot be read (of images of many shapes a hole stays)."""
+    count = len(listing.files)
+    offsets = None if shapes is None else np.concatenate([[0], shapes.prod(1).cumsum()])
+    for name, (dtype, shape) in listing.fields.items():
+        _create(path_of(folder, split, name), dtype, shape, count if offsets is None else int(offsets[-1]), count)
+
+    def task(start: int) -> Task:
+        stop = min(start + listing.chunk, count)
+        own = None if shapes is None or offsets is None else (shapes[start:stop], int(offsets[start]))
+        return Task(listing.recipe(start, stop), str(folder), split, start, listing.fields, own)
+
+    written = Written()
+    for done in run_tasks(map(task, range(0, count, listing.chunk)), _processes(listing, workers)):
+        advance(done.rows)
+        written.failures |= done.failures
+        written.colours += done.colours
+        written.pixels += done.pixels
+    dropped = sorted(written.failures)
+    written.failures = {row: written.failures[row] for row in dropped}
+    if dropped:
+        for name, (dtype, shape) in listing.fields.items():
+            if shape[:2] != WHOLE:
+                _close_up(path_of(folder, split, name), dtype, (count, *shape), dropped)
+    if shapes is not None and offsets is not None:
+        np.save(path_of(folder, split, "shapes"), np.delete(shapes, dropped, 0).astype(np.int32))
+        np.save(path_of(folder, split, "offsets"), np.delete(offsets[:-1], dropped))
+    return written
+
+
+def _processes(listing: Listing, workers: int) -> int:
+    if listing.in_process:
+        return 1
+    return min(workers or cpus(), -(-len(listing.files) // listing.chunk))
+
+
+# -------------------------------------------------------------------------------------------------------------- the files
+
+
+def _create(path: Path, dtype: str, shape: tuple[int, ...], pixels: int, count: int) -> None:
+    whole = (pixels * int(np.prod(shape[2:])),) if shape[:2] == WHOLE else (count, *shape)
+    with path.open("wb") as file:
+        file.write(header(dtype, whole))
+        file.truncate(HEADER + int(np.dtype(dtype).itemsize * np.prod(whole)))
+
+
+def header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    """The .npy format's header, version 1.0, padded to HEADER bytes."""
+    text = repr({"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape})
+    return b"\x93NUMPY\x01\x00" + (HEADER - 10).to_bytes(2, "little") + text.ljust(HEADER - 11).encode() + b"\n"
+
+
+def write_at(path: Path, offset: int, arrays: Iterable[np.ndarray]) -> None:
+    """Plain writes rather than a memory map: a full disk is then an error, and not a SIGBUS."""
+    with path.open("r+b") as file:
+        file.seek(offset)
+        for array in arrays:
+            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def _close_up(path: Path, dtype: str, shape: tuple[int, ...], dropped: list[int]) -> None:
+    """Move rows down over the dropped ones and shorten the file, in place."""
+    width = _width(dtype, shape[1:])
+    to = dropped[0]
+    with path.open("r+b") as file:
+        for gap, end in zip(dropped, [*dropped[1:], shape[0]], strict=True):
+            for start in range(gap + 1, end, 256):
+                count = min(256, end - start)
+                file.seek(HEADER + start * width)
+                block = file.read(count * width)
+                file.seek(HEADER + to * width)
+                file.write(block)
+                to += count
+        file.seek(0)
+        file.write(header(dtype, (to, *shape[1:])))
+        file.truncate(HEADER + to * width)
+
+
+# ----------------------------------------------------------------------------------------------------------- the workers
+
+
+@dataclass(frozen=True)
+class Done:
+    """A chunk that is in the files."""
+
+    rows: int
+    failures: dict[int, str]
+    colours: np.ndarray
+    pixels: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """Make one chunk and write its rows; runs in a worker process."""
+
+    make: Callable[[], Chunk]
+    folder: str
+    split: str
+    start: int  # the chunk's first row
+    fields: dict[str, tuple[str, tuple[int, ...]]]
+    whole: tuple[np.ndarray, int] | None  # shapes of the chunk's images, and the pixels before the first
+
+    def __call__(self) -> Done:
+        """Write them."""
+        chunk = self.make()
+        images = chunk.arrays["images"]
+        failures = dict(chunk.failures)
+        if self.whole is not None:
+            for row, (image, shape) in enumerate(zip(images, self.whole[0].tolist(), strict=True)):
+                if row not in failures and list(image.shape[:2]) != shape:
+                    failures[row] = "its size is not what its header says"
+        for name, (dtype, shape) in self.fields.items():
+            rows, width = chunk.arrays[name], _width(dtype, shape)
+            if shape[:2] != WHOLE:
+                write_at(path_of(self.folder, self.split, name), HEADER + self.start * width, rows)
+            elif self.whole is not None:
+                self._write_whole(name, width, rows, failures)
+        good = [image for row, image in enumerate(images) if row not in failures]
+        colours, pixels = colour_sums(good), sum(image.shape[0] * image.shape[1] for image in good)
+        return Done(len(images), {self.start + row: why for row, why in failures.items()}, colours, pixels)
+
+    def _write_whole(self, name: str, width: int, rows: Iterable[np.ndarray], failures: dict[int, str]) -> None:
+        """One write; what cannot be read is a hole."""
+        assert self.whole is not None
+        shapes, first = self.whole
+        padded = (
+            np.zeros((height, breadth, *row.shape[2:]), row.dtype) if number in failures else row
+            for number, (row, (height, breadth)) in enumerate(zip(rows, shapes.tolist(), strict=True))
+        )
+        write_at(path_of(self.folder, self.split, name), HEADER + first * width, padded)
+
+
+def colour_sums(images: Sequence[np.ndarray]) -> np.ndarray:
+    """(4, 3) float64: the sums of the colours of all pixels, and of their products. Whole numbers below 2^53, so exact."""
+    total = np.zeros((4, 3))
+    for image in images:
+        pixels = image.reshape(-1, 3)
+        for start in range(0, len(pixels), COLOUR_BLOCK):
+            values = pixels[start : start + COLOUR_BLOCK].astype(np.float64)
+            total[0] += values.sum(0)
+            total[1:] += values.T @ values
+    return total
+
+
+@dataclass(frozen=True)
+class Numbered(Generic[T]):
+    """A task that says which it was."""
+
+    number: int
+    make: Callable[[], T]
+
+    def __call__(self) -> tuple[int, T]:
+        """Do it."""
+        return self.number, self.make()
+
+
+def run_tasks(tasks: Iterable[Callable[[], T]], workers: int) -> Iterator[T]:
+    """Results as they come. Only a few tasks are in flight, however many there are."""
+    if workers == 1:
+        yield from (task() for task in tasks)
+        return
+    # Forked workers start at once and import nothing; they run NumPy and PIL only. Off Linux, forking is not safe.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    with ProcessPoolExecutor(workers, context, initializer=start_worker, initargs=(os.getpid(),)) as pool:
+        waiting: set[Future[T]] = set()
+        try:
+            for task in tasks:
+                if len(waiting) >= 4 * workers:
+                    done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in done)
+                waiting.add(pool.submit(task))
+            yield from (future.result() for future in waiting)
+        except BrokenProcessPool as error:
+            why = "a decoding process was killed, perhaps for lack of memory: give data.workers=1"
+            raise UserError(f"packing stopped: {why}") from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
