@@ -1,7 +1,7 @@
 """`zfrepro ablate`: the networks of Table 3, each trained from scratch, and the table.
 
-A row is an edit of a base table (layers removed, units or maps by a factor: conf/model/<variant>.yaml), applied to the run's own
-architecture or to its sibling, so the same experiment runs at any size. Every network is an ordinary run below
+A row is an edit of a base table (layers removed, units or maps by a factor: VARIANTS), applied to the run's own architecture
+or to its sibling, so the same experiment runs at any size. Every network is an ordinary run below
 outputs/<run>/table3_ablation/: `zfrepro visualize run=<run>/table3_ablation/<variant>` works.
 """
 
@@ -11,12 +11,11 @@ import dataclasses
 import json
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from zfrepro import papers
@@ -27,7 +26,7 @@ from zfrepro.features import outputs
 from zfrepro.figures.ablation import draw_ablation
 from zfrepro.files import file_hash
 from zfrepro.options.commands import AblateConfig, TrainConfig
-from zfrepro.options.compose import conf_folder, load_model
+from zfrepro.options.compose import load_model
 from zfrepro.options.shared import ModelConfig
 from zfrepro.results import writing
 from zfrepro.run import TrainedRun, load_config, open_run
@@ -35,11 +34,31 @@ from zfrepro.trainer import train
 from zfrepro.trainer.recipe import derive, finished
 from zfrepro.workers import in_parallel
 
-# The rows of Table 3, in its order, which is that of reference/table3_ablation.csv; each is a file in conf/model.
-VARIANTS = (
-    "alexnet", "alexnet_no_3_4", "alexnet_no_7", "alexnet_no_6_7", "alexnet_no_3_4_6_7", "alexnet_fc_2048", "alexnet_fc_8192",
-    "zfnet", "zfnet_fc_2048", "zfnet_fc_8192", "zfnet_maps_512", "zfnet_maps_512_fc_8192",
-)  # fmt: skip
+
+@dataclass(frozen=True)
+class Edit:
+    """What a row of Table 3 does to its base: layers left out, and factors on the maps or units of others."""
+
+    remove: tuple[int, ...] = ()
+    scale: dict[int, float] = field(default_factory=dict)
+
+
+MAPS = {3: 1.3333333, 4: 2.6666667, 5: 2.0}  # 384, 384, 256 maps become 512, 1024, 512
+# The rows, in the table's order, which is that of table3_ablation.csv.
+VARIANTS = {
+    "alexnet": Edit(),
+    "alexnet_no_3_4": Edit((3, 4)),
+    "alexnet_no_7": Edit((7,)),
+    "alexnet_no_6_7": Edit((6, 7)),
+    "alexnet_no_3_4_6_7": Edit((3, 4, 6, 7)),
+    "alexnet_fc_2048": Edit(scale={6: 0.5, 7: 0.5}),
+    "alexnet_fc_8192": Edit(scale={6: 2.0, 7: 2.0}),
+    "zfnet": Edit(),
+    "zfnet_fc_2048": Edit(scale={6: 0.5, 7: 0.5}),
+    "zfnet_fc_8192": Edit(scale={6: 2.0, 7: 2.0}),
+    "zfnet_maps_512": Edit(scale=MAPS),
+    "zfnet_maps_512_fc_8192": Edit(scale={**MAPS, 6: 2.0, 7: 2.0}),
+}
 ERRORS = ("train_top1_error", "val_top1_error", "val_top5_error")
 FOLDER = "table3_ablation"
 TRAIN_IMAGES = 1000  # training images on which the training error is measured, or as many as there are to validate
@@ -62,7 +81,7 @@ def ablate(config: AblateConfig) -> None:
 
     A row that fails is reported and leaves the others alone; the exit status is then 1.
     """
-    require_choice("variant", config.variant, ("all", *VARIANTS))
+    require_choice("variant", config.variant, ["all", *VARIANTS])
     for name in config.average:
         require_choice("average", name, VARIANTS)
     source = load_config(config.folder)
@@ -113,15 +132,11 @@ def edited(own: ModelConfig, variant: str, dropout: float | None = None) -> Mode
                 f"model.sibling=null: {own.name} names no {architecture(variant)}, of which Table 3 has rows"
             )
         base = load_model(own.sibling)
-    row = OmegaConf.load(conf_folder() / "model" / f"{variant}.yaml")
-    assert isinstance(row, DictConfig)
     if dropout is not None:
         layers = [dataclasses.replace(one, dropout=dropout) if one.dropout else one for one in base.layers]
         base = dataclasses.replace(base, layers=layers)
-    remove, scale = list(row.get("remove", [])), dict(row.get("scale") or {})
-    return dataclasses.replace(
-        base, name=variant, remove=remove, scale={int(layer): float(f) for layer, f in scale.items()}
-    )
+    edit = VARIANTS[variant]
+    return dataclasses.replace(base, name=variant, remove=list(edit.remove), scale=dict(edit.scale))
 
 
 def architecture(name: str) -> str:
