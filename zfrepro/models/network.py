@@ -21,8 +21,8 @@ from zfrepro.options.shared import ModelConfig
 def contrast_normalise(x: Tensor, size: int, k: float, alpha: float, beta: float) -> Tensor:
     """b = a / (k + alpha * sum of a^2 over `size` neighbouring maps)^beta (Krizhevsky et al. 2012, section 3.3).
 
-    x: (B, C, H, W). The sum is not divided by `size`, as `torch.nn.LocalResponseNorm` would. Computed in float32 at
-    least: alpha * a^2 vanishes beside k in bfloat16.
+    x: (B, C, H, W). The neighbours of map i are i - size // 2 ... i + (size - 1) // 2, as in `torch.nn.LocalResponseNorm`;
+    unlike there, the sum is not divided by `size`. Computed in float32 at least: alpha * a^2 vanishes beside k in bfloat16.
     """
     a = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
     with torch.autocast(a.device.type, enabled=False):
@@ -35,33 +35,35 @@ class _ContrastNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, size: int, k: float, alpha: float, beta: float) -> Tensor:
         """a (B, C, H, W) -> a / s^beta, where s = k + alpha * (windowed sum of a^2)."""
-        base = _sum_over_maps(a * a, size).mul_(alpha).add_(k)
+        before, after = size // 2, (size - 1) // 2
+        base = _sum_over_maps(a * a, before, after).mul_(alpha).add_(k)
         factor = base.pow(-beta)
         ctx.save_for_backward(a, base, factor)
-        ctx.size, ctx.weight = size, -2 * alpha * beta
+        ctx.window, ctx.weight = (after, before), -2 * alpha * beta  # map i lies in the windows of these
         return a * factor
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
-        """g / s^beta - 2 alpha beta a * (windowed sum of g a / s^(beta + 1)); the window is symmetric."""
+        """g / s^beta - 2 alpha beta a * (mirrored windowed sum of g a / s^(beta + 1))."""
         a, base, factor = ctx.saved_tensors
         own = gradient * factor
-        others = _sum_over_maps((own * a).div_(base), ctx.size)
+        others = _sum_over_maps((own * a).div_(base), *ctx.window)
         return own.addcmul_(a, others, value=ctx.weight), None, None, None, None
 
 
-def _sum_over_maps(x: Tensor, size: int) -> Tensor:
-    """The sum over `size` neighbouring maps at every place: x (B, C, H, W) -> (B, C, H, W)."""
+def _sum_over_maps(x: Tensor, before: int, after: int) -> Tensor:
+    """The sum over maps i - before ... i + after at every place: x (B, C, H, W) -> (B, C, H, W)."""
     # A banded 1x1 convolution is the windowed sum over maps; it is faster than pooling or shifting on every device.
-    return F.conv2d(x, _band(x.shape[1], size, x.dtype, x.device))
+    return F.conv2d(x, _band(x.shape[1], before, after, x.dtype, x.device))
 
 
 @lru_cache(16)
-def _band(maps: int, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(maps, maps, 1, 1): 1 for the maps that lie in one window of `size`, else 0."""
-    reach = torch.arange(maps, device=device)
-    return ((reach[:, None] - reach[None]).abs() <= size // 2).to(dtype)[:, :, None, None]
+def _band(maps: int, before: int, after: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(maps, maps, 1, 1): row i is 1 for maps i - before ... i + after, else 0."""
+    number = torch.arange(maps, device=device)
+    offset = number[None] - number[:, None]
+    return ((offset >= -before) & (offset <= after)).to(dtype)[:, :, None, None]
 
 
 @dataclass(frozen=True)
