@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
 from collections.abc import Iterator
 
@@ -11,9 +13,10 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from zfrepro.errors import UserError
-from zfrepro.models.deconvnet import Rules, ascend, descend, unpool
+from zfrepro.models.deconvnet import TIES, Rules, ascend, descend, pool_up, unpool
 from zfrepro.models.network import Network, initialise
 from zfrepro.models.oracle import autograd_projections
+from zfrepro.models.table import Op
 from zfrepro.models.window import project
 from zfrepro.options.compose import conf_folder, to_dataclass
 from zfrepro.options.shared import LayerConfig, ModelConfig
@@ -38,13 +41,13 @@ def network_of(config: ModelConfig, seed: int = 0) -> Network:
     return network
 
 
-def narrow(name: str, input_size: int) -> ModelConfig:
-    """A network of conf/model with its geometry and few maps."""
+def narrow(name: str, input_size: int, by: int = 24) -> ModelConfig:
+    """A network of conf/model with its geometry and a `by`-th of its maps."""
     raw = OmegaConf.load(conf_folder() / "model" / f"{name}.yaml")
     config = to_dataclass(OmegaConf.create(raw), ModelConfig)
     config.input_size = input_size
     for layer in config.layers:
-        layer.maps, layer.units = max(1, layer.maps // 24), 4
+        layer.maps, layer.units = max(1, layer.maps // by), 4
     return config
 
 
@@ -127,19 +130,84 @@ def test_hand_set_weights_give_the_literal_projection() -> None:
     assert torch.equal(project(network, image, 1, [(0, 1, 1)])[0, 0, 4:6, 4:6], 0.5 * torch.tensor([[1.0, -1], [2, 0]]))
 
 
-@pytest.mark.parametrize("norm", ["identity", "gradient"])
+def brute_force_switches(x: Tensor, op: Op, ties: str) -> Tensor:
+    """For each pooling window of x (B, C, H, W) the flat place of its first maximum, -1 where the rule drops it."""
+    side = op.output_size(x.shape[-1])
+    found = torch.full((*x.shape[:2], side, side), -1)
+    for b, c, i, j in itertools.product(*map(range, found.shape)):
+        best = 0.0 if ties == "drop" else -math.inf
+        for y, z in itertools.product(range(op.kernel), repeat=2):
+            row, column = i * op.stride - op.padding + y, j * op.stride - op.padding + z
+            if 0 <= row < x.shape[2] and 0 <= column < x.shape[3] and x[b, c, row, column] > best:
+                best = float(x[b, c, row, column])
+                found[b, c, i, j] = row * x.shape[3] + column
+    return found
+
+
+@pytest.mark.parametrize("ties", TIES)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("kernel, stride, padding", [(3, 2, 1), (3, 2, 0), (2, 2, 0), (3, 1, 1), (2, 3, 1)])
+def test_switches_of_ties(ties: str, layout: torch.memory_format, kernel: int, stride: int, padding: int) -> None:
+    """Maps of few values, most of them zero: many windows tie, at zero and above."""
+    generator = torch.Generator().manual_seed(kernel)
+    x = torch.randint(-6, 3, (2, 9, 8, 8), generator=generator).clamp(min=0).to(torch.float32, memory_format=layout)
+    op = Op("pool", 1, kernel, stride, padding)
+    pooled, switches = pool_up(x, op, padding, ties)
+    assert torch.equal(switches, brute_force_switches(x, op, ties))
+    assert torch.equal(pooled, torch.nn.functional.max_pool2d(x, kernel, stride, padding))
+    assert bool((pooled == 0).any()) and bool((pooled > 0).any())
+
+
+def test_a_window_without_a_maximum_passes_nothing_down() -> None:
+    x = torch.tensor([[5.0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 2], [0, 0, 2, 0]])[None, None]
+    signal = torch.tensor([[1.0, 10], [100, 1000]])[None, None]
+    for ties, places in (
+        ("drop", {(0, 0): 1, (2, 3): 1000}),
+        ("first", {(0, 0): 1, (0, 2): 10, (2, 0): 100, (2, 3): 1000}),
+    ):
+        expected = torch.zeros(4, 4)
+        for place, value in places.items():
+            expected[place] = value
+        _, switches = pool_up(x, Op("pool", 1, 2, 2), 0, ties)
+        for rule in ("sum", "max"):
+            assert torch.equal(unpool(signal, switches, 4, rule)[0, 0], expected)
+
+
+@pytest.mark.parametrize("ties", TIES)
 @pytest.mark.parametrize(
     "config", [narrow("zfnet", 107), narrow("alexnet", 111), vgg11(67)], ids=["zfnet", "alexnet", "vgg11"]
 )
-def test_projections_equal_autograd(config: ModelConfig, norm: str) -> None:
-    if norm == "gradient" and config.name == "vgg11":
-        pytest.skip("VGG has no contrast normalisation")
-    network, rules = network_of(config), Rules(norm=norm)
+def test_projections_equal_autograd(config: ModelConfig, ties: str) -> None:
+    network = network_of(config)
     for layer in network.conv_layers:
-        images, units = samples(network, layer, 7, layer)
-        expected = autograd_projections(network, images, layer, units, norm)
-        assert difference(whole_image(network, images, layer, units, rules), expected) < 1e-9
-        assert difference(project(network, images, layer, units, rules=rules), expected) < 1e-9
+        check_against_autograd(network, layer, 7, layer, ties)
+
+
+def check_against_autograd(network: Network, layer: int, count: int, seed: int, ties: str) -> None:
+    """Both walks, on whole maps and on windows."""
+    images, units = samples(network, layer, count, seed)
+    expected = autograd_projections(network, images, layer, units, ties)
+    assert difference(whole_image(network, images, layer, units, Rules(ties=ties)), expected) < 1e-9
+    assert difference(project(network, images, layer, units, rules=Rules(ties=ties)), expected) < 1e-9
+
+
+VGG = [f"vgg_{name}_demo" for name in ("a", "a_lrn", "b", "b_5x5", "c", "d", "e")]
+
+
+@pytest.mark.parametrize("name", VGG)
+def test_projections_of_vgg_equal_autograd(name: str) -> None:
+    """1x1 convolutions, nineteen layers, poolings that do not overlap: at the tables' own size, with few maps."""
+    network = network_of(narrow(name, 56, by=8))
+    for layer in network.conv_layers:
+        for ties in TIES:
+            check_against_autograd(network, layer, 5, layer, ties)
+
+
+def test_the_rule_for_ties_makes_another_projection() -> None:
+    network = network_of(narrow("zfnet", 127))
+    images, units = samples(network, 5, 4, 0)
+    dropped, first = (project(network, images, 5, units, rules=Rules(ties=ties)) for ties in TIES)
+    assert not torch.allclose(dropped, first, rtol=1e-2)
 
 
 @pytest.mark.parametrize("seed", range(14))
@@ -149,11 +217,8 @@ def test_projections_equal_autograd_on_random_tables(seed: int) -> None:
     except UserError:
         pytest.skip("this table does not fit its input")
     for layer in network.conv_layers:
-        images, units = samples(network, layer, 6, seed)
-        for norm in ("identity", "gradient"):
-            expected = autograd_projections(network, images, layer, units, norm)
-            assert difference(whole_image(network, images, layer, units, Rules(norm=norm)), expected) < 1e-9
-            assert difference(project(network, images, layer, units, rules=Rules(norm=norm)), expected) < 1e-9
+        for ties in TIES:
+            check_against_autograd(network, layer, 6, seed, ties)
 
 
 def test_enough_random_tables_fit() -> None:
@@ -192,4 +257,6 @@ def test_what_does_not_exist_is_refused() -> None:
         project(network, images[..., :100], 5, [(0, 0, 0)], [0])
     with pytest.raises(ValueError, match="unpool"):
         Rules(unpool="assign")
+    with pytest.raises(ValueError, match="ties"):
+        Rules(ties="last")
     assert project(network, images, 5, [], []).shape == (0, 3, 127, 127)

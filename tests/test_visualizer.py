@@ -53,7 +53,7 @@ def test_pages_know_what_is_up_to_date(pages: Path, zfrepro: Zfrepro) -> None:
     outputs = f"outputs={pages.parents[1]}"
     options = [outputs, "run=tiny", "num_maps=5", "device=cpu", "precision=fp32"]
     assert "up to date" in zfrepro("visualize", *options, "layer=2").stdout  # made by layer=all
-    zfrepro("visualize", *options, "layer=3", "maps=[1,0]", "unpool=max", "norm=gradient")
+    zfrepro("visualize", *options, "layer=3", "maps=[1,0]", "unpool=max", "ties=first")
     with np.load(pages / "layer3.npz") as page:
         assert page["maps"].tolist() == [1, 0]
     metrics = json.loads((pages / "metrics.json").read_text())

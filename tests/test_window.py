@@ -37,11 +37,11 @@ def test_every_change_over_gives_the_same(monkeypatch: pytest.MonkeyPatch, name:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_change_over_with_the_gradient_of_the_norm(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+def test_change_over_under_every_rule(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     network = network_of(random_table(seed), seed)
     layer = network.conv_layers[-1]
     images, units = samples(network, layer, 6, seed)
-    for rules in (Rules(norm="gradient"), Rules(unpool="max"), Rules("max", "gradient")):
+    for rules in (Rules(ties="first"), Rules(unpool="max"), Rules("max", "first")):
         expected = whole_image(network, images, layer, units, rules)
         for crop in range(len(ops_of(network.layers, layer)) + 1):
             monkeypatch.setattr(window, "cheapest_crop", lambda *_, crop=crop: crop)

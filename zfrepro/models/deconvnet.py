@@ -21,19 +21,27 @@ from zfrepro.models.network import Network
 from zfrepro.models.table import Op, ops_of
 
 UNPOOL = ("sum", "max")
-NORM = ("identity", "gradient")
+TIES = ("drop", "first")
+NOWHERE = -1  # the switch of a pooling window without a maximum
 
 
 @dataclass(frozen=True)
 class Rules:
-    """Where the paper is silent: what two pooling windows that share a switch do, and what contrast normalisation does."""
+    """Where the paper is silent: what two pooling windows that share a switch do, and where a pooling window sends its
+    signal that has no maximum, being zero throughout after the ReLU (most of the upper layers' windows are).
+
+    Its switch would be a tie between all its places. `drop`: such a window records no "location of the local max within
+    each pooling region" (section 2.1), for there is none, and passes no signal down. `first`: the first place in reading
+    order stands for it, as in a back-propagation by common libraries; which place it is changes upper layers' projections
+    beyond recognition.
+    """
 
     unpool: str = "sum"  # sum: they add (the projection is then a back-propagation) | max: the stronger one wins
-    norm: str = "identity"  # identity: passed through | gradient: its transposed derivative at the recorded activations
+    ties: str = "drop"  # drop | first
 
     def __post_init__(self) -> None:
-        if self.unpool not in UNPOOL or self.norm not in NORM:
-            raise ValueError(f"unpool must be one of {UNPOOL} and norm one of {NORM}, not {self.unpool}, {self.norm}")
+        if self.unpool not in UNPOOL or self.ties not in TIES:
+            raise ValueError(f"unpool must be one of {UNPOOL} and ties one of {TIES}, not {self.unpool}, {self.ties}")
 
 
 DEFAULT = Rules()
@@ -48,9 +56,13 @@ def require_conv_layer(network: Network, layer: int) -> None:
 # ------------------------------------------------------------------------------------------------- one op up, one op down
 
 
-def pool_up(x: Tensor, op: Op, padding: int) -> tuple[Tensor, Tensor]:
-    """Max pooling and its switches: for each window the flat place (row * width + column) of its maximum in x."""
+def pool_up(x: Tensor, op: Op, padding: int, ties: str) -> tuple[Tensor, Tensor]:
+    """Max pooling and its switches: for each window the flat place (row * width + column) of its maximum in x, of equals the
+    first in reading order (so torch has it on the CPU and on CUDA); NOWHERE for a window without a maximum above zero, if
+    these are dropped."""
     pooled, switches = F.max_pool2d(x, op.kernel, op.stride, padding, return_indices=True)
+    if ties == "drop":
+        switches.masked_fill_(pooled <= 0, NOWHERE)
     return pooled, switches
 
 
@@ -61,9 +73,10 @@ def unpool(signal: Tensor, switches: Tensor, size: int, rule: str) -> Tensor:
     value by another's.
     """
     batch, channels = signal.shape[:2]
+    signal = signal * (switches != NOWHERE)
     # Maps last, as channels_last tensors lie in memory: the flattened views below are free then.
     values = signal.permute(0, 2, 3, 1).reshape(batch, -1, channels)
-    places = switches.permute(0, 2, 3, 1).reshape(batch, -1, channels)
+    places = switches.clamp(min=0).permute(0, 2, 3, 1).reshape(batch, -1, channels)
     cells = values.new_zeros(batch, size * size, channels)
     if rule == "sum":
         cells.scatter_add_(1, places, values)
@@ -72,24 +85,16 @@ def unpool(signal: Tensor, switches: Tensor, size: int, rule: str) -> Tensor:
     return cells.view(batch, size, size, channels).permute(0, 3, 1, 2)
 
 
-def norm_down(network: Network, op: Op, signal: Tensor, x: Tensor) -> Tensor:
-    """The signal through the transposed derivative of contrast normalisation at its input x, both (B, C, h, w)."""
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(network.step(op, x), x, signal)
-    return gradient
-
-
 # ------------------------------------------------------------------------------------------------------------ whole maps
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What the way up leaves behind for the way down: per op its input's side and, where needed, one tensor."""
+    """What the way up leaves behind for the way down: per op its input's side and its switches."""
 
     ops: list[Op]
     sizes: list[int]  # side of the input of each op
-    kept: list[Tensor | None]  # pool: switches (B, C, h, w); norm: its input, if its derivative is wanted
+    switches: list[Tensor | None]  # of poolings, (B, C, h, w)
 
 
 @torch.no_grad()
@@ -99,29 +104,26 @@ def ascend(network: Network, images: Tensor, layer: int, rules: Rules = DEFAULT)
     x, trace = images, Trace(ops_of(network.layers, layer), [], [])
     for op in trace.ops:
         trace.sizes.append(x.shape[-1])
-        keep = x if op.kind == "norm" and rules.norm == "gradient" else None
+        switches = None
         if op.kind == "pool":
-            x, keep = pool_up(x, op, op.padding)
+            x, switches = pool_up(x, op, op.padding, rules.ties)
         else:
             x = network.step(op, x)
-        trace.kept.append(keep)
+        trace.switches.append(switches)
     return x, trace
 
 
 @torch.no_grad()
 def descend(network: Network, signal: Tensor, trace: Trace, rules: Rules = DEFAULT) -> Tensor:
     """A signal at the layer's output (B, C, h, w) down to pixels (B, channels, S, S)."""
-    for op, size, kept in zip(reversed(trace.ops), reversed(trace.sizes), reversed(trace.kept)):
+    for op, size, switches in zip(reversed(trace.ops), reversed(trace.sizes), reversed(trace.switches)):
         if op.kind == "relu":
             signal = F.relu(signal)
-        elif op.kind == "pool":
-            assert kept is not None
-            signal = unpool(signal, kept, size, rules.unpool)
+        elif switches is not None:
+            signal = unpool(signal, switches, size, rules.unpool)
         elif op.kind == "conv":
             # A stride may leave rows at the lower edge unread; they come back as zeros.
             reached = (signal.shape[-1] - 1) * op.stride - 2 * op.padding + op.kernel
             filters = network.conv(op.layer).weight
             signal = F.conv_transpose2d(signal, filters, None, op.stride, op.padding, size - reached)
-        elif kept is not None:
-            signal = norm_down(network, op, signal, kept)
     return signal

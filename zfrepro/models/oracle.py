@@ -1,7 +1,8 @@
 """The same projections by automatic differentiation: independent of the deconvnet, and slower. For checks and timings.
 
-With overlapping switches added and contrast normalisation passed through, a projection is the gradient of half the
-squared activation in which each ReLU's derivative is replaced by a ReLU on the gradient, and the normalisation's by one.
+With overlapping switches added, a projection is the gradient of half the squared activation in which each ReLU's derivative
+is replaced by a ReLU on the gradient, and the contrast normalisation's by one. Pooling windows without a maximum are dropped
+by a plain ReLU after the pooling: it changes no value, and its derivative at zero is zero.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class _NormPassedThrough(torch.autograd.Function):
         return grads[0], None, None, None, None
 
 
-def autograd_projections(network: Network, images: Tensor, layer: int, units: Tensor, norm: str = "identity") -> Tensor:
+def autograd_projections(network: Network, images: Tensor, layer: int, units: Tensor, ties: str = "drop") -> Tensor:
     """Projections (B, channels, S, S) of unit i = units[i] (map, row, column) of image i; images (B, channels, S, S)."""
     x = pixels = images.detach().clone().requires_grad_()
     c = network.config
@@ -50,9 +51,8 @@ def autograd_projections(network: Network, images: Tensor, layer: int, units: Te
             x = _ReluOnSignal.apply(x)
         elif op.kind == "pool":
             x = F.max_pool2d(x, op.kernel, op.stride, op.padding)
-        elif norm == "identity":
-            x = _NormPassedThrough.apply(x, c.norm_size, c.norm_k, c.norm_alpha, c.norm_beta)
+            x = F.relu(x) if ties == "drop" else x
         else:
-            x = contrast_normalise(x, c.norm_size, c.norm_k, c.norm_alpha, c.norm_beta)
+            x = _NormPassedThrough.apply(x, c.norm_size, c.norm_k, c.norm_alpha, c.norm_beta)
     chosen = x[torch.arange(len(units)), units[:, 0], units[:, 1], units[:, 2]]
     return torch.autograd.grad(chosen, pixels, chosen.detach())[0]

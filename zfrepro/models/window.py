@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zfrepro.models.deconvnet import DEFAULT, Rules, norm_down, pool_up, require_conv_layer, unpool
+from zfrepro.models.deconvnet import DEFAULT, NOWHERE, Rules, pool_up, require_conv_layer, unpool
 from zfrepro.models.network import Network
 from zfrepro.models.table import Op, op_sizes, ops_of
 
@@ -85,32 +85,29 @@ def fill_beyond(x: Tensor, frame: Frame, value: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A tensor of the way up, with where its cells lie and, for each unit, its row."""
+class Switches:
+    """A pooling's switches on the way up, with where its windows lie and, for each unit, its row."""
 
-    tensor: Tensor  # pool: for each window the flat place of its maximum in the input's frame; norm: its input
+    tensor: Tensor  # for each window the flat place of its maximum in the input's frame, or NOWHERE
     frame: Frame
     which: list[int]
-    below: Frame  # pool: the input's frame
+    below: Frame  # the input's frame
 
-    def at(self, target: Frame) -> Tensor:
-        """The cells of `target`, by unit."""
-        return take(self.tensor, self.which, self.frame, target)
-
-    def places(self, target: Frame, reached: Frame) -> Tensor:
-        """The switches of the cells of `target`, as flat places in `reached`, the frame below it."""
-        switches, width = self.at(target), self.below.width
+    def at(self, target: Frame, reached: Frame) -> Tensor:
+        """The switches of the windows of `target`, by unit, as flat places in `reached`, the frame below it."""
+        switches, width = take(self.tensor, self.which, self.frame, target), self.below.width
+        nowhere = switches == NOWHERE
         shift = [
             (r - r0) * reached.width + c - c0
             for r, c, r0, c0 in zip(reached.row, reached.column, self.below.row, self.below.column)
         ]
         if reached.width != width:
             switches = switches + torch.div(switches, width, rounding_mode="floor") * (reached.width - width)
-        if not any(shift):
-            return switches
-        switches = switches - torch.tensor(shift, device=switches.device)[:, None, None, None]
-        # Cells outside the cone have no switch, and no signal either: any place will do.
-        return switches.clamp_(0, reached.width**2 - 1)
+        if any(shift):
+            switches = switches - torch.tensor(shift, device=switches.device)[:, None, None, None]
+            # Windows outside the cone have no switch, and no signal either: any place will do.
+            switches = switches.clamp_(0, reached.width**2 - 1)
+        return switches.masked_fill(nowhere, NOWHERE)
 
 
 def cones(ops: Sequence[Op], sizes: Sequence[int], row: list[int], column: list[int]) -> list[Frame]:
@@ -136,9 +133,9 @@ def cheapest_crop(network: Network, ops: Sequence[Op], frames: Sequence[Frame], 
 
 def climb(
     network: Network, images: Tensor, which: list[int], frames: Sequence[Frame], ops: Sequence[Op], rules: Rules
-) -> tuple[Tensor, list[Kept | None]]:
+) -> tuple[Tensor, list[Switches | None]]:
     """The layer's output at the units (U, C, 1, 1) and what the way down needs, per op."""
-    kept: list[Kept | None] = []
+    kept: list[Switches | None] = []
     crop = cheapest_crop(network, ops, frames, len(images), len(which))
     x, rows, here = images, which, whole_frame(len(which), images.shape[-1])
     for i, op in enumerate(ops):
@@ -147,11 +144,11 @@ def climb(
         windows = i >= crop
         here = frames[i] if windows else whole_frame(len(which), frames[i].size)
         after = frames[i + 1] if windows else whole_frame(len(which), frames[i + 1].size)
-        keep = Kept(x, here, rows, here) if op.kind == "norm" and rules.norm == "gradient" else None
+        keep = None
         if op.kind == "pool":
             x = fill_beyond(x, here, -torch.inf)
-            x, switches = pool_up(x, op, 0 if windows else op.padding)
-            keep = Kept(switches, after, rows, here)
+            x, switches = pool_up(x, op, 0 if windows else op.padding, rules.ties)
+            keep = Switches(switches, after, rows, here)
         elif op.kind == "conv" and windows:
             conv = network.conv(op.layer)
             x = F.conv2d(x, conv.weight, conv.bias, op.stride)
@@ -169,7 +166,7 @@ def climb(
 
 def lower(
     network: Network, signal: Tensor, maps: Tensor, frame: Frame, ops: Sequence[Op], sizes: Sequence[int],
-    kept: Sequence[Kept | None], rules: Rules,
+    kept: Sequence[Switches | None], rules: Rules,
 ) -> tuple[Tensor, Frame]:  # fmt: skip
     """The units' signal (U, C, 1, 1) down to pixels: (U, channels, w, w) and where they lie."""
     single = True  # while only the unit's own map has a signal
@@ -178,21 +175,19 @@ def lower(
         if op.kind == "relu":
             signal = F.relu(signal)
         elif op.kind == "pool" and single and frame.width == 1:
-            # One value goes to one cell: the cone below is that cell's, not the pooling window's.
+            # One value goes to one cell: the cone below is that cell's, not the pooling window's. A silent unit's goes nowhere.
             assert keep is not None
-            place = keep.places(frame, reached)[torch.arange(len(maps), device=maps.device), maps, 0, 0].tolist()
+            own = keep.at(frame, reached)[torch.arange(len(maps), device=maps.device), maps, 0, 0]
+            place = own.clamp(min=0).tolist()
             row = [start + flat // reached.width for start, flat in zip(reached.row, place)]
             column = [start + flat % reached.width for start, flat in zip(reached.column, place)]
             frame = Frame(row, column, 1, size)
         elif op.kind == "pool":
             assert keep is not None
-            signal = unpool(signal, keep.places(frame, reached), reached.width, rules.unpool)
+            signal = unpool(signal, keep.at(frame, reached), reached.width, rules.unpool)
             signal, frame = fit(signal, reached)
         elif op.kind == "conv":
             signal, frame = fit(conv_down(signal, network.conv(op.layer).weight, op.stride), reached)
-            single = False
-        elif keep is not None:
-            signal = norm_down(network, op, signal, keep.at(frame))
             single = False
     return signal, frame
 

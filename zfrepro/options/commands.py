@@ -323,7 +323,7 @@ class ReportConfig(Common):
 
 
 UNPOOL = "sum | max: pooling windows that share a switch add, or the stronger one wins"
-NORM = "identity | gradient: contrast normalisation is passed through, or its derivative applied"
+TIES = "pooling windows without a maximum (all zero): drop: they pass nothing down | first: to their first place"
 
 
 @dataclass
@@ -331,7 +331,7 @@ class ProjectingConfig(Experiment):
     """What Figures 2, 4 and 6 share: how the deconvnet comes down."""
 
     unpool: str = option("sum", UNPOOL, one_of("sum", "max"))
-    norm: str = option("identity", NORM, one_of("identity", "gradient"))
+    ties: str = option("drop", TIES, one_of("drop", "first"))
 
 
 @dataclass

@@ -38,7 +38,7 @@ def evolve(config: EvolveConfig) -> None:
     with writing(config.folder / "fig4_evolution", config, together, inputs=runs[-1].data.key) as out:
         if out is None:
             return
-        rules = Rules(config.unpool, config.norm)
+        rules = Rules(config.unpool, config.ties)
         tops = [top_images(run, "train") for run in tqdm(runs, desc="snapshots", disable=None, leave=False)]
         arrays: dict[str, np.ndarray] = {"epochs": np.array(epochs)}
         for layer in runs[0].network.conv_layers:

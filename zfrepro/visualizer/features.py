@@ -60,7 +60,7 @@ def visualize(config: VisualizeConfig) -> None:
                 continue
             top = top_images(run, config.split, config.num_images)[layer]
             maps = chosen_maps(top, config.maps, config.num_maps, config.seed, layer)
-            rules = Rules(config.unpool, config.norm)
+            rules = Rules(config.unpool, config.ties)
             page = page_of(run, config.split, layer, top, maps, rules)
             split = run.data.train if config.split == "train" else run.data.val
             names = np.array([[split.files[row] for row in rows] for rows in page.images], dtype=np.str_)

@@ -54,7 +54,7 @@ def filters(config: FiltersConfig) -> None:
     with writing(folder, config, run.checkpoint_hash, inputs=run.data.key) as out:
         if out is None:
             return
-        rules = Rules(config.unpool, config.norm)
+        rules = Rules(config.unpool, config.ties)
         arrays = {f"filters_{name}": first_filters(one) for name, one in runs.items()}
         common = min(first_filters(one).shape[-1] for one in runs.values())
         metrics: dict[str, Any] = {
