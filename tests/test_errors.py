@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
+import csv
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from zfrepro.evaluator.errors import softmax_outputs, top_errors
+from tests.conftest import Zfrepro
+from zfrepro.evaluator.errors import top_errors
+from zfrepro.evaluator.testing import posteriors
 from zfrepro.options.commands import EvaluateConfig
 from zfrepro.run import open_run
 
@@ -31,16 +35,43 @@ def test_fewer_than_five_classes() -> None:
 
 def test_ten_crops_by_a_loop(tiny_run) -> None:  # type: ignore[no-untyped-def]
     run = open_run(EvaluateConfig(run="tiny", outputs=str(tiny_run), precision="fp32"))
-    packed = dataclasses.replace(run.data, val=dataclasses.replace(run.data.val, images=run.data.val.images[:3]))
-    run.__dict__["data"] = packed
-    outputs = softmax_outputs(run, 20)
+    split, rows = run.data.val, np.arange(3)
+    outputs = [posteriors(run, split, method, rows=rows) for method in ("centre", "ten_crop")]
     size, crop = run.mean.shape[0], run.network.input_size
     last, middle = size - crop, (size - crop) // 2
     for index in range(3):
-        image = (torch.from_numpy(packed.val.images[index]).float() - run.mean) * run.scale
+        image = (torch.from_numpy(np.array(split.images[index])).float() - run.mean) * run.scale
         softmaxes = []
         for y, x in [(0, 0), (0, last), (last, 0), (last, last), (middle, middle)]:
             part = image[y : y + crop, x : x + crop].permute(2, 0, 1)[None]
             softmaxes += [run.network(part).softmax(1), run.network(part.flip(3)).softmax(1)]
-        assert np.allclose(outputs[1, index], torch.cat(softmaxes).mean(0), atol=1e-5)
-        assert np.allclose(outputs[0, index], softmaxes[8][0], atol=1e-5)
+        assert np.allclose(outputs[1][index], torch.cat(softmaxes).mean(0), atol=1e-5)
+        assert np.allclose(outputs[0][index], softmaxes[8][0], atol=1e-5)
+
+
+def test_every_method_on_a_trained_run(tiny_run: Path, zfrepro: Zfrepro) -> None:
+    folder = tiny_run / "tiny" / "table2_imagenet"
+    errors = {}
+    for method in ("dense", "multi_crop", "ten_crop"):
+        zfrepro(
+            "evaluate", f"outputs={tiny_run}", "run=tiny", f"method={method}", "test_scales=[64,72]", "precision=fp32"
+        )
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert metrics["method"] == method and metrics["test_scales"] == [64, 72]
+        with np.load(folder / "arrays.npz") as arrays:
+            wrong = arrays["top"][0, :, 0] != arrays["labels"]
+            assert arrays["probability"].shape == arrays["top"].shape[:2]
+        assert metrics["runs"]["tiny"]["val_top1_error"] == pytest.approx(100 * wrong.mean())
+        errors[method] = metrics["runs"]["tiny"]["val_top1_error_centre"]
+        assert (folder / "errors.png").stat().st_size > 5000
+    assert len(set(errors.values())) == 1, "the centre crop is the same whatever is beside it"
+    rows = list(csv.DictReader((folder / "table.csv").read_text().splitlines()))
+    assert rows[-1]["model"] == "ours: tiny" and len(rows) == 11
+
+
+def test_the_centre_crop_alone(tiny_run: Path, zfrepro: Zfrepro) -> None:
+    zfrepro("evaluate", f"outputs={tiny_run}", "run=tiny", "method=centre")
+    own = json.loads((tiny_run / "tiny" / "table2_imagenet" / "metrics.json").read_text())["runs"]["tiny"]
+    assert own["val_top1_error"] == own["val_top1_error_centre"]
+    done = zfrepro("evaluate", f"outputs={tiny_run}", "run=tiny", "method=dense", "test_scales=[55]", check=False)
+    assert done.returncode == 2 and "test_scales=[55]: must be" in done.stderr and done.stderr.count("\n") == 1

@@ -15,7 +15,6 @@ from torch import Tensor
 from tests.conftest import small_table
 from zfrepro.data import Split
 from zfrepro.errors import UserError
-from zfrepro.evaluator import testing
 from zfrepro.evaluator.testing import (
     around,
     grid_positions,
@@ -162,11 +161,10 @@ def test_sizes_of_a_run() -> None:
     assert (own_scale(run_of(size=40)), around(run_of(size=40))) == (40, [36, 40, 44])
 
 
-def test_small_batches_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_batches_give_the_same() -> None:
     run, split = run_of(), split_of(*SHAPES)
     whole = posteriors(run, split, "dense", [33])
-    monkeypatch.setattr(testing, "PIXELS", 1)
-    assert np.abs(posteriors(run, split, "dense", [33]) - whole).max() < 1e-6
+    assert np.abs(posteriors(run, split, "dense", [33], batch=1) - whole).max() < 1e-6
     assert np.abs(posteriors(run, split, "dense", [33], np.array([2, 0])) - whole[[2, 0]]).max() < 1e-6
 
 

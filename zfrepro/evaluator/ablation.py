@@ -21,7 +21,8 @@ from tqdm import tqdm
 from zfrepro import papers
 from zfrepro.data import Split
 from zfrepro.errors import UserError, require_choice
-from zfrepro.evaluator.errors import softmax_outputs, top_errors
+from zfrepro.evaluator.errors import top_errors
+from zfrepro.evaluator.testing import posteriors
 from zfrepro.features import outputs
 from zfrepro.figures.ablation import draw_ablation
 from zfrepro.files import file_hash
@@ -218,7 +219,7 @@ def averaged(config: AblateConfig, runs: Sequence[TrainConfig]) -> tuple[float, 
     total = np.zeros(())
     for run in runs:
         net = open_run(dataclasses.replace(config, run=run.run), "last")
-        total = total + softmax_outputs(net, BATCH)[1]
+        total = total + posteriors(net, net.data.val, "ten_crop")
     return top_errors(total, net.data.val.labels)
 
 

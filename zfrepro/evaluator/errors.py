@@ -1,21 +1,25 @@
-"""`zfrepro evaluate`: top-1 and top-5 errors of one network and of averages of several (paper, Table 2)."""
+"""`zfrepro evaluate`: top-1 and top-5 errors of one network and of averages of several (ZFNet, Table 2; VGG, section 3.2).
+
+`arrays.npz`, for R rows (runs, then their average) and N validation images: names (R,); labels (N,); top (R, N, 5) int64: the
+most probable classes, most probable first; probability (R, N) float32 of the true class.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
-import torch
-from tqdm import tqdm
 
-from zfrepro import papers
-from zfrepro.data.transforms import ten_crops
+from zfrepro import papers, statistics
 from zfrepro.errors import UserError
+from zfrepro.evaluator.testing import METHODS, posteriors
+from zfrepro.figures.errors import draw_errors
+from zfrepro.knowledge import chance, verdict
 from zfrepro.options.commands import EvaluateConfig
 from zfrepro.results import Output, writing
 from zfrepro.run import TrainedRun, open_run
-
-CROPS = 10
+from zfrepro.statistics import Measure, Missing
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -33,37 +37,22 @@ def evaluate(config: EvaluateConfig) -> None:
     with writing(config.folder / "table2_imagenet", config, hashes, inputs=runs[0].data.key) as out:
         if out is None:
             return
-        labels = runs[0].data.val.labels
-        results: dict[str, dict[str, float]] = {}
-        total = np.zeros(())
-        for name, run in zip(names, runs):
-            probabilities = softmax_outputs(run, config.batch_size)
-            results[name] = _errors_of(probabilities, labels)
-            if name in averaged:
-                total = total + probabilities
-        if len(averaged) > 1:
-            results[f"average of {len(averaged)}"] = _errors_of(total / len(averaged), labels)
-        _write(out, results, averaged, runs[0])
+        answers = {name: answer(config, run) for name, run in zip(names, runs)}
+        members = [answers[name][0] for name in averaged]
+        if len(members) > 1:
+            centres = np.mean([answers[name][1] for name in averaged], axis=0)
+            answers[f"average of {len(averaged)}"] = np.mean(members, axis=0), centres
+        write(out, config, answers, members, averaged, runs[0])
 
 
-@torch.no_grad()
-def softmax_outputs(run: TrainedRun, batch_size: int) -> np.ndarray:
-    """Softmax outputs for the validation images, (2, N, C) float32: of the centre crop, and the mean over the ten crops
-    (section 3: four corners and the centre, and their mirror images)."""
-    images = run.data.val.images
-    outputs = np.empty((2, len(images), len(run.class_names)), dtype=np.float32)
-    step = max(1, batch_size // CROPS)
-    centre = 4  # the unflipped centre among the ten crops
-    for start in tqdm(range(0, len(images), step), desc=f"evaluating {run.folder.name}", unit="batch", disable=None):
-        rows = slice(start, start + step)
-        batch = torch.from_numpy(images[rows]).to(run.device)
-        crops = ten_crops(batch, run.mean, run.network.input_size, run.scale)
-        with run.autocast():
-            logits = run.network(crops.flatten(0, 1).contiguous(memory_format=torch.channels_last)).float()
-        softmax = logits.softmax(1).unflatten(0, (-1, CROPS))
-        outputs[0, rows] = softmax[:, centre].cpu().numpy()
-        outputs[1, rows] = softmax.mean(1).cpu().numpy()
-    return outputs
+def answer(config: EvaluateConfig, run: TrainedRun) -> tuple[np.ndarray, np.ndarray]:
+    """(N, C) posteriors for the validation images, by the method asked for and of the centre crop at the size of the packed
+    images, or of the training images where they were rescaled."""
+    split = run.data.val
+    centre = posteriors(run, split, "centre", batch=config.batch_size)
+    if config.method == "centre" and not config.test_scales:
+        return centre, centre
+    return posteriors(run, split, config.method, config.test_scales, batch=config.batch_size), centre
 
 
 def top_errors(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
@@ -73,19 +62,36 @@ def top_errors(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, fl
     return 100 * float(1 - right[:, 0].mean()), 100 * float(1 - right.any(axis=1).mean())
 
 
-def _errors_of(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Both errors of the centre crop and of the ten crops."""
-    (centre1, centre5), (ten1, ten5) = (top_errors(p, labels) for p in probabilities)
+def gain_of_averaging(outputs: Sequence[np.ndarray], labels: np.ndarray) -> Measure:
+    """How much lower the top-1 error of several nets' averaged outputs is than theirs alone. outputs: (N, C) of each."""
+    if len(outputs) < 2:
+        return Missing("it needs several nets: give runs=[a,b,c]")
+    total: np.ndarray = np.sum(outputs, axis=0)
+    wrong = [np.argmax(one, axis=1) != labels for one in outputs]
+    without = [np.argmax(total - one, axis=1) != labels for one in outputs]
+    alone, average = 100 * np.mean(wrong), 100 * np.mean(total.argmax(1) != labels)
+    note = f"{alone:.1f} % alone, {average:.1f} % together"
+    return statistics.averaging(np.stack(wrong), total.argmax(1) != labels, np.stack(without), note)
+
+
+def errors_of(answers: tuple[np.ndarray, np.ndarray], labels: np.ndarray) -> dict[str, float]:
+    """Both errors by the method and of the centre crop."""
+    (top1, top5), (centre1, centre5) = (top_errors(one, labels) for one in answers)
     return {
-        "val_top1_error": ten1,
-        "val_top5_error": ten5,
+        "val_top1_error": top1,
+        "val_top5_error": top5,
         "val_top1_error_centre": centre1,
         "val_top5_error_centre": centre5,
     }
 
 
-def _write(out: Output, results: dict[str, dict[str, float]], averaged: list[str], run: TrainedRun) -> None:
-    """Table 2: the paper's rows, then ours."""
+def write(
+    out: Output, config: EvaluateConfig, answers: dict[str, tuple[np.ndarray, np.ndarray]], members: list[np.ndarray],
+    averaged: list[str], run: TrainedRun,
+) -> None:  # fmt: skip
+    """Table 2 (the paper's rows, then ours), its chart, the answers, the metrics."""
+    labels = run.data.val.labels
+    results = {name: errors_of(pair, labels) for name, pair in answers.items()}
     columns = [
         "model",
         "val_top1_error",
@@ -94,17 +100,30 @@ def _write(out: Output, results: dict[str, dict[str, float]], averaged: list[str
         "val_top1_error_centre",
         "val_top5_error_centre",
     ]
-    rows = [[row.get(column) for column in columns] for row in papers.reported("table2_imagenet")]
+    reference = papers.reported("table2_imagenet")
+    rows = [[row.get(column) for column in columns] for row in reference]
     rows += [[f"ours: {name}", *(result.get(column) for column in columns[1:])] for name, result in results.items()]
-    data = run.config.data
-    notes = (
-        f"Errors in percent; the first columns average ten crops. Rows of the paper: ImageNet 2012. "
-        f"Ours: {run.config.model.name}, "
-        f"{len(run.data.val)} validation images of {len(run.class_names)} classes of {data.name} at {data.size} px."
+    out.table(columns, rows, notes(config, run))
+    top = [np.argsort(-found, axis=1, kind="stable")[:, :5] for found, _ in answers.values()]
+    probability = [found[np.arange(len(labels)), labels] for found, _ in answers.values()]
+    arrays = {"labels": labels, "top": np.stack(top), "probability": np.stack(probability)}
+    out.arrays("arrays.npz", names=np.array(list(answers)), **arrays)
+    theirs = {str(row["model"]): (row["val_top1_error"], row["val_top5_error"]) for row in reference}
+    ours = {name: (result["val_top1_error"], result["val_top5_error"]) for name, result in results.items()}
+    out.figure("errors.png", draw_errors(ours, theirs, f"Table 2: {METHODS[config.method]}"))
+    task = verdict(results[averaged[0]]["val_top1_error"], len(labels), chance(labels))
+    metrics = {"runs": results, "averaged": averaged, "method": config.method, "test_scales": list(config.test_scales)}
+    out.done(metrics, {"gain_of_averaging": gain_of_averaging(members, labels)}, task)
+    for name, (top1, top5) in ours.items():
+        print(f"{name}: {top1:.1f} % top-1, {top5:.1f} % top-5 error ({METHODS[config.method]})")
+
+
+def notes(config: EvaluateConfig, run: TrainedRun) -> str:
+    """What ours were measured on."""
+    data, scales = run.config.data, ", ".join(map(str, config.test_scales))
+    sizes = f", test images at {scales} px" if scales else ""
+    return (
+        f"Errors in percent; ours by {METHODS[config.method]}{sizes}, the last columns of the centre crop. Rows of the paper: "
+        f"ImageNet 2012, ten crops. Ours: {run.config.model.name}, {len(run.data.val)} validation images of "
+        f"{len(run.class_names)} classes of {data.name} at {data.size} px."
     )
-    out.table(columns, rows, notes)
-    out.done({"runs": results, "averaged": averaged})
-    for name, result in results.items():
-        print(
-            f"{name}: {result['val_top1_error']:.1f} % top-1, {result['val_top5_error']:.1f} % top-5 error (ten crops)"
-        )

@@ -23,11 +23,15 @@ from zfrepro.data.transforms import crop_positions
 from zfrepro.errors import require
 from zfrepro.run import TrainedRun
 
-METHODS = ("centre", "ten_crop", "dense", "multi_crop", "dense_and_multi_crop")
+METHODS = {
+    "centre": "the centre crop",
+    "ten_crop": "ten crops",
+    "dense": "dense evaluation",
+    "multi_crop": "50 crops",
+    "dense_and_multi_crop": "dense evaluation and 50 crops",
+}
 GRID = 5  # crops a side of the regular grid
-PIXELS = (
-    6_000_000  # of network inputs in a batch: 120 crops of 224 px, 11 whole images of 512 px with their mirror images
-)
+BATCH = 256  # crops of a forward pass, or as many pixels of whole images
 
 
 # ------------------------------------------------------------------------------------------------------------------ places
@@ -105,12 +109,17 @@ def centre_position(height: int, width: int, crop: int) -> Tensor:
 
 @torch.inference_mode()
 def posteriors(
-    run: TrainedRun, split: Split, method: str, scales: Sequence[int] = (), rows: np.ndarray | None = None
+    run: TrainedRun,
+    split: Split,
+    method: str,
+    scales: Sequence[int] = (),
+    rows: np.ndarray | None = None,
+    batch: int = BATCH,
 ) -> np.ndarray:
     """(N, C) float32: the softmax outputs for the rows of a split (all of them if None), averaged over the sizes `scales`.
 
-    scales: sizes Q; none: the run's own, see `own_scale`. Raises UserError for a size below the network's input and for a
-    run without a softmax layer.
+    scales: sizes Q; none: the run's own, see `own_scale`. batch: crops of a forward pass. Raises UserError for a size below the
+    network's input and for a run without a softmax layer.
     """
     crop, top = run.network.input_size, run.network.top
     sizes = list(scales) or [own_scale(run)]
@@ -118,7 +127,7 @@ def posteriors(
     rows = np.arange(len(split)) if rows is None else rows
     found = np.zeros((len(rows), run.network.widths[top]), np.float32)
     with tqdm(total=len(rows), desc=f"{run.folder.name}, {method}", unit=" images", disable=None, leave=False) as bar:
-        for group in batches(split, rows, most_images(method, crop, max(sizes))):
+        for group in batches(split, rows, most_images(method, crop, max(sizes), batch)):
             images = np.stack([split.images[row] for row in rows[group].tolist()])
             for smaller in sizes:
                 found[group] += image_posteriors(run, images, method, smaller).cpu().numpy() / len(sizes)
@@ -142,12 +151,10 @@ def around(run: TrainedRun) -> list[int]:
     return [scales[0] - step, scales[0], scales[0] + step]
 
 
-def most_images(method: str, crop: int, smaller: int) -> int:
-    """How many images go into a batch."""
-    views = {"centre": 1, "ten_crop": 10, "dense": 0, "multi_crop": 2 * GRID**2, "dense_and_multi_crop": 2 * GRID**2}[
-        method
-    ]
-    return max(1, PIXELS // max(views * crop**2, 2 * smaller**2))
+def most_images(method: str, crop: int, smaller: int, batch: int) -> int:
+    """How many images make `batch` crops, or as many pixels where images are taken whole, with their mirror images."""
+    views = {"centre": 1, "ten_crop": 10, "dense": 0}.get(method, 2 * GRID**2)
+    return max(1, batch * crop**2 // max(views * crop**2, 2 * smaller**2))
 
 
 def batches(split: Split, rows: np.ndarray, most: int) -> Iterator[np.ndarray]:

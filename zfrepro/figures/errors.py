@@ -1,0 +1,40 @@
+"""Classification errors beside the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from zfrepro.figures.style import COLOURS, label, new_figure, styled
+
+Errors = Mapping[
+    str, tuple[float | str | None, float | str | None]
+]  # row -> top-1 and top-5 in percent, None: not reported
+
+
+@styled
+def draw_errors(ours: Errors, theirs: Errors, title: str) -> Figure:
+    """A bar a row, the paper's paler above ours: top-1 with top-5 in it."""
+    rows = [*((name, values, True) for name, values in theirs.items()), *((n, v, False) for n, v in ours.items())]
+    rows = [(name, values, paper) for name, values, paper in rows if values[0] is not None]
+    figure = new_figure(8, 0.3 * len(rows) + 1.1)
+    axes = figure.subplots()
+    for kind, (word, height) in enumerate((("top-1", 0.72), ("top-5", 0.4))):
+        lengths = [float(values[kind] or 0) for _, values, _ in rows]
+        for paper, whose in ((True, "the paper's (ImageNet)"), (False, "ours")):
+            own = [i for i, row in enumerate(rows) if row[2] == paper]
+            axes.barh(
+                own, [lengths[i] for i in own], height, color=COLOURS[paper], alpha=(0.45, 1)[kind], label=f"{whose}, {word}",
+            )  # fmt: skip
+    for i, (_, values, _) in enumerate(rows):
+        axes.annotate(
+            f"{float(values[0] or 0):.1f}", (float(values[0] or 0), i), (3, 0), textcoords="offset points", va="center"
+        )
+    axes.set(yticks=np.arange(len(rows)), yticklabels=[label(name, 48) for name, _, _ in rows])
+    axes.set(xlabel="error (%)", title=title, xlim=(0, None))
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
