@@ -191,37 +191,6 @@ def proportion(count: int, n: int, of: str, unit: str = "%", note: str = "") -> 
     return Estimate(value, min(value, 100 * found.low), max(value, 100 * found.high), n, of, unit, note)
 
 
-def ratio(
-    a: Sequence[float] | np.ndarray,
-    b: Sequence[float] | np.ndarray,
-    of: str,
-    unit: str = "",
-    note: str = "",
-    factor: float = 1.0,
-) -> Measure:
-    """factor * mean(a) / mean(b) of pairs, b positive at large, with Fieller's interval.
-
-    A ratio r is inside where the mean of a - r b is compatible with zero; where b's own mean is, there are no limits.
-    """
-    x, y = (np.asarray(values, dtype=np.float64) for values in (a, b))
-    if not len(x):
-        return Missing(f"no {of} to measure on")
-    if y.mean() <= 0:
-        return Missing("the denominator is not positive")
-    value, n = float(x.mean() / y.mean()), len(x)
-    if n < 2:
-        return Estimate(factor * value, -math.inf, math.inf, n, of, unit, note)
-    scale = quantile(n - 1) ** 2 / n
-    (xx, xy), (_, yy) = np.cov(x, y)
-    first, second, third = y.mean() ** 2 - scale * yy, x.mean() * y.mean() - scale * xy, x.mean() ** 2 - scale * xx
-    low, high = -math.inf, math.inf
-    if first > 0:
-        root = math.sqrt(max(0.0, second**2 - first * third))
-        low, high = min(value, (second - root) / first), max(value, (second + root) / first)
-    low, high = sorted((factor * low, factor * high))
-    return Estimate(factor * value, low, high, n, of, unit, note, df=n - 1)
-
-
 def bootstrap(
     statistic: Callable[..., float], *samples: np.ndarray, of: str, unit: str = "", note: str = "", draws: int = 2000
 ) -> Measure:
@@ -325,7 +294,7 @@ def needed(estimate: Estimate, bound: float) -> int | None:
 def below_chance(error: float, n: int, chance: float) -> bool:
     """Whether an error in percent on n images is clearly below that of guessing: Wilson's interval lies below it."""
     found = proportion(round(error * n / 100), n, "images")
-    return isinstance(found, Estimate) and found.high < chance
+    return bool(isinstance(found, Estimate) and found.high < chance)
 
 
 # -------------------------------------------------------------------------------------------------- spreads, fits, tests

@@ -18,19 +18,21 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from zfrepro import papers
-from zfrepro.data import Split
+from zfrepro import papers, statistics
+from zfrepro.data import Split, open_data
 from zfrepro.errors import UserError, require_choice
 from zfrepro.evaluator.errors import top_errors
 from zfrepro.evaluator.testing import posteriors
 from zfrepro.features import outputs
 from zfrepro.figures.ablation import draw_ablation
 from zfrepro.files import file_hash
+from zfrepro.knowledge import chance
 from zfrepro.options.commands import AblateConfig, TrainConfig
 from zfrepro.options.compose import load_model
 from zfrepro.options.shared import ModelConfig
 from zfrepro.results import writing
 from zfrepro.run import TrainedRun, load_config, open_run
+from zfrepro.statistics import Measure, Missing, below_chance
 from zfrepro.trainer import train
 from zfrepro.trainer.recipe import derive, finished
 from zfrepro.workers import in_parallel
@@ -246,7 +248,8 @@ def write(config: AblateConfig, source: TrainConfig, jobs: dict[str, list[TrainC
         out.arrays("arrays.npz", variants=np.array(list(nets)), errors=errors, paper=known)
         labels = [str(row["variant"]) for row in reference]
         out.figure("ablation.png", draw_ablation(labels, _spread(errors), known, f"Table 3: {config.run}"))
-        out.done({"variants": {name: summary(found) for name, found in nets.items()}, "averages": _named(averages)})
+        metrics = {"variants": {name: summary(found) for name, found in nets.items()}, "averages": _named(averages)}
+        out.done(metrics, estimates(nets, guessing(jobs)))
         say(nets)
 
 
@@ -258,6 +261,49 @@ def _spread(errors: np.ndarray) -> np.ndarray:
         mean = np.where(present, errors, 0).sum(1) / count
         squares = np.where(present, errors - mean[:, None], 0) ** 2
     return np.stack([mean, np.sqrt(squares.sum(1) / np.maximum(count - 1, 1))], axis=-1)
+
+
+TRAINING, VALIDATION = 0, 1  # places in ERRORS
+
+
+def estimates(nets: dict[str, list[Net]], guess: tuple[float, int] | None) -> dict[str, Measure]:
+    """The numbers on which the claims about Table 3 rest. guess: the validation error in percent of guessing, and on how
+    many images; None: not known."""
+    scores = {name: np.array([net.errors for net in found]).reshape(-1, len(ERRORS)) for name, found in nets.items()}
+
+    def gap(worse: str, better: str, kind: int = VALIDATION, less: int | None = None) -> Measure:
+        """Error of one row minus another's; less: another kind of error to be taken off, net by net."""
+        for name in (worse, better):
+            if not len(scores.get(name, ())):
+                return Missing(f"{name} is not trained")
+        if guess and not below_chance(float(scores[better][:, VALIDATION].mean()), guess[1], guess[0]):
+            return Missing(f"{better} is at chance: {scores[better][:, VALIDATION].mean():.1f} % error")
+        a, b = (scores[name][:, kind] - (0 if less is None else scores[name][:, less]) for name in (worse, better))
+        counts = f"{len(a)} and {len(b)} nets"
+        note = f"{a.mean():.1f} and {b.mean():.1f} %, {counts}" if less is None else counts
+        return statistics.welch(a, b, "nets", "points", note)
+
+    removed = "alexnet_no_3_4_6_7"
+    others = [name for name, found in scores.items() if name.startswith("alexnet") and name != removed and len(found)]
+    worst = max(others, key=lambda name: scores[name][:, VALIDATION].mean(), default="alexnet")
+    top = "zfnet", "zfnet_fc_8192"
+    return {
+        "alexnet_minus_zfnet": gap("alexnet", "zfnet"),
+        "no_3_4_6_7_minus_next": gap(removed, worst),
+        "gain_of_wide_middle": gap("zfnet", "zfnet_maps_512"),
+        "training_gain": gap(*top, TRAINING),
+        "training_minus_validation_gain": gap(*top, TRAINING, less=VALIDATION),
+        "validation_gain": gap(*top),
+    }
+
+
+def guessing(jobs: dict[str, list[TrainConfig]]) -> tuple[float, int] | None:
+    """The validation error in percent of naming the commonest class, and the number of validation images."""
+    run = next((run for runs in jobs.values() for run in runs), None)
+    if run is None:
+        return None
+    labels = open_data(run.data).val.labels
+    return chance(labels), len(labels)
 
 
 def _named(averages: dict[str, tuple[float, float]]) -> dict[str, dict[str, float]]:

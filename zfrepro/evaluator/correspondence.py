@@ -36,19 +36,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from scipy import stats
 from torch import Tensor
 
-from zfrepro import papers
+from zfrepro import papers, statistics
 from zfrepro.data import read_image
 from zfrepro.data.decode import upright
 from zfrepro.errors import UserError, nearest, require_layer
 from zfrepro.evaluator import pictures as choice
 from zfrepro.figures.correspondence import draw_masks, draw_scores
 from zfrepro.files import digest
+from zfrepro.knowledge import knows_its_task
 from zfrepro.options.commands import CorrespondConfig
 from zfrepro.results import Output, writing
 from zfrepro.run import TrainedRun, open_run
+from zfrepro.statistics import Estimate, Measure, Missing, signed_rank
 
 PARTS = ("right_eye", "left_eye", "nose")
 COLUMNS = ("image", "part", "left", "top", "right", "bottom")
@@ -108,9 +109,10 @@ def correspond(config: CorrespondConfig) -> None:
         crops = run.crops(chosen.images[first]).numpy()
         filled = choice.fill_pixels(run, fill)
         names = (*chosen.parts, "random")
+        reported = _reported(names, layers, run.config.model.name)
         out.figure("masks.png", draw_masks(crops, chosen.boxes[first], chosen.random[first, :2], filled, chosen.parts))
-        out.figure("scores.png", draw_scores(names, layers, table, draws, _reported(names, layers)))
-        _table(out, names, layers, table, draws, chosen, count)
+        out.figure("scores.png", draw_scores(names, layers, table, draws, reported))
+        _table(out, names, layers, table, draws, chosen, count, reported)
         out.arrays(
             "arrays.npz",
             images=crops,
@@ -129,7 +131,7 @@ def correspond(config: CorrespondConfig) -> None:
             groups_other_part=groups.other_part,
             group_class=np.array(groups.classes),
         )
-        out.done(metrics)
+        out.done(metrics, relative_gaps(groups, layers), knows_its_task(run))
         _print(metrics, layers)
 
 
@@ -424,7 +426,7 @@ def _layer_metrics(
         **paired,
         "random_minus_parts_relative": float((random - parts).mean() / random.mean()) if random.mean() > 0 else None,
         "p_value_parts_below_random": paired["p_value"],
-        "p_values": {n: _test(own[:, i], random) if enough else None for i, n in enumerate(names[:-1])},
+        "p_values": {n: signed_rank(own[:, i], random) if enough else None for i, n in enumerate(names[:-1])},
         "over_changed_features": {
             "parts": float(changed[:, :-1].mean()),
             "random": float(changed[:, -1].mean()),
@@ -438,28 +440,45 @@ def _layer_metrics(
     }
 
 
+def relative_gaps(groups: Groups, layers: Sequence[int]) -> dict[str, Measure]:
+    """Table 1's claim: how much less parts differ than random places, in percent of the random places' distance, over draws
+    that share no image; at the lower of the layers, and at the upper one minus half of that."""
+    names = ("gap_lower", "gap_upper_minus_half_lower")
+    count, order = len(groups.classes), np.argsort(layers)
+    if len(layers) < 2 or count < MIN_GROUPS:
+        why = "two layers are needed" if len(layers) < 2 else f"{count} draws share no image; {MIN_GROUPS} are needed"
+        return dict.fromkeys(names, Missing(why))
+    random = groups.hamming[..., -1]  # (L, G)
+    if not (random.mean(1) > 0).all():
+        dead = layers[int(np.argmin(random.mean(1)))]
+        return dict.fromkeys(names, Missing(f"layer {dead} answers to no mask"))
+    gaps = 100 * (random - groups.hamming[..., :-1].mean(-1)) / random.mean(1, keepdims=True)
+    lower, upper = gaps[order[0]], gaps[order[-1]]
+    note = f"layer {layers[order[0]]}: {lower.mean():.1f} %, layer {layers[order[-1]]}: {upper.mean():.1f} %"
+    return {
+        "gap_lower": statistics.mean(lower, "draws", "%", f"layer {layers[order[0]]}"),
+        "gap_upper_minus_half_lower": statistics.paired(upper, lower / 2, "draws", "points", note),
+    }
+
+
 def _paired(low: np.ndarray, high: np.ndarray, name: str) -> dict[str, float | None]:
     """Mean of high - low over disjoint draws, its 95 % interval (Student's t), and the test of low < high."""
     difference = high - low
     found: dict[str, float | None] = {name: float(difference.mean()), f"{name}_low": None, f"{name}_high": None}
     found["p_value"] = None
     if len(difference) >= MIN_GROUPS and not np.isnan(difference).any():
-        half = stats.t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / np.sqrt(len(difference))
-        found |= {f"{name}_low": float(difference.mean() - half), f"{name}_high": float(difference.mean() + half)}
-        found["p_value"] = _test(low, high)
+        over = statistics.mean(difference, "draws")
+        assert isinstance(over, Estimate)
+        found |= {f"{name}_low": over.low, f"{name}_high": over.high}
+        found["p_value"] = signed_rank(low, high)
     return found
 
 
-def _test(part: np.ndarray, random: np.ndarray) -> float:
-    """One-sided Wilcoxon signed-rank test of part < random over disjoint draws."""
-    if not np.any(part != random):
-        return 1.0
-    return float(stats.wilcoxon(part, random, alternative="less", zero_method="zsplit").pvalue)
-
-
-def _reported(names: Sequence[str], layers: list[int]) -> list[list[tuple[float, float] | None]]:
-    """The paper's mean and std, layer by layer and part by part; None where it has none."""
-    rows = {str(row["occlusion"]): row for row in papers.reported("table1_correspondence")}
+def _reported(names: Sequence[str], layers: list[int], model: str) -> list[list[tuple[float, float] | None]]:
+    """The paper's mean and std, layer by layer and part by part; None where it has none: layers of another `model` are not
+    the paper's."""
+    same = papers.zfnet.PAPER.is_about(model)
+    rows = {str(row["occlusion"]): row for row in papers.reported("table1_correspondence")} if same else {}
     found: list[list[tuple[float, float] | None]] = []
     for layer in layers:
         keys = f"layer{layer}_mean", f"layer{layer}_std"
@@ -480,13 +499,13 @@ def _table(
     draws: np.ndarray,
     chosen: Subjects,
     count: int,
+    reported: list[list[tuple[float, float] | None]],
 ) -> None:
     """Table 1: the paper's numbers beside ours."""
     columns = ["occlusion"]
     for layer in layers:
         ours = ("mean", "std", "draws_mean", "draws_low", "draws_high")
         columns += [f"layer{layer}_paper_mean", f"layer{layer}_paper_std", *(f"layer{layer}_{key}" for key in ours)]
-    reported = _reported(names, layers)
     rows = []
     for p, name in enumerate(names):
         row: list[str | None] = [name]

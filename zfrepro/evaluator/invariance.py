@@ -28,14 +28,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from zfrepro import statistics
 from zfrepro.data.transforms import centre_crop
 from zfrepro.errors import require_choice, require_layer
 from zfrepro.evaluator import pictures as choice
 from zfrepro.figures.invariance import draw_claims, draw_invariance
 from zfrepro.files import digest
+from zfrepro.knowledge import knows_its_task
 from zfrepro.options.commands import InvarianceConfig
 from zfrepro.results import writing
 from zfrepro.run import TrainedRun, open_run
+from zfrepro.statistics import Measure, Missing, r_squared
 
 TRANSFORMATIONS = ("translation", "scale", "rotation")
 BORDERS = {"mean": "zeros", "grey": "zeros", "black": "zeros", "edge": "border", "reflect": "reflection"}
@@ -89,12 +92,16 @@ def invariance(config: InvarianceConfig) -> None:
         )
         metrics: dict[str, Any] = {"layers": layers, "fill": config.fill, "images": names}
         which = choice.correct(seen)[: config.claims_images]
+        measures: dict[str, Measure] = dict.fromkeys(
+            NAMES, Missing(f"{len(which)} images to measure on, classified correctly; 3 are needed")
+        )
         if len(which) > 2:
             many = choice.take(run.data.val, seen.rows[which])
             fine = choice.finely(run, many, [], FINER)
             curves = measure(run, fine, many.labels, steps, layers, config)
             metrics["claims"] = claims_of(curves, steps, layers)
             metrics["claims"]["moved_at"] = fine.shape[1] // run.mean.shape[0]  # times the packed resolution
+            measures = estimates(curves, steps, layers)
             out.figure(
                 "claims.png",
                 draw_claims(steps, curves.distance / curves.norm[:, None, None], curves.probability, layers),
@@ -102,7 +109,7 @@ def invariance(config: InvarianceConfig) -> None:
             out.arrays(
                 "claims.npz", rows=many.rows, labels=many.labels, steps=steps, layers=np.array(layers), **vars(curves)
             )
-        out.done(metrics)
+        out.done(metrics, measures, knows_its_task(run, seen.predicted != seen.labels))
         _print(metrics)
 
 
@@ -241,15 +248,6 @@ def example_pictures(
 # --------------------------------------------------------------------------------------------------------------- claims
 
 
-def r_squared(x: np.ndarray, y: np.ndarray) -> float:
-    """Of the straight line of least squares through the points; NaN for a constant y."""
-    spread = ((y - y.mean()) ** 2).sum()
-    if spread == 0:
-        return float("nan")
-    slope, offset = np.polyfit(x, y, 1)
-    return float(1 - ((y - slope * x - offset) ** 2).sum() / spread)
-
-
 def turned(kind: str, values: np.ndarray, still: int) -> np.ndarray:
     """How far each step (K,) is from the untouched one, with its sign; a full turn changes nothing."""
     change = values - values[still]
@@ -274,7 +272,8 @@ def claims_of(curves: Curves, steps: np.ndarray, layers: list[int]) -> dict[str,
     see `linearity`; probability_loss: mean over steps and images of what the true class loses, in
     percentage points; kept: the mean probability as a share of the untouched picture's, in percent.
     """
-    relative = curves.distance / curves.norm[:, None, None]
+    norm = np.where(curves.norm > 0, curves.norm, np.nan)  # of a dead layer there is no relative distance
+    relative = curves.distance / norm[:, None, None]
     found: dict[str, Any] = {"images": len(relative)}
     for t, (kind, still) in enumerate(zip(TRANSFORMATIONS, untouched(steps))):
         change = turned(kind, steps[t], still)
@@ -300,6 +299,45 @@ def claims_of(curves: Curves, steps: np.ndarray, layers: list[int]) -> dict[str,
     return found
 
 
+CLAIMED = ("translation", "scale")  # the transformations under which the paper finds the network stable
+NAMES = (
+    *(f"{kind}_{what}" for kind in CLAIMED for what in ("first_minus_top", "r2", "kept")),
+    "rotation_kept",
+)
+
+
+def estimates(curves: Curves, steps: np.ndarray, layers: list[int]) -> dict[str, Measure]:
+    """The numbers on which the claims about Fig. 5 rest, over N images: see `claims_of`."""
+    found: dict[str, Measure] = {}
+    first, top = (pick(range(len(layers)), key=lambda i: layers[i]) for pick in (min, max))
+    for t, (kind, still) in enumerate(zip(TRANSFORMATIONS, untouched(steps))):
+        change = turned(kind, steps[t], still)
+        moved = curves.probability[:, t][:, change != 0].mean(1)
+        clean = curves.probability[:, t, still]
+        found[f"{kind}_kept"] = statistics.bootstrap(_kept, moved, clean, of="images", unit="%")
+        if kind not in CLAIMED:
+            continue
+        names = (f"{kind}_first_minus_top", f"{kind}_r2")
+        silent = [layers[i] for i in (first, top) if np.median(curves.norm[:, i]) == 0]
+        if silent or first == top:
+            why = f"layer {silent[0]} is dead: most images excite no unit of it" if silent else "two layers are needed"
+            found |= dict.fromkeys(names, Missing(why))
+            continue
+        alive = (curves.norm[:, [first, top]] > 0).all(1)
+        relative = curves.distance[alive, t] / curves.norm[alive][:, None]  # (n, K, L)
+        small = relative[:, still + 1]
+        note = ", ".join(f"layer {layers[i]}: {small[:, i].mean():.2f}" for i in (first, top))
+        lines = np.array([linearity(change, curve) for curve in relative[:, :, top]])
+        found[names[0]] = statistics.paired(small[:, first], small[:, top], "images", note=note)
+        found[names[1]] = statistics.mean(lines[~np.isnan(lines)], "images")  # what no step moves has no curve
+    return found
+
+
+def _kept(moved: np.ndarray, clean: np.ndarray) -> float:
+    """Mean probability as a share of the untouched pictures', in percent."""
+    return float(100 * moved.mean() / clean.mean())
+
+
 def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
@@ -315,6 +353,7 @@ def _print(metrics: dict[str, Any]) -> None:
             parts = []
             for layer in metrics["layers"]:
                 small, line = one[f"layer{layer}_relative_distance_small_step"], one[f"layer{layer}_linearity_r2"]
-                parts.append(f"layer {layer} moves by {small:.2f} (R2 of the curve {line:.2f})")
+                moves = f"moves by {small:.2f} (R2 of the curve {line:.2f})" if np.isfinite(small + line) else "is dead"
+                parts.append(f"layer {layer} {moves}")
             loss = one["probability_loss_points"]
             print(f"{kind}: the first step, {', '.join(parts)}; the true class loses {loss:.1f} points on average")

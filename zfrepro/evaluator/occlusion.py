@@ -24,21 +24,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import wilcoxon
 from torch import Tensor
 from tqdm import tqdm
 
+from zfrepro import statistics
 from zfrepro.errors import require, require_layer
 from zfrepro.evaluator import pictures as choice
 from zfrepro.evaluator.pictures import Pictures, Survey
 from zfrepro.figures.occlusion import Example, draw_claims, draw_occlusion
 from zfrepro.files import digest
+from zfrepro.knowledge import knows_its_task
 from zfrepro.models.network import Network
 from zfrepro.models.partial import collect, occluded_features, square_positions
 from zfrepro.models.window import project
 from zfrepro.options.commands import OccludeConfig
 from zfrepro.results import Output, writing
 from zfrepro.run import TrainedRun, open_run
+from zfrepro.statistics import Measure, Missing, correlation, signed_rank, standard_error
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,17 @@ def occlude(config: OccludeConfig) -> None:
             "images": [_summary(run, *one) for one in zip(shown.names, maps, shown.labels)],
         }
         _draw(out, run, shown, slide, maps, _projections(run, seen, shown, slide, maps, config.others))
-        if config.claims_images and len(choice.correct(seen)) > 2:
+        right = choice.correct(seen)[: config.claims_images]
+        measures: dict[str, Measure] = dict.fromkeys(
+            NAMES, Missing(f"{len(right)} images to measure on, classified correctly; 3 are needed")
+        )
+        if len(right) > 2:
             claims, arrays = measure_claims(run, seen, slide, config.claims_images)
             out.arrays("claims.npz", **arrays)
             out.figure("claims.png", draw_claims(claims))
             metrics["claims"] = claims
-        out.done(metrics)
+            measures = estimates(arrays)
+        out.done(metrics, measures, knows_its_task(run, seen.predicted != seen.labels))
         _print(metrics)
 
 
@@ -190,13 +197,6 @@ def heat_map(drop: np.ndarray, cover: np.ndarray) -> np.ndarray:
     return (cover.T @ drop @ cover) / np.maximum(counts, 1)
 
 
-def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's correlation over all entries; NaN where one of them is constant."""
-    a, b = a.ravel() - a.mean(), b.ravel() - b.mean()
-    scale = np.sqrt((a * a).sum() * (b * b).sum())
-    return float((a * b).sum() / scale) if scale > 0 else float("nan")
-
-
 def measure_claims(
     run: TrainedRun, seen: Survey, slide: Slide, count: int
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -232,6 +232,30 @@ def measure_claims(
         arrays["cover"] = np.stack([below_square(mask, cover) for mask in masks]) / slide.square**2
         claims |= _mask_claims(arrays["probability_drop"], masks, arrays["cover"], cover)
     return claims, arrays
+
+
+NAMES = ("object_correlation", "object_minus_other", "projection_correlation", "projection_minus_other")
+
+
+def estimates(arrays: dict[str, np.ndarray]) -> dict[str, Measure]:
+    """The numbers on which the claims about Fig. 7 rest: correlations over positions, and what they exceed those with the
+    next image's object or projection by. arrays: see `measure_claims`."""
+    found: dict[str, Measure] = {}
+    kinds = (("object", "probability_drop", "cover"), ("projection", "activity_drop", "energy"))
+    for kind, drop, below in kinds:
+        names = (f"{kind}_correlation", f"{kind}_minus_other")
+        if below not in arrays:
+            found |= dict.fromkeys(names, Missing("needs images whose objects' masks are known: the embedded data set"))
+            continue
+        own, other = (
+            np.array([correlation(d, c) for d, c in zip(arrays[drop], given)])
+            for given in (arrays[below], np.roll(arrays[below], -1, 0))
+        )
+        both = ~(np.isnan(own) | np.isnan(other))  # an image in which nothing falls has no correlation
+        found[names[0]] = statistics.mean(own[both], "images")
+        note = f"{own[both].mean():.2f} against {other[both].mean():.2f}" if both.any() else ""
+        found[names[1]] = statistics.paired(own[both], other[both], "images", note=note, confidence=98)
+    return found
 
 
 def _mask_claims(drops: np.ndarray, masks: np.ndarray, covered: np.ndarray, cover: np.ndarray) -> dict[str, Any]:
@@ -272,14 +296,12 @@ def _beside_control(own: list[float], control: list[float]) -> dict[str, float]:
     a, b = a[both], b[both]
     if len(a) < 2:
         return {"mean": float("nan"), "control": float("nan"), "images": len(a)}
-    p = float(wilcoxon(a, b, alternative="greater", zero_method="zsplit").pvalue) if np.any(a != b) else 1.0
-    error = float(a.std(ddof=1) / np.sqrt(len(a)))
     return {
         "mean": float(a.mean()),
-        "standard_error": error,
+        "standard_error": float(standard_error(a)),
         "std": float(a.std(ddof=1)),
         "control": float(b.mean()),
-        "p_value": p,
+        "p_value": signed_rank(b, a),
         "images": len(a),
     }
 
@@ -378,6 +400,6 @@ def _draw(
 def _print(metrics: dict[str, Any]) -> None:
     """The claims in a few lines."""
     for key, value in metrics.get("claims", {}).items():
-        if isinstance(value, dict):
-            control = f"control {value['control']:.2f}, p = {value.get('p_value', float('nan')):.1e}"
+        if isinstance(value, dict) and "p_value" in value:
+            control = f"control {value['control']:.2f}, p = {value['p_value']:.1e}"
             print(f"{key.replace('_', ' ')}: {value['mean']:.2f} ({control})")

@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from zfrepro import papers
+from zfrepro import papers, statistics
 from zfrepro.errors import UserError, require_layer
 from zfrepro.evaluator.splits import draw_fold, possible_sizes
 from zfrepro.evaluator.svm import svm_accuracy
-from zfrepro.evaluator.target import Target, mean_std, open_target, softmax_accuracy
+from zfrepro.evaluator.target import Target, open_target, softmax_accuracy
 from zfrepro.features import extract, outputs
 from zfrepro.figures.probe import draw_depth
 from zfrepro.files import read_json
+from zfrepro.knowledge import knows_its_task
 from zfrepro.options.commands import ProbeConfig
 from zfrepro.results import Output, writing
 from zfrepro.run import TrainedRun, open_run
+from zfrepro.statistics import Measure, Missing, mean_std, rank_correlation
 
 PER_CLASS = {"caltech256": 60}  # as in Table 7
 USUAL = 30
@@ -92,22 +94,39 @@ def write(
         "dtype": config.dtype,
         "pool": config.pool,
     }
-    parts = {**others(config, run), part: metrics}
-    out.table(*table(parts), notes(config, run, parts))
+    parts, ours = {**others(config, run), part: metrics}, papers.zfnet.PAPER.is_about(run.config.model.name)
+    out.table(*table(parts, ours), notes(config, run, parts))
     accuracies = {
         f"{kind}_{layer}": np.array([result.accuracy for result in found])
         for kind, by in results.items()
         for layer, found in by.items()
     }
     out.arrays(f"{part}.npz", **accuracies)
-    out.figure("table7_layers.png", draw_depth(curves(parts), f"Table 7: {run.config.model.name}"))
-    out.done(metrics)
+    out.figure("table7_layers.png", draw_depth(curves(parts, ours), f"Table 7: {run.config.model.name}"))
+    fold = draw_fold(target.labels, size, config.test_per_class, config.seed, 0)
+    out.done(metrics, depth_counts(summary["svm"], len(fold.train), len(fold.test)), knows_its_task(run))
     for kind, by in summary.items():
         for layer, own in by.items():
             print(
                 f"layer {layer}, {kind}: {own['mean']:.1f} %"
                 + (f" +- {own['std']:.1f}" if own["std"] is not None else "")
             )
+
+
+def depth_counts(by_layer: dict[str, dict[str, Any]], train: int, test: int) -> dict[str, Measure]:
+    """Table 7's claim. by_layer: the SVM's results, see `summarise`; train, test: images of a fold."""
+    layers = sorted(by_layer, key=int)
+    if len(layers) < 3:
+        missing = Missing("a linear SVM on three layers or more is needed")
+        return {"rank_with_depth": missing, "top_minus_first": missing}
+    folds = np.array([by_layer[layer]["folds"] for layer in layers])  # (L, folds)
+    ranks = [rank_correlation([int(layer) for layer in layers], list(fold)) for fold in folds.T]
+    means = ", ".join(f"{mean:.1f}" for mean in folds.mean(1))
+    note = f"layers {', '.join(layers)}: {means} %"
+    return {
+        "rank_with_depth": statistics.resplits(np.nan_to_num(ranks), train, test, note=note),
+        "top_minus_first": statistics.resplits(folds[-1] - folds[0], train, test, "points"),
+    }
 
 
 def notes(config: ProbeConfig, run: TrainedRun, parts: dict[str, Any]) -> str:
@@ -146,10 +165,14 @@ def others(config: ProbeConfig, run: TrainedRun) -> dict[str, Any]:
     return old if origin.get("checkpoint_hash") == run.checkpoint_hash else {}
 
 
-def table(parts: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows of Table 7: the paper's two targets, then ours; a row for every classifier and layer of either."""
+def table(parts: dict[str, Any], same_layers: bool = True) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of Table 7: the paper's two targets, then ours; a row for every classifier and layer of either.
+
+    same_layers: the network's layers are the paper's; else the paper's numbers have rows of their own.
+    """
+    mark = "" if same_layers else ", the paper's network"
     reference = {
-        (str(row["classifier"]), int(row["layer"] or 0)): row for row in papers.reported("table7_layer_analysis")
+        (f"{row['classifier']}{mark}", int(row["layer"] or 0)): row for row in papers.reported("table7_layer_analysis")
     }
     keys = ("caltech101_30", "caltech101_std", "caltech256_60", "caltech256_std")
     columns = ["classifier", "layer", *(f"paper_{key}" for key in keys)]
@@ -158,18 +181,19 @@ def table(parts: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
         columns += [f"ours_{name}_{found['per_class']}", f"ours_{name}_std"]
         wanted |= {(kind, int(layer)) for kind in ("svm", "softmax") for layer in found[kind]}
     rows = []
-    for kind, layer in sorted(wanted, key=lambda row: (row[0] == "softmax", row[1])):
+    for kind, layer in sorted(wanted, key=lambda row: ("," in row[0], row[0].startswith("softmax"), row[1])):
         given = reference.get((kind, layer), {})
         row: list[Any] = [kind, layer, *(given.get(key) for key in keys)]
         for found in parts.values():
-            own = found[kind].get(str(layer), {})
+            own = found.get(kind, {}).get(str(layer), {})
             row += [own.get("mean"), own.get("std")]
         rows.append(row)
     return columns, rows
 
 
-def curves(parts: dict[str, Any]) -> dict[str, tuple[list[int], list[float], list[float]]]:
-    """Label -> layers, means, standard deviations: ours, and the paper's with a label that begins with 'the paper's'."""
+def curves(parts: dict[str, Any], same_layers: bool = True) -> dict[str, tuple[list[int], list[float], list[float]]]:
+    """Label -> layers, means, standard deviations: ours, and where the layers are the paper's, its own, with a label that
+    begins with 'the paper's'."""
     found: dict[str, tuple[list[int], list[float], list[float]]] = {}
     for name, own in parts.items():
         for kind in ("svm", "softmax"):
@@ -177,10 +201,10 @@ def curves(parts: dict[str, Any]) -> dict[str, tuple[list[int], list[float], lis
             if by:
                 spread = [value["std"] or 0.0 for _, value in by]
                 found[f"ours: {name}, {kind}"] = ([n for n, _ in by], [value["mean"] for _, value in by], spread)
-    reference = papers.reported("table7_layer_analysis")
+    reference = papers.reported("table7_layer_analysis") if same_layers else []
     for kind in ("svm", "softmax"):
         rows = [row for row in reference if row["classifier"] == kind]
-        for key, label in (("caltech101_30", "Caltech-101"), ("caltech256_60", "Caltech-256")):
+        for key, label in (("caltech101_30", "Caltech-101"), ("caltech256_60", "Caltech-256")) if rows else ():
             layers, means = [int(row["layer"] or 0) for row in rows], [float(row[key] or 0) for row in rows]
             found[f"the paper's: {label}, {kind}"] = (layers, means, [0.0] * len(rows))
     return found

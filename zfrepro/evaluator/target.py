@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,8 +134,3 @@ def softmax_accuracy(
     model: Softmax = fit(train, targets, strength)
     predicted = model.probabilities(test).argmax(1)
     return Scored(mean_class_accuracy(predicted, labels[fold.test]), strength, model.gradient)
-
-
-def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean, and standard deviation of the sample (None for a single value)."""
-    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None

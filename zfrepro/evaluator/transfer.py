@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from zfrepro import papers
+from zfrepro import papers, statistics
 from zfrepro.errors import UserError, require_layer
 from zfrepro.evaluator.average_precision import average_precision
 from zfrepro.evaluator.overlap import best_matches, small_grey
@@ -32,17 +32,18 @@ from zfrepro.evaluator.target import (
     fold_data,
     fold_key,
     load_rows,
-    mean_std,
     open_target,
     packed_target,
     softmax_accuracy,
 )
 from zfrepro.features import extract, outputs
 from zfrepro.figures.transfer import Curve, draw_accuracies, draw_classes
+from zfrepro.knowledge import knows_its_task
 from zfrepro.options.commands import TrainConfig, TransferConfig
 from zfrepro.options.shared import DataConfig
 from zfrepro.results import Output, writing
 from zfrepro.run import TrainedRun, open_run
+from zfrepro.statistics import Measure, Missing, mean_std
 from zfrepro.trainer import train
 from zfrepro.trainer.recipe import derive
 from zfrepro.workers import in_parallel
@@ -294,9 +295,28 @@ def write_caltech(
     curves = [own_curve(labels[key], found) for key, found in ours.items()]
     curves += [paper_curve(row) for row in papers.reported(STEM[item.id])]
     out.figure(f"{item.folder}.png", draw_accuracies(curves, f"{item.title}: {target.name}"))
-    out.done(caltech_metrics(bench, target, ours, frozen, scratch))
+    measures = gaps(ours, splits) if item.id == "table4" else None
+    out.done(caltech_metrics(bench, target, ours, frozen, scratch), measures, knows_its_task(bench.run))
     for key, found in ours.items():
         print(f"{labels[key]}: " + ", ".join(f"{shown(values)} % at {n} per class" for n, values in found.items()))
+
+
+def gaps(ours: Accuracies, splits: dict[str, np.ndarray]) -> dict[str, Measure]:
+    """Table 4's claim: pre-trained minus from scratch, fold by fold. splits: 'train_15_0', 'test_15_0' ... of the folds."""
+    found = {}
+    for size in (15, 30):
+        pretrained, scratch = (ours.get(kind, {}).get(size) for kind in ("pretrained", "scratch"))
+        if pretrained and scratch:
+            found[size] = np.subtract(pretrained, scratch)
+    if len(found) < 2:
+        missing = Missing("pre-trained and from scratch at 15 and at 30 images per class are needed")
+        return {"gap_at_15": missing, "gap_at_15_minus_30": missing}
+    train, test = (len(splits[f"{part}_15_0"]) for part in ("train", "test"))
+    note = f"{found[15].mean():.1f} at 15, {found[30].mean():.1f} at 30"
+    return {
+        "gap_at_15": statistics.resplits(found[15], train, test, "points"),
+        "gap_at_15_minus_30": statistics.resplits(found[15] - found[30], train, test, "points", note),
+    }
 
 
 def caltech_table(item: papers.Item, ours: Accuracies, labels: dict[str, str]) -> tuple[list[str], list[list[Any]]]:
@@ -477,5 +497,5 @@ def write_pascal(
     paper_values = [float(row["zfnet"] or 0) for row in reference[:-1]] if target.config.name == "voc2012" else None
     out.figure("table6_pascal2012.png", draw_classes(names, precisions, mean, paper_values, f"Table 6: {target.name}"))
     scores = {"mean_average_precision": mean, "average_precision": dict(zip(names, ours)), "strength": strength}
-    out.done(scores | origin(bench, target))
+    out.done(scores | origin(bench, target), task=knows_its_task(bench.run))
     print(f"mean average precision {mean:.1f} % over {len(names)} classes of {target.name}")

@@ -19,14 +19,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from zfrepro import statistics
 from zfrepro.errors import UserError, require
 from zfrepro.figures.evolution import draw_alike, draw_evolution
+from zfrepro.knowledge import knows_its_task
 from zfrepro.models.deconvnet import Rules
 from zfrepro.models.window import project_windows
 from zfrepro.options.commands import EvolveConfig
 from zfrepro.results import writing
 from zfrepro.run import TrainedRun, open_run, snapshots
 from zfrepro.search import Top, top_images
+from zfrepro.statistics import Measure, standard_error
 from zfrepro.visualizer.features import chosen_maps, page_of
 
 
@@ -46,11 +49,11 @@ def evolve(config: EvolveConfig) -> None:
             arrays |= {f"{name}_{layer}": value for name, value in shown_maps(runs, own, layer, config, rules).items()}
             arrays |= {f"{name}_{layer}": value for name, value in likeness(runs, own, layer, config, rules).items()}
         layers = runs[0].network.conv_layers
-        metrics = summary(arrays, layers, runs[0].config.epochs)
+        metrics, difference = summary(arrays, layers, runs[0].config.epochs)
         out.arrays("arrays.npz", **arrays)
         out.figure("evolution.png", draw_evolution(arrays, layers, config.run), dpi=130)
         out.figure("alike.png", draw_alike(arrays, layers, config.run))
-        out.done(metrics)
+        out.done(metrics, {"lower_minus_upper": difference}, knows_its_task(runs[-1]))
 
 
 def chosen_epochs(config: EvolveConfig) -> list[int]:
@@ -123,9 +126,9 @@ def correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.divide((a * b).sum(1), norms, out=np.zeros(len(a)), where=norms > 0)
 
 
-def summary(arrays: dict[str, np.ndarray], layers: list[int], epochs: int) -> dict[str, Any]:
+def summary(arrays: dict[str, np.ndarray], layers: list[int], epochs: int) -> tuple[dict[str, Any], Measure]:
     """Per layer the likeness of consecutive snapshots (mean, standard error over maps); and over the first half of the
-    training, the two lowest layers against the two highest."""
+    training, the two lowest layers against the two highest: on their difference the claim rests."""
     kept = arrays["epochs"]
     early = kept[1:] <= max(epochs / 2, kept[1])
     found: dict[str, Any] = {"epochs": kept.tolist(), "layers": {}}
@@ -135,7 +138,7 @@ def summary(arrays: dict[str, np.ndarray], layers: list[int], epochs: int) -> di
         halves[layer] = alike[:, early].mean(1)
         found["layers"][str(layer)] = {
             "correlation": alike.mean(0),
-            "correlation_error": error(alike),
+            "correlation_error": standard_error(alike),
             "top_nine_in_common": common.mean(0),
             "first_half_correlation": float(halves[layer].mean()),
             "strongest_image_changes": float((images[:, 1:] != images[:, :-1]).mean()),
@@ -145,11 +148,7 @@ def summary(arrays: dict[str, np.ndarray], layers: list[int], epochs: int) -> di
         "lower_layers": float(lower.mean()),
         "upper_layers": float(upper.mean()),
         "difference": float(lower.mean() - upper.mean()),
-        "difference_error": float(np.hypot(error(lower), error(upper))),
+        "difference_error": float(np.hypot(standard_error(lower), standard_error(upper))),
     }
-    return found
-
-
-def error(values: np.ndarray) -> np.ndarray:
-    """Standard error of the mean over the first axis."""
-    return values.std(0, ddof=1 if len(values) > 1 else 0) / np.sqrt(len(values))
+    note = f"lower layers {lower.mean():.2f}, upper {upper.mean():.2f}"
+    return found, statistics.welch(lower, upper, "maps", note=note)

@@ -19,8 +19,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from zfrepro import statistics
 from zfrepro.errors import UserError, require, require_layer
 from zfrepro.figures.features import draw_features
+from zfrepro.knowledge import knows_its_task
 from zfrepro.models.deconvnet import Rules
 from zfrepro.models.table import ops_of, receptive_box, receptive_field
 from zfrepro.models.window import Windows, project_windows
@@ -28,6 +30,7 @@ from zfrepro.options.commands import VisualizeConfig
 from zfrepro.results import writing
 from zfrepro.run import TrainedRun, open_run
 from zfrepro.search import Top, top_images
+from zfrepro.statistics import Measure, Missing, standard_error
 
 UNITS_AT_ONCE = 256
 TRUTH_MAPS = 48  # maps a layer on which the energy on objects is measured
@@ -71,7 +74,8 @@ def visualize(config: VisualizeConfig) -> None:
             out.figure(
                 f"layer{layer}.png", draw_features(page.maps, page.activations, page.projections, page.patches, what)
             )
-            out.done(measure(run, config, layer, top, rules))
+            metrics, measures = measure(run, config, layer, top, rules)
+            out.done(metrics, measures, knows_its_task(run))
 
 
 def config_of_layer(config: VisualizeConfig, layer: int) -> VisualizeConfig:
@@ -180,8 +184,11 @@ def cut_window(windows: Windows, index: int, corner: np.ndarray, side: int) -> n
 # ------------------------------------------------------------------------------------------------------------- numbers
 
 
-def measure(run: TrainedRun, config: VisualizeConfig, layer: int, top: Top, rules: Rules) -> dict[str, Any]:
-    """Dead maps, how alike the strongest images of a map are, and on the embedded data set where the energy falls."""
+def measure(
+    run: TrainedRun, config: VisualizeConfig, layer: int, top: Top, rules: Rules
+) -> tuple[dict[str, Any], dict[str, Measure]]:
+    """Dead maps, how alike the strongest images of a map are, and on the embedded data set where the energy falls; and the
+    number on which the claim about the last layer rests."""
     split = run.data.train if config.split == "train" else run.data.val
     live = top.live
     labels = split.labels[top.images[live]]
@@ -194,17 +201,22 @@ def measure(run: TrainedRun, config: VisualizeConfig, layer: int, top: Top, rule
         "same_class": 100 * float(np.mean(purity)),  # mean share of a map's strongest images in their commonest class
         "same_class_by_chance": 100 * float(np.mean([np.bincount(row).max() / len(row) for row in chance])),
     }
+    energy: Measure = Missing("needs images whose objects' masks are known: the embedded data set")
     if split.truth is not None and len(live):
         chosen = np.random.default_rng([config.seed, layer]).permutation(live)[:TRUTH_MAPS]
-        found |= energy_on_objects(run, config.split, layer, top, np.sort(chosen), rules)
-    return found
+        shares, difference = energy_on_objects(run, config.split, layer, top, np.sort(chosen), rules)
+        found |= shares
+        energy = statistics.mean(difference, "maps", "points", f"layer {layer}")
+    if layer != found["last_layer"]:
+        energy = Missing(f"layer {found['last_layer']} is not visualised")
+    return found, {"energy_minus_share": energy}
 
 
 def energy_on_objects(
     run: TrainedRun, split: str, layer: int, top: Top, maps: np.ndarray, rules: Rules
-) -> dict[str, float]:
+) -> tuple[dict[str, float], np.ndarray]:
     """In percent: how much of a projection's energy (sum of squares) falls on the object's mask, against the mask's
-    share of the area that the unit sees; means over units, and the standard error of their difference over maps."""
+    share of the area that the unit sees; means over units, and their difference for every map."""
     truth = (run.data.train if split == "train" else run.data.val).truth
     assert truth is not None
     windows = project_top(run, split, layer, top, maps, rules)
@@ -224,12 +236,13 @@ def energy_on_objects(
     by_unit[np.isnan(by_unit[..., 0])] = np.nan  # a unit without a projection has no part in either mean
     by_map = np.nanmean(by_unit[~np.isnan(by_unit[..., 0]).all(1)], axis=1) * 100
     if not len(by_map):
-        return {}
+        return {}, np.zeros(0)
     difference = by_map[:, 0] - by_map[:, 1]
-    return {
+    found = {
         "energy_on_object": float(by_map[:, 0].mean()),
         "object_share_of_field": float(by_map[:, 1].mean()),
         "energy_minus_share": float(difference.mean()),
-        "energy_minus_share_error": float(difference.std(ddof=1) / np.sqrt(len(by_map))) if len(by_map) > 1 else 0.0,
+        "energy_minus_share_error": float(standard_error(difference)),
         "object_share_of_image": 100 * float(masks.mean()),
     }
+    return found, difference

@@ -18,16 +18,19 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from zfrepro import statistics
 from zfrepro.figures.filters import draw_figure, draw_spectra
+from zfrepro.knowledge import knows_its_task
 from zfrepro.models.deconvnet import Rules
 from zfrepro.options.commands import FiltersConfig, TrainConfig
 from zfrepro.options.compose import load_model
 from zfrepro.results import writing
 from zfrepro.run import TrainedRun, open_run
 from zfrepro.search import top_images
+from zfrepro.statistics import Measure, Missing, standard_error
 from zfrepro.trainer import train
 from zfrepro.trainer.recipe import derive
-from zfrepro.visualizer.evolution import error, strongest
+from zfrepro.visualizer.evolution import strongest
 from zfrepro.visualizer.features import chosen_maps, page_of
 from zfrepro.workers import in_parallel
 
@@ -72,7 +75,8 @@ def filters(config: FiltersConfig) -> None:
             strides = {name: first_stride(one) for name, one in runs.items()}
             out.figure("spectra.png", draw_spectra(arrays, metrics, titles, strides, BANDS))
         out.table(*table(metrics, titles), notes=notes(config, runs))
-        out.done({"with": metrics["own"], **metrics})
+        metrics = {"with": metrics["own"], **metrics}
+        out.done(metrics, estimates(runs, metrics, arrays, config.dead), knows_its_task(run))
 
 
 # ----------------------------------------------------------------------------------------------------------- trainings
@@ -128,14 +132,12 @@ def first_layer(run: TrainedRun, dead: float, common: int) -> dict[str, Any]:
     """How unequal the filters are, how many are dead, and which frequencies they hold (percent of a filter's power, mean
     and standard error over the filters that are not dead), as far as windows of `common` pixels can tell."""
     values = first_filters(run)
-    rms = np.sqrt((values**2).mean((1, 2, 3)))
-    silent = top_images(run)[run.network.conv_layers[0]].values[:, 0] <= 0
-    is_dead = silent | (rms < dead * np.median(rms))
+    rms, is_dead = rms_of(values), dead_filters(run, dead)
     shares = 100 * band_shares(values[~is_dead], common)
     bands = {}
     for number, band in enumerate(("low", "middle", "high")):
         bands[band] = float(shares[:, number].mean())
-        bands[f"{band}_error"] = float(error(shares[:, number]))
+        bands[f"{band}_error"] = float(standard_error(shares[:, number]))
     return {
         "rms_max_over_median": float(rms.max() / np.median(rms)),
         "rms_max": float(rms.max()),
@@ -147,15 +149,27 @@ def first_layer(run: TrainedRun, dead: float, common: int) -> dict[str, Any]:
     }
 
 
+def rms_of(filters: np.ndarray) -> np.ndarray:
+    """(N,) root mean squares of filters (N, channels, k, k)."""
+    rms: np.ndarray = np.sqrt((filters**2).mean((1, 2, 3)))
+    return rms
+
+
+def dead_filters(run: TrainedRun, dead: float) -> np.ndarray:
+    """(N,) which first-layer filters no validation image excites, or whose RMS is below that share of the median."""
+    rms = rms_of(first_filters(run))
+    silent = top_images(run)[run.network.conv_layers[0]].values[:, 0] <= 0
+    is_dead: np.ndarray = silent | (rms < dead * np.median(rms))
+    return is_dead
+
+
 def band_shares(filters: np.ndarray, common: int, size: int = 64) -> np.ndarray:
     """Share of each filter's power, summed over its channels, in the low, middle and high radial band: (N, 3).
 
     A filter is seen through all its windows of common x common pixels: a larger filter resolves its spectrum more finely,
     and would show less of one and the same spectrum in the middle band than a smaller one.
     """
-    windows = sliding_window_view(
-        filters, (common, common), axis=(2, 3)
-    )  # (N, channels, places, places, common, common)
+    windows = sliding_window_view(filters, (common, common), axis=(2, 3))  # (N, C, places, places, common, common)
     power = (np.abs(np.fft.fft2(windows, s=(size, size))) ** 2).sum((1, 2, 3))
     line = np.fft.fftfreq(size)
     radius = np.hypot(line[:, None], line[None])
@@ -221,6 +235,70 @@ def grid_peak_error(images: np.ndarray, grid: float) -> float:
     frequencies, total = spectra[0][0], np.sum([power for _, power in spectra], axis=0)
     left = np.array([grid_peak(frequencies, total - power, grid, images.shape[1]) for _, power in spectra])
     return float(np.sqrt((len(left) - 1) * left.var()))
+
+
+# -------------------------------------------------------------------------------------------------------------- claims
+
+
+def estimates(
+    runs: dict[str, TrainedRun], metrics: dict[str, Any], arrays: dict[str, np.ndarray], dead: float
+) -> dict[str, Measure]:
+    """The numbers on which the claims about Fig. 6 rest."""
+    found: dict[str, Measure] = {}
+    unequal = {name: metrics[name]["rms_max_over_median"] for name in ("without", "with") if name in metrics}
+    if len(unequal) == 2:
+        note = f"{unequal['without']:.1f} without renormalisation, {unequal['with']:.1f} with it"
+        found["dominance"] = statistics.exact(unequal["without"], "networks")
+        found["dominance_over_renormalised"] = statistics.exact(
+            unequal["without"] / unequal["with"], "networks", note=note
+        )
+    else:
+        missing = Missing("a network trained without renormalisation is needed")
+        found |= dict.fromkeys(("dominance", "dominance_over_renormalised"), missing)
+    return found | compared(runs, metrics, arrays, dead)
+
+
+def compared(
+    runs: dict[str, TrainedRun], metrics: dict[str, Any], arrays: dict[str, np.ndarray], dead: float
+) -> dict[str, Measure]:
+    """ZFNet against AlexNet: the run's own network and its sibling, either way round."""
+    names = {kind: name for name in ("own", "sibling") if name in runs for kind in KINDS if is_a(runs[name], kind)}
+    if set(names) != set(KINDS):
+        missing = Missing("a ZFNet and an AlexNet are needed")
+        return dict.fromkeys(
+            ("fewer_dead_filters", "more_middle_band", "grid_peak_alexnet", "grid_peak_zfnet"), missing
+        )
+    of = {kind: metrics[name] for kind, name in names.items()}
+    counts = ", ".join(f"{kind} {one['dead_filters']} of {one['filters']}" for kind, one in of.items())
+    middle, common = {}, min(first_filters(runs[name]).shape[-1] for name in names.values())
+    for kind, name in names.items():
+        living = first_filters(runs[name])[~dead_filters(runs[name], dead)]
+        middle[kind] = 100 * band_shares(living, common)[:, 1]
+    bands = " and ".join(f"{middle[kind].mean():.1f} %" for kind in KINDS)
+    found: dict[str, Measure] = {
+        "fewer_dead_filters": statistics.exact(
+            of["alexnet"]["dead_share"] - of["zfnet"]["dead_share"], "filters", "points", note=f"dead: {counts}"
+        ),
+        "more_middle_band": statistics.welch(middle["zfnet"], middle["alexnet"], "filters", "points", note=bands),
+    }
+    for kind, name in names.items():
+        count = len(arrays.get(f"projections_{name}", ()))
+        if not count:
+            found[f"grid_peak_{kind}"] = Missing("two convolutional layers are needed")
+            continue
+        error = of[kind].get("grid_peak_error", 0.0)
+        found[f"grid_peak_{kind}"] = statistics.combined(
+            of[kind]["grid_peak"], [(error**2, count - 1)], count, "projections"
+        )
+    return found
+
+
+KINDS = ("zfnet", "alexnet")
+
+
+def is_a(run: TrainedRun, kind: str) -> bool:
+    """Whether a network is a ZFNet or an AlexNet."""
+    return run.config.model.name.startswith(kind)
 
 
 # --------------------------------------------------------------------------------------------------------------- table
