@@ -15,18 +15,15 @@ from functools import partial
 from itertools import product
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from zfrepro.models.network import Network, initialise
-from zfrepro.options.compose import conf_folder, to_dataclass
-from zfrepro.options.shared import ModelConfig
+from zfrepro.options.compose import conf_folder, load_model, to_dataclass
 
 
 def network_of(name: str, num_classes: int, biases: float = 0.0) -> Network:
     """A network of conf/model/<name>.yaml with He's random weights, laid out as in training."""
-    config = to_dataclass(OmegaConf.create(OmegaConf.load(conf_folder() / "model" / f"{name}.yaml")), ModelConfig)  # type: ignore[arg-type]
-    network = Network(config, num_classes)
+    network = Network(load_model(name), num_classes)
     initialise(network, "he", 0)
     return network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 

@@ -14,6 +14,7 @@ from zfrepro.errors import UserError
 from zfrepro.models import partial
 from zfrepro.models.network import Network
 from zfrepro.models.table import op_sizes, ops_of
+from zfrepro.options.compose import load_model
 from zfrepro.options.shared import LayerConfig, ModelConfig
 
 
@@ -109,6 +110,16 @@ def test_any_table_equals_brute_force(seed: int, monkeypatch: pytest.MonkeyPatch
     share = rng.choice([partial.PLAIN_SHARE, 2.0, 0.4])
     monkeypatch.setattr(partial, "PLAIN_SHARE", share)
     check_equal("by chance", rng.randint(1, 9), rng.randint(1, 6), rng.choice([1, 6, 20, 1000]))
+
+
+@pytest.mark.parametrize("name", ["vgg_a_lrn_demo", "vgg_c_demo", "vgg_e_demo"])
+def test_vgg_equals_brute_force(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1x1 convolutions and nineteen layers, at the tables' own size, with few maps."""
+    config = load_model(name)
+    for layer in config.layers:
+        layer.maps, layer.units = layer.maps // 8, layer.units // 32
+    monkeypatch.setitem(TABLES, name, (config.input_size, config.layers))
+    check_equal(name, 13, 15, 6)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.6])

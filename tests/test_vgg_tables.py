@@ -8,6 +8,7 @@ from zfrepro.models.network import multiply_adds
 from zfrepro.models.summary import describe, on_paper
 from zfrepro.models.table import op_sizes, ops_of, receptive_field
 from zfrepro.options.compose import load_model
+from zfrepro.papers import reported
 
 # Table 1: 3x3 filters of each layer, "1" and "5" for other sizes, "p" where the stage is pooled. Table 2, torchvision's
 # documentation and arithmetic: parameters with 1000 classes. Multiply-adds in G; receptive field of the last maps in px.
@@ -37,6 +38,26 @@ def stages(name: str, pooled: int = 5) -> list[tuple[str, int, int, int]]:
             pool = 2 if number == len(kernels) and stage <= pooled else 0
             found.append((f"conv{stage}_{number}", MAPS[stage - 1], int(kernel), pool))
     return found
+
+
+CONFIGURATIONS = {"A": "vgg_a", "A-LRN": "vgg_a_lrn", "B": "vgg_b", "B with 5x5": "vgg_b_5x5", "C": "vgg_c", "D": "vgg_d",
+                  "E": "vgg_e"}  # fmt: skip
+
+
+def test_every_layer_is_the_papers() -> None:
+    """Name, shape, normalisation, parameters and multiply-adds of all 94."""
+    configs = {letter: load_model(name) for letter, name in CONFIGURATIONS.items()}
+    described = {letter: describe(on_paper(config, 1000)) for letter, config in configs.items()}
+    rows = reported("vgg_layers")
+    assert len(rows) == sum(map(len, described.values())) == 94
+    for row in rows:
+        letter, number = str(row["config"]), int(row["layer"] or 0)
+        own = described[letter][number - 1]
+        output = row["output"] if row["kind"] == "conv" else str(int(float(str(row["output"]))))
+        assert (own.output, own.parameters, own.multiply_adds) == (output, row["parameters"], row["multiply_adds"])
+        if row["kind"] != "softmax":
+            table = configs[letter].layers[number - 1]
+            assert (table.name, table.kind, table.norm) == (row["name"], row["kind"], row["norm"])
 
 
 @pytest.mark.parametrize("name", NETWORKS)
