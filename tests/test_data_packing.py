@@ -166,6 +166,29 @@ def test_embedded_is_packed_as_it_is_drawn(tmp_path: Path, part: str) -> None:
     assert np.array_equal(data.val.images, again.images)
 
 
+@pytest.mark.parametrize("part", ["target", "scenes"])
+def test_embedded_rectangles_are_packed_as_they_are_drawn(tmp_path: Path, part: str) -> None:
+    from zfrepro.data import embedded
+
+    change = {"train_per_class": 2, "val_per_class": 1, "split_seed": 5, "fit": "whole", "workers": 1}
+    data = open_data(config_of(tmp_path, name="embedded", root=None, size=24, part=part, **change), progress=False)
+    ids = np.arange(len(data.train))
+    if part == "scenes":
+        scenes = embedded.draw_whole_scenes(embedded.SOURCE_CLASSES, ids, 24, 5)
+        assert all(np.array_equal(data.train.images[i], scenes.images[i]) for i in ids)
+        assert np.array_equal(data.train.multi, scenes.labels)
+        return
+    drawing = embedded.draw_whole(embedded.TARGET_CLASSES, ids % len(embedded.TARGET_CLASSES), ids, 24, 5)
+    assert len({image.shape for image in drawing.images}) > 3
+    truth = data.train.truth
+    assert truth is not None
+    for i in ids:
+        assert np.array_equal(data.train.images[i], drawing.images[i])
+        assert np.array_equal(truth.masks[i], drawing.masks[i])
+    assert np.array_equal(truth.boxes, drawing.boxes)
+    assert np.array_equal(truth.keypoints, drawing.keypoints, equal_nan=True)
+
+
 def test_per_class_takes_the_first_of_each(tmp_path: Path) -> None:
     make_tree(tmp_path / "tree", classes=2, per_class=5)
     train = open_data(config_of(tmp_path), progress=False).train

@@ -141,40 +141,45 @@ def _objects(config: DataConfig, classes: Sequence[str], first: int, count: int)
     """Classes take turns, so that any beginning of the rows is balanced."""
     from zfrepro.data import embedded as drawn
 
-    labels, side = np.arange(count) % len(classes), config.size
+    labels = np.arange(count) % len(classes)
     ids = np.arange(first, first + count)
 
     def recipe(start: int, stop: int) -> Callable[[], Chunk]:
         rows = slice(start, stop)
-        return partial(draw_objects, classes, labels[rows], ids[rows], config.size, config.split_seed)
+        return partial(draw_objects, classes, labels[rows], ids[rows], config.size, config.split_seed, config.fit)
+
+    def shapes(start: int, stop: int) -> Callable[[], np.ndarray]:
+        rows = slice(start, stop)
+        return partial(drawn.whole_shapes, classes, labels[rows], ids[rows], config.size, config.split_seed)
 
     keypoints = ("float32", (len(drawn.KEYPOINTS), 2))
     image = _drawn_fields(config)
     mask = ("uint8", image["images"][1][:2])
     fields = image | {"masks": mask, "boxes": ("int16", (4,)), "keypoints": keypoints}
     files = [f"{classes[label]}/{number}" for label, number in zip(labels.tolist(), ids.tolist(), strict=True)]
-    return Listing(files, labels, recipe, fields, chunk=drawing_chunk(side), measure=_square_shapes(side))
+    return Listing(files, labels, recipe, fields, chunk=drawing_chunk(config.size), measure=shapes)
 
 
 def _scenes(config: DataConfig, classes: Sequence[str], first: int, count: int) -> Listing:
     """What is in a scene is known once it is drawn: labels follow from the chunks' 'multi'."""
+    from zfrepro.data import embedded as drawn
+
     ids = np.arange(first, first + count)
 
     def recipe(start: int, stop: int) -> Callable[[], Chunk]:
-        return partial(draw_scenes, classes, ids[start:stop], config.size, config.split_seed)
+        return partial(draw_scenes, classes, ids[start:stop], config.size, config.split_seed, config.fit)
+
+    def shapes(start: int, stop: int) -> Callable[[], np.ndarray]:
+        return partial(drawn.scene_shapes, ids[start:stop], config.size, config.split_seed)
 
     fields = _drawn_fields(config) | {"multi": ("int8", (len(classes),))}
     files = [f"scene/{number}" for number in ids]
-    shapes, chunk = _square_shapes(config.size), drawing_chunk(config.size)
-    return Listing(files, np.zeros(count, np.int64), recipe, fields, chunk=chunk, measure=shapes)
+    labels = np.zeros(count, np.int64)
+    return Listing(files, labels, recipe, fields, chunk=drawing_chunk(config.size), measure=shapes)
 
 
 def _drawn_fields(config: DataConfig) -> Fields:
     return {"images": image_fields(config)["images"]}
-
-
-def _square_shapes(side: int) -> Callable[[int, int], Callable[[], np.ndarray]]:
-    return lambda start, stop: partial(np.full, (stop - start, 2), side)
 
 
 def drawing_chunk(size: int) -> int:
@@ -182,19 +187,19 @@ def drawing_chunk(size: int) -> int:
     return int(np.clip((8 << 20) // (3 * size * size), 16, 640))
 
 
-def draw_objects(classes: Sequence[str], labels: np.ndarray, ids: np.ndarray, size: int, seed: int) -> Chunk:
+def draw_objects(classes: Sequence[str], labels: np.ndarray, ids: np.ndarray, size: int, seed: int, fit: str) -> Chunk:
     """One object an image, with its truth."""
     from zfrepro.data import embedded as drawn
 
-    d = drawn.draw(classes, labels, ids, size, seed)
+    d = (drawn.draw_whole if fit == "whole" else drawn.draw)(classes, labels, ids, size, seed)
     return Chunk({"images": d.images, "masks": d.masks, "boxes": d.boxes, "keypoints": d.keypoints})
 
 
-def draw_scenes(classes: Sequence[str], ids: np.ndarray, size: int, seed: int) -> Chunk:
+def draw_scenes(classes: Sequence[str], ids: np.ndarray, size: int, seed: int, fit: str) -> Chunk:
     """Several objects an image; 'multi' is (n, C) int8 as in Split.multi."""
     from zfrepro.data import embedded as drawn
 
-    scenes = drawn.draw_scenes(classes, ids, size, seed)
+    scenes = (drawn.draw_whole_scenes if fit == "whole" else drawn.draw_scenes)(classes, ids, size, seed)
     return Chunk({"images": scenes.images, "multi": scenes.labels})
 
 
