@@ -18,6 +18,7 @@ from torch import Tensor
 
 from zfrepro.checkpoints import load_checkpoint
 from zfrepro.data import Known, Packed, open_own, recall
+from zfrepro.data.squares import squared
 from zfrepro.data.transforms import centre_crop, rescaled, resized
 from zfrepro.devices import resolve_device, resolve_precision
 from zfrepro.errors import UserError, nearest, require
@@ -30,7 +31,7 @@ from zfrepro.options.shared import Common, Experiment
 
 @dataclass
 class TrainedRun:
-    """A network with what it was trained on. Images are (B, S, S, 3) uint8, S = config.data.size pixels."""
+    """A network with what it was trained on. Images are squares (B, S, S, 3) uint8, S = `side`, where nothing else is said."""
 
     folder: Path
     config: TrainConfig
@@ -49,6 +50,16 @@ class TrainedRun:
     def data(self) -> Packed:
         """The data set that the run was trained on. Raises UserError where it is not the same any more."""
         return open_own(self.config.data, self.known, self.config.run)
+
+    @cached_property
+    def squares(self) -> Packed:
+        """The same as squares of `side` pixels: what all experiments see but those that test whole images."""
+        return squared(self.data, self.side) if self.data.fit == "whole" else self.data
+
+    @property
+    def side(self) -> int:
+        """S: the packed squares' side; of whole images, the smallest size to which they were resized in training."""
+        return int(self.mean.shape[0])
 
     def inputs(self, images: np.ndarray | Tensor) -> Tensor:
         """Network inputs (B, 3, s, s): centre crops, mean subtracted, scaled; s = network.input_size."""
@@ -139,11 +150,21 @@ def open_run(config: Common, which: str | int = "best") -> TrainedRun:
         epoch=int(state["epoch"]),
         class_names=tuple(state["class_names"]),
         known=recall(state) or _recall_last(checkpoint),
-        mean=state["mean"].to(device),
+        mean=_mean_image(state["mean"], _side(trained)).to(device),
         scale=state["scale"].to(device),
         device=device,
         precision=resolve_precision(config.precision, device),
     )
+
+
+def _side(config: TrainConfig) -> int:
+    """See `TrainedRun.side`."""
+    return min(config.train_scale) if config.data.fit == "whole" and config.train_scale else config.data.size
+
+
+def _mean_image(mean: Tensor, side: int) -> Tensor:
+    """(S, S, 3): the mean image, or the mean colour (3,) everywhere."""
+    return mean if mean.ndim == 3 and len(mean) == side else mean.reshape(-1, 3).mean(0).expand(side, side, 3)
 
 
 def _recall_last(checkpoint: Path) -> Known | None:

@@ -100,7 +100,7 @@ def top_images(run: TrainedRun, split: str = "val", count: int | None = None) ->
 
     count: None: nine, or as many images as there are. Raises UserError where there are fewer than asked for.
     """
-    images = run.data.train if split == "train" else run.data.val
+    images = run.squares.train if split == "train" else run.squares.val
     rows = images.per_class(run.config.data.per_class if split == "train" else None)
     count = count or min(COUNT, len(rows))
     if len(rows) < count:

@@ -196,10 +196,17 @@ def _boxes(
         frames = np.array([frame(height, width, config.size, config.fit) for height, width in sizes.tolist()])
         return fit_boxes(found, frames.reshape(-1, 6))
     if "boxes" in listing.fields:  # drawn: one object an image
-        corners = np.load(path_of(folder, split, "boxes")).astype(np.float32)
-        every = Boxes(np.arange(len(corners) + 1), corners, labels.astype(np.int64))
-        return every.only((corners[:, 2:] > corners[:, :2]).all(1))
+        return _drawn_boxes(np.load(path_of(folder, split, "boxes"))[:, None], labels[:, None])
+    if "object_boxes" in listing.fields:
+        return _drawn_boxes(*(np.load(path_of(folder, split, f"object_{part}")) for part in ("boxes", "labels")))
     return None
+
+
+def _drawn_boxes(corners: np.ndarray, labels: np.ndarray) -> Boxes:
+    """Of N images with K places each: (N, K, 4), (N, K); a box without an area is of an object that is not seen."""
+    starts = np.arange(len(corners) + 1) * corners.shape[1]
+    every = Boxes(starts, corners.reshape(-1, 4).astype(np.float32), labels.reshape(-1).astype(np.int64))
+    return every.only(np.all(every.corners[:, 2:] > every.corners[:, :2], axis=1))
 
 
 def fit_boxes(boxes: Boxes, frames: np.ndarray) -> Boxes:
@@ -208,7 +215,7 @@ def fit_boxes(boxes: Boxes, frames: np.ndarray) -> Boxes:
     corners = boxes.corners.reshape(-1, 2, 2) * scale[:, None] - shift[:, None]
     corners = np.clip(corners, 0, extent[:, None]).astype(np.float32)
     fitted = Boxes(boxes.starts, corners.reshape(-1, 4), boxes.labels)
-    return fitted.only((corners[:, 1] > corners[:, 0]).all(1))
+    return fitted.only(np.all(corners[:, 1] > corners[:, 0], axis=1))
 
 
 def _write_colours(config: DataConfig, folder: Path, train: Written) -> None:

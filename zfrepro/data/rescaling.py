@@ -22,7 +22,7 @@ FLOATS = 1 << 24  # of a batch in intermediate memory: larger batches are rescal
 
 
 class Images(Protocol):
-    """N images, (h, w, 3) uint8 each, of one or of many shapes: a split's."""
+    """N images, (h, w, channels) uint8 each, of one or of many shapes: a split's. Masks, (h, w), have one channel."""
 
     def __getitem__(self, row: int, /) -> np.ndarray: ...
 
@@ -76,7 +76,7 @@ def draw_places(
 class Regions:
     """B pieces of images, padded to one shape, and which pixels of the rescaled images they become, output x output."""
 
-    pixels: Tensor  # (B, H, W, 3) uint8
+    pixels: Tensor  # (B, H, W, channels) uint8
     corner: Tensor  # (B, 2) int64: the piece's upper left corner in its image, y, x
     extent: Tensor  # (B, 2) int64: its height and width without padding
     shapes: Tensor  # (B, 2) int64: of the whole images
@@ -116,11 +116,12 @@ def _read(
     last = np.ceil((start + np.array(output) - 0.5) * ratio + support - 0.5).astype(np.int64) + 1
     last = np.minimum(last, shapes)
     extent = last - first
-    pixels = np.empty((len(rows), *extent.max(0), 3), np.uint8)
+    channels = getattr(images, "channels", 3) or 1
+    pixels = np.empty((len(rows), *extent.max(0), channels), np.uint8)
     for b, (row, (top, left), (bottom, right), (height, width)) in enumerate(
         zip(rows.tolist(), first.tolist(), last.tolist(), extent.tolist(), strict=True)
     ):
-        pixels[b, :height, :width] = images[row][top:bottom, left:right]
+        pixels[b, :height, :width] = images[row][top:bottom, left:right].reshape(height, width, channels)
     names = ("pixels", "corner", "extent", "shapes", "rescaled", "start")
     arrays = (pixels, first, extent, shapes, rescaled, start)
     numbers = {name: torch.from_numpy(array) for name, array in zip(names, arrays, strict=True)}
@@ -131,21 +132,21 @@ def _read(
 
 
 def resample(regions: Regions, colour: Tensor, scale: float | Tensor = 1.0) -> Tensor:
-    """(B, 3, h, w) float32 in channels_last memory: the regions' outputs, (pixel - colour) * scale, mirrored where flip.
+    """(B, channels, h, w) float32 in channels_last memory: the regions' outputs, (pixel - colour) * scale, mirrored where flip.
 
     colour: (3,), the mean colour of the training images. Pixels are rounded nowhere on the way.
     """
     device, (height, width) = regions.pixels.device, regions.output
-    count, piece = len(regions.pixels), regions.pixels.shape[1] * regions.pixels.shape[2]
-    result = torch.empty(count, height, width, 3, device=device)
-    part = max(1, FLOATS // max(1, 3 * piece))
+    count, channels = len(regions.pixels), regions.pixels.shape[3]
+    result = torch.empty(count, height, width, channels, device=device)
+    part = max(1, FLOATS // max(1, regions.pixels[:1].numel()))
     with torch.autocast(device.type, enabled=False):
         for begin in range(0, count, part):
             these = slice(begin, begin + part)
             down, across = (_matrix(regions, axis, these) for axis in (0, 1))
             rows = down @ regions.pixels[these].float().flatten(2)  # (b, h, W * 3): as the pixels lie
-            planes = rows.unflatten(2, (-1, 3)).permute(0, 3, 1, 2).flatten(1, 2) @ across.mT  # (b, 3 * h, w)
-            torch.sub(planes.unflatten(1, (3, height)).permute(0, 2, 3, 1), colour, out=result[these])
+            planes = rows.unflatten(2, (-1, channels)).permute(0, 3, 1, 2).flatten(1, 2) @ across.mT  # (b, 3 * h, w)
+            torch.sub(planes.unflatten(1, (channels, height)).permute(0, 2, 3, 1), colour, out=result[these])
     if isinstance(scale, Tensor) or scale != 1.0:
         result.mul_(scale)
     return result.permute(0, 3, 1, 2)

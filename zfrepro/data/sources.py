@@ -172,7 +172,9 @@ def _scenes(config: DataConfig, classes: Sequence[str], first: int, count: int) 
     def shapes(start: int, stop: int) -> Callable[[], np.ndarray]:
         return partial(drawn.scene_shapes, ids[start:stop], config.size, config.split_seed)
 
+    objects = {"boxes": ("int16", (drawn.SCENE_SLOTS, 4)), "labels": ("int64", (drawn.SCENE_SLOTS,))}
     fields = _drawn_fields(config) | {"multi": ("int8", (len(classes),))}
+    fields |= {f"object_{name}": field for name, field in objects.items()}
     files = [f"scene/{number}" for number in ids]
     labels = np.zeros(count, np.int64)
     return Listing(files, labels, recipe, fields, chunk=drawing_chunk(config.size), measure=shapes)
@@ -200,7 +202,8 @@ def draw_scenes(classes: Sequence[str], ids: np.ndarray, size: int, seed: int, f
     from zfrepro.data import embedded as drawn
 
     scenes = (drawn.draw_whole_scenes if fit == "whole" else drawn.draw_scenes)(classes, ids, size, seed)
-    return Chunk({"images": scenes.images, "multi": scenes.labels})
+    objects = {"object_boxes": scenes.boxes, "object_labels": scenes.object_labels}
+    return Chunk({"images": scenes.images, "multi": scenes.labels, **objects})
 
 
 def first_present(multi: np.ndarray) -> np.ndarray:

@@ -140,7 +140,7 @@ def correspond(config: CorrespondConfig) -> None:
 
 def subjects_of_data(run: TrainedRun, config: CorrespondConfig) -> list[Subjects]:
     """Validation images of every class whose images show all PARTS. Raises UserError where the data set has none."""
-    data, split = run.data, run.data.val
+    data, split = run.squares, run.squares.val
     if split.truth is None or not set(PARTS) <= set(data.keypoint_names):
         raise UserError(
             f"run={config.run}: its data set knows no {', '.join(PARTS)}; "

@@ -96,7 +96,7 @@ def invariance(config: InvarianceConfig) -> None:
             NAMES, Missing(f"{len(which)} images to measure on, classified correctly; 3 are needed")
         )
         if len(which) > 2:
-            many = choice.take(run.data.val, seen.rows[which])
+            many = choice.take(run.squares.val, seen.rows[which])
             fine = choice.finely(run, many, [], FINER)
             curves = measure(run, fine, many.labels, steps, layers, config)
             metrics["claims"] = claims_of(curves, steps, layers)

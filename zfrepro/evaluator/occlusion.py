@@ -171,7 +171,7 @@ def project_seen(run: TrainedRun, seen: Survey, layer: int, number: int, which: 
         return np.zeros((0, run.network.input_size, run.network.input_size, 3), np.float32)
     side = run.network.side(layer)
     places = seen.places[which, number].tolist()
-    inputs = run.inputs(run.data.val.images[seen.rows[which]])
+    inputs = run.inputs(run.squares.val.images[seen.rows[which]])
     units = [(number, place // side, place % side) for place in places]
     return project(run.network, inputs, layer, units, range(len(which))).permute(0, 2, 3, 1).cpu().numpy()
 
@@ -206,7 +206,7 @@ def measure_claims(
     projection or mask. Objects sit near the middle; a measure must beat that to mean something.
     """
     which = choice.correct(seen)[:count]
-    split = run.data.val
+    split = run.squares.val
     inputs = run.inputs(split.images[seen.rows[which]])
     pairs = zip(inputs, seen.labels[which].tolist())
     bar = tqdm(pairs, total=len(which), desc="claims of Fig. 7", unit="image", disable=None)
@@ -333,10 +333,10 @@ def _projections(
     return {
         "projections": project_maps(run.network, run.inputs(shown.images), slide.layer, maps),
         "others": np.stack(projected),
-        "other_images": run.crops(run.data.val.images[rows.ravel()])
+        "other_images": run.crops(run.squares.val.images[rows.ravel()])
         .numpy()
         .reshape(*rows.shape, *projected[0].shape[1:]),
-        "other_labels": run.data.val.labels[rows],
+        "other_labels": run.squares.val.labels[rows],
     }
 
 

@@ -46,7 +46,7 @@ class Survey:
 @torch.no_grad()
 def survey(run: TrainedRun, layer: int, seed: int, batch: int = 128) -> Survey:
     """Up to POOL validation images, drawn by seed: predictions, and the maxima of a convolutional layer's maps."""
-    split = run.data.val
+    split = run.squares.val
     rows = np.random.default_rng(seed).permutation(len(split))[:POOL]
     predicted, probability, strongest, places = [], [], [], []
     for start in range(0, len(rows), batch):
@@ -88,7 +88,7 @@ def chosen(run: TrainedRun, seen: Survey, count: int) -> Pictures:
     right = correct(seen)
     if not len(right):
         raise UserError(f"run={run.folder.name}: no validation image is classified correctly; train it longer")
-    return take(run.data.val, seen.rows[right[of_different_classes(seen.labels[right], count)]])
+    return take(run.squares.val, seen.rows[right[of_different_classes(seen.labels[right], count)]])
 
 
 def take(split: Split, rows: np.ndarray) -> Pictures:
@@ -118,7 +118,7 @@ def finely(run: TrainedRun, pictures: Pictures, files: Sequence[str], factors: S
     files: paths of a user's own pictures; none: rows of the validation split.
     """
     if not files:
-        return finer(run.config.data, run.data, run.data.val, pictures.rows, factors)
+        return finer(run.config.data, run.squares, run.squares.val, pictures.rows, factors)
     paths, size = [Path(path).expanduser() for path in files], pictures.images.shape[1]
     factor = finest(factors, size, paths)
     return pictures.images if factor == 1 else np.stack([read_image(path, factor * size) for path in paths])

@@ -152,7 +152,7 @@ def summarise(found: Sequence[Any]) -> dict[str, Any]:
 
 def widths(run: TrainedRun, config: ProbeConfig) -> dict[int, int]:
     """Number of features of each layer as they were used."""
-    image = np.zeros((1, run.config.data.size, run.config.data.size, 3), np.uint8)
+    image = np.zeros((1, run.side, run.side, 3), np.uint8)
     layers = sorted({*config.layers, *config.softmax_layers})
     return {layer: values.shape[1] for layer, values in outputs(run, image, layers, config.pool).items()}
 

@@ -56,7 +56,7 @@ class Target:
 
 def open_target(config: DataConfig, run: TrainedRun) -> Target:
     """The target's images, packed at the size that the source network was trained on."""
-    return packed_target(dataclasses.replace(config, size=run.config.data.size))
+    return packed_target(dataclasses.replace(config, size=run.side))
 
 
 def packed_target(config: DataConfig) -> Target:
@@ -84,7 +84,8 @@ def fold_data(target: Target, fold: Fold) -> Packed:
     first = np.unique(labels, return_index=True)[1]
     val = Split("val", images[first], labels[first], [files[i] for i in first])
     mean = images.mean(0, dtype=np.float64).astype(np.float32)
-    return dataclasses.replace(target.data, key=fold_key(target, fold), mean=mean, train=train, val=val)
+    own = {"mean": mean, "colour": mean.mean((0, 1), np.float64)}
+    return dataclasses.replace(target.data, key=fold_key(target, fold), train=train, val=val, **own)
 
 
 # ---------------------------------------------------------------------------------------------------- softmax on features

@@ -138,7 +138,7 @@ def compare_with_source(config: TransferConfig, run: TrainedRun, target: Target)
     if config.overlap is None:
         return target, {"checked": False, "why": "overlap=null"}
     try:
-        source = run.data.train
+        source = run.squares.train
     except UserError as error:
         print(f"overlap of source and target not checked: {error}")
         return target, {"checked": False, "why": str(error)}

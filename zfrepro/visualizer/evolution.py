@@ -109,7 +109,7 @@ def likeness(
 
 def project_maps(run: TrainedRun, layer: int, maps: np.ndarray, rows: np.ndarray, rules: Rules) -> np.ndarray:
     """Each map's strongest unit in its training image rows[i], projected, on its window: (M, channels, w, w)."""
-    inputs = run.inputs(run.data.train.images[rows])
+    inputs = run.inputs(run.squares.train.images[rows])
     with torch.inference_mode():
         outputs = torch.cat([run.network.features(part, [layer])[layer] for part in inputs.split(32)])
     width = outputs.shape[-1]

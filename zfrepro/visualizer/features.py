@@ -65,7 +65,7 @@ def visualize(config: VisualizeConfig) -> None:
             maps = chosen_maps(top, config.maps, config.num_maps, config.seed, layer)
             rules = Rules(config.unpool, config.ties)
             page = page_of(run, config.split, layer, top, maps, rules)
-            split = run.data.train if config.split == "train" else run.data.val
+            split = run.squares.train if config.split == "train" else run.squares.val
             names = np.array([[split.files[row] for row in rows] for rows in page.images], dtype=np.str_)
             out.arrays(f"layer{layer}.npz", **vars(page), labels=split.labels[page.images], files=names)
             what = (
@@ -112,7 +112,7 @@ def chosen_maps(top: Top, maps: list[int], num_maps: int, seed: int, layer: int)
 
 def project_top(run: TrainedRun, split: str, layer: int, top: Top, maps: np.ndarray, rules: Rules) -> Windows:
     """Projections of the strongest units of `maps`, map by map, strongest first."""
-    images = (run.data.train if split == "train" else run.data.val).images
+    images = (run.squares.train if split == "train" else run.squares.val).images
     rows, units = top.images[maps].ravel(), torch.from_numpy(top.units(maps))
     parts: list[Windows] = []
     bar = tqdm(total=len(rows), desc=f"layer {layer}", unit="projection", disable=None, leave=False)
@@ -137,7 +137,7 @@ def page_of(run: TrainedRun, split: str, layer: int, top: Top, maps: np.ndarray,
     side = min(field.size, size)
     corners = field.start + units * field.stride if field.size < size else np.zeros_like(units)
     boxes = [receptive_box(ops_of(run.network.layers, layer), int(y), int(x), size) for y, x in units.reshape(-1, 2)]
-    source = (run.data.train if split == "train" else run.data.val).images
+    source = (run.squares.train if split == "train" else run.squares.val).images
     crops = run.crops(source[images.ravel()]).numpy()
     flat = corners.reshape(-1, 2)
     patches = np.stack([cut(crop, corner, side, 128) for crop, corner in zip(crops, flat)])
@@ -189,7 +189,7 @@ def measure(
 ) -> tuple[dict[str, Any], dict[str, Measure]]:
     """Dead maps, how alike the strongest images of a map are, and on the embedded data set where the energy falls; and the
     number on which the claim about the last layer rests."""
-    split = run.data.train if config.split == "train" else run.data.val
+    split = run.squares.train if config.split == "train" else run.squares.val
     live = top.live
     labels = split.labels[top.images[live]]
     purity = [np.bincount(row).max() / len(row) for row in labels]
@@ -217,12 +217,12 @@ def energy_on_objects(
 ) -> tuple[dict[str, float], np.ndarray]:
     """In percent: how much of a projection's energy (sum of squares) falls on the object's mask, against the mask's
     share of the area that the unit sees; means over units, and their difference for every map."""
-    truth = (run.data.train if split == "train" else run.data.val).truth
+    truth = (run.squares.train if split == "train" else run.squares.val).truth
     assert truth is not None
     windows = project_top(run, split, layer, top, maps, rules)
     energy = windows.pixels.square().sum(1).cpu().numpy()  # (U, w, w)
     size, ops = run.network.input_size, ops_of(run.network.layers, layer)
-    start = (run.data.size - size) // 2
+    start = (run.squares.size - size) // 2
     masks = truth.masks[top.images[maps].ravel(), start : start + size, start : start + size].astype(np.float32) / 255
     shares = []
     for unit, (own, mask) in enumerate(zip(energy, masks)):
