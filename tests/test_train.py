@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -231,6 +232,7 @@ sys.path.insert(0, sys.argv[2])
 import torch
 from conftest import toy_data
 from test_train import toy
+from zfrepro.checkpoints import load_checkpoint
 from zfrepro.errors import UserError
 from zfrepro.trainer.distributed import team
 from zfrepro.trainer.progress import Totals
@@ -269,8 +271,8 @@ def ends(task, run, **options):
 with team("cpu") as members:
     ends(Nan, "nan")
     ends(Told, "told", checkpoint_every=2, epochs=1)
-    again = Training(toy(outputs / "told", checkpoint_every=2, epochs=1), members, data, Classification(data))
-    again._restore()
+    saved = load_checkpoint(outputs / "told" / "toy" / "train" / "checkpoints" / "last.pt")
+    again = Training(toy(outputs / "told", checkpoint_every=2, epochs=1), members, data, Classification(data), saved)
     (outputs / f"images{members.rank}").write_text(str(Totals.of(again.at.tally, members).images))
     if members.leads:
         (outputs / "full" / "toy" / "train" / "checkpoints" / "best.pt").mkdir(parents=True)
@@ -324,8 +326,10 @@ def test_sweep(zfrepro: Zfrepro, tmp_path: Path) -> None:
 
 
 def test_evaluate_and_average(zfrepro: Zfrepro, tiny_run: Path, tmp_path: Path) -> None:
-    zfrepro("evaluate", f"outputs={tiny_run}", "run=tiny", "runs=[tiny,tiny]")
-    folder = tiny_run / "tiny" / "table2_imagenet"
+    for name in ("tiny", "twin"):
+        shutil.copytree(tiny_run / "tiny" / "train", tmp_path / name / "train")
+    zfrepro("evaluate", f"outputs={tmp_path}", "run=tiny", "runs=[tiny,twin]")
+    folder = tmp_path / "tiny" / "table2_imagenet"
     metrics = json.loads((folder / "metrics.json").read_text())["runs"]
     assert metrics["average of 2"] == metrics["tiny"]
     table = (folder / "table.csv").read_text()

@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from sklearn.linear_model import LogisticRegression
 
 from zfrepro.data import open_data
+from zfrepro.data.embedded import TARGET_CLASSES
 from zfrepro.errors import UserError
 from zfrepro.evaluator.overlap import best_matches, small_grey
 from zfrepro.evaluator.softmax import Axes, choose_strength, fit, one_hot
@@ -249,15 +250,19 @@ def test_from_scratch_trains_for_the_steps_asked_for_at_a_rate_that_falls_to_not
 ) -> None:
     """The run's own rate (0.02, batches of 40), warmed up over 1 and 2 steps; another number of steps trains other networks."""
     own = ["tables=[table4]", "per_class={table4:[3]}", "folds=1", "workers=1", "overlap=0.4"]
-    for steps, repeats in ((10, 1), (30, 2)):  # batches of 40 out of 60 images: 1 and 3 an epoch
+    images = 3 * len(TARGET_CLASSES)
+    for steps, repeats, warm in (
+        (10, 1, 1),
+        (30, 2, 2),
+    ):  # of 40 images: so many passes over them in a tenth of the steps
         transfer(options(tiny_run, *own, f"scratch_steps={steps}"))
         (folder,) = [
             path for path in (tiny_run / "tiny" / "scratch").glob("*_3_fold0*") if load_config(path).passes == repeats
         ]
         lines = [json.loads(line) for line in (folder / "train" / "metrics.jsonl").read_text().splitlines()]
-        total = 10 * (60 * repeats // 40)
+        total = 10 * (images * repeats // 40)
         last = np.arange(1, 11) * total // 10 - 1  # each epoch's last update
-        expected = 0.02 * np.cos(np.pi / 2 * np.maximum(last - repeats, 0) / (total - repeats)) ** 2
+        expected = 0.02 * np.cos(np.pi / 2 * np.maximum(last - warm, 0) / (total - warm)) ** 2
         np.testing.assert_allclose([line["lr"] for line in lines], expected, rtol=1e-9)
     transfer(options(tiny_run, *own, "scratch_steps=10", "parts=2"))
     assert "finished, 10 epochs; nothing to do" in capsys.readouterr().out

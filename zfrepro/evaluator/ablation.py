@@ -34,7 +34,7 @@ from zfrepro.results import writing
 from zfrepro.run import TrainedRun, load_config, open_run
 from zfrepro.statistics import Measure, Missing, below_chance
 from zfrepro.trainer import train
-from zfrepro.trainer.recipe import derive, finished
+from zfrepro.trainer.recipe import FROM_SCRATCH, derive, finished
 from zfrepro.workers import in_parallel
 
 
@@ -119,6 +119,7 @@ def job(config: AblateConfig, source: TrainConfig, variant: str, seed: int) -> T
         model=edited(source.model, variant, config.dropout),
         data=data,
         seed=seed,
+        **FROM_SCRATCH,
         **{key: value for key, value in given.items() if value is not None},
     )
 

@@ -45,7 +45,7 @@ from zfrepro.results import Output, writing
 from zfrepro.run import TrainedRun, open_run
 from zfrepro.statistics import Measure, Missing, mean_std
 from zfrepro.trainer import train
-from zfrepro.trainer.recipe import derive
+from zfrepro.trainer.recipe import FROM_SCRATCH, derive
 from zfrepro.workers import in_parallel
 
 FITTING = {"caltech101": ["table4"], "caltech256": ["table5", "fig9"], "voc2012": ["table6"]}
@@ -247,6 +247,7 @@ def scratch_recipe(
         schedule="cosine",  # nothing to be chosen on held-out images
         warmup_steps=min(source.warmup_steps, config.scratch_steps // 10),
         seed=config.seed + number,
+        **FROM_SCRATCH,
     )
 
 

@@ -207,9 +207,9 @@ class Network(nn.Module):
                 found[layer.number] = x
         return found
 
-    def forward(self, x: Tensor, noise: Noise | None = None) -> Tensor:
+    def forward(self, x: Tensor, noise: Noise | None = None, after: int = 0) -> Tensor:
         """Logits (B, outputs), or (B, outputs, h, w) for images larger than the training size."""
-        return self.features(x, [self.top], noise)[self.top]
+        return self.features(x, [self.top], noise, after)[self.top]
 
 
 def initialise(network: Network, init: str, seed: int) -> None:

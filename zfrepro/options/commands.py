@@ -72,8 +72,19 @@ class TrainConfig(Common):
     init_from: Optional[str] = option(None, "a run whose weights are the first ones; null: drawn weights", anything)
     init_match: str = option(
         "number",
-        "init_from: number: layers of equal number | order: equal shapes, in their order",
+        "init_from: number: layers of equal number and shape | order: equal shapes, in their order",
         one_of("number", "order"),
+    )
+    init_convolutions: Optional[int] = option(
+        None, "init_match=order: how many of the other run's convolutions are taken; null: all", at_least(0)
+    )
+    init_hash: Optional[str] = option(
+        None, "init_from: hash of its checkpoint; null: of the one that is there when the training begins", anything
+    )
+    inputs: str = option(
+        "auto",
+        "preprocessing: own: `subtract` and `input_scale` | source: that of init_from's run | auto: source's if there is one",
+        one_of("auto", "own", "source"),
     )
     freeze: int = option(0, "layers from the first on that are not trained", at_least(0))
     input_scale: float = option(1.0, "factor on the mean-subtracted pixels; the paper's range is +-128", positive)
@@ -96,6 +107,10 @@ class TrainConfig(Common):
         require("train_scale", scale, fits, f"[S] or [min,max], each at least model.input_size={crop}, or []")
         most = len(self.model.layers)
         require("freeze", self.freeze, self.freeze <= most, f"at most {most}, the layers below the softmax")
+        if self.init_from is None:
+            require("freeze", self.freeze, not self.freeze, "0 where there is no init_from=<run> to take layers from")
+            require("inputs", self.inputs, self.inputs != "source", "own or auto where there is no init_from=<run>")
+        require("init_from", self.init_from, self.init_from != self.run, "another run than the one to be trained")
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -29,11 +29,22 @@ def epoch_order(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
 class Feed:
     """Batches of one split: (inputs (b, 3, s, s) float32 channels_last, the task's targets (b, ...)) on the team's device.
 
-    `batch` is the global batch; every process takes its share of it.
+    `batch` is the global batch; every process takes its share of it. `below` makes of network inputs what is trained on
+    them: the outputs of frozen layers.
     """
 
-    def __init__(self, split: Split, task: Task, mean: Tensor, scale: float, crop: int, batch: int, team: Team) -> None:
-        self.split, self.task = split, task
+    def __init__(
+        self,
+        split: Split,
+        task: Task,
+        mean: Tensor,
+        scale: Tensor,
+        crop: int,
+        batch: int,
+        team: Team,
+        below: Callable[[Tensor], Tensor],
+    ) -> None:
+        self.split, self.task, self.below = split, task, below
         self.mean, self.scale, self.crop, self.batch, self.team = mean, scale, crop, batch, team
 
     def _read(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -70,7 +81,7 @@ class Feed:
             # Drawn for the global batch, so that the crops do not depend on the number of processes.
             drawn = draw_crops(self.batch, images.shape[1], self.crop, augmentation, generator)
             y, x, flip = (values[share].to(images.device) for values in drawn)
-            yield take_crops(images, self.mean, y, x, flip, self.crop, self.scale), targets
+            yield self.below(take_crops(images, self.mean, y, x, flip, self.crop, self.scale)), targets
 
     def centre(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's share of the first `count` rows, centre-cropped."""
@@ -78,4 +89,4 @@ class Feed:
         rows = np.arange(share.start, share.stop)
         batches = [rows[n : n + self.batch] for n in range(0, len(rows), self.batch)]
         for images, targets in self._ahead(batches):
-            yield centre_crop(images, self.mean, self.crop, self.scale), targets
+            yield self.below(centre_crop(images, self.mean, self.crop, self.scale)), targets

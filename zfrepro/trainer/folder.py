@@ -31,20 +31,20 @@ class Folder:
         self.checkpoints = self.path / "checkpoints"
         self.last = self.checkpoints / "last.pt"
 
-    def prepare(self) -> None:
+    def prepare(self, config: TrainConfig) -> None:
         """Make the folder, or check that what stands there was made with the same options.
 
         A start that never came to a checkpoint binds nobody.
         """
-        if not self.config.resume and self.path.exists():
+        if not config.resume and self.path.exists():
             shutil.rmtree(self.path)
         for leftover in self.checkpoints.glob(".*.tmp"):  # of a process that was killed: the lock is ours
             leftover.unlink(missing_ok=True)
         if self.begun:
-            _refuse_other_config(self.config, load_config(self.config.folder))
+            _refuse_other_config(config, load_config(self.config.folder))
         else:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            write_config(self.path / "config.yaml", dataclasses.replace(self.config, data=placed(self.config.data)))
+            write_config(self.path / "config.yaml", dataclasses.replace(config, data=placed(config.data)))
 
     @property
     def begun(self) -> bool:
@@ -86,6 +86,11 @@ class Folder:
 def _refuse_other_config(config: TrainConfig, saved: TrainConfig) -> None:
     new, old = decisive(config), decisive(saved)
     if changed := differing(config, saved):
+        if changed == ["init_hash"]:
+            raise UserError(
+                f"init_from={config.init_from} has other weights than when run={config.run} was begun; give run=<another "
+                "name>, or resume=false to start it over"
+            )
         shown_keys = ", ".join(f"{key}={new.get(key)} (was {old.get(key)})" for key in changed[:6])
         more = f" and {len(changed) - 6} more" if len(changed) > 6 else ""
         raise UserError(

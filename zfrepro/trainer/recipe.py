@@ -18,6 +18,8 @@ from zfrepro.options.shared import Common
 from zfrepro.run import load_config
 from zfrepro.trainer.folder import Folder
 
+FROM_SCRATCH = {"init_from": None, "init_hash": None, "freeze": 0}
+
 
 def derive(source: TrainConfig, command: Common, name: str, **changes: Any) -> TrainConfig:
     """The training `<run>/<name>` of an experiment: `source` with `changes`, where and how `command` computes."""

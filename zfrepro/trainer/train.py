@@ -30,6 +30,7 @@ from zfrepro.trainer.feed import Feed, epoch_order
 from zfrepro.trainer.folder import Folder
 from zfrepro.trainer.optimiser import LearningRate, renormalise
 from zfrepro.trainer.progress import Progress, Tally, Totals
+from zfrepro.trainer.start import freeze, open_source, own_inputs, source_inputs, take_over, with_source
 from zfrepro.trainer.tasks import Classification, Task
 from zfrepro.workers import Interrupted, stop_signals
 
@@ -42,27 +43,28 @@ def train(config: TrainConfig, data: Packed | None = None) -> None:
     `data`: images to train on in place of the packed data set of `config.data`, such as one fold of it.
     """
     with team(config.device) as members, contextlib.ExitStack() as stack:
+        config, folder = with_source(config), Folder(config)
 
         def prepare() -> None:
             stack.enter_context(lock(config.folder))
-            Folder(config).prepare()
+            folder.prepare(config)
 
         members.lead(prepare)
-        data = data or _own_data(config, members)
-        Training(config, members, data, Classification(data)).run()
-
-
-def _own_data(config: TrainConfig, members: Team) -> Packed:
-    """The data set; of a training that goes on, the one it was begun on."""
-    last = Folder(config).last
-    known = recall(load_checkpoint(last)) if last.exists() else None
-    return open_own(config.data, known, config.run, progress=members.leads)
+        saved = load_checkpoint(folder.last) if folder.last.exists() else None
+        known = recall(saved) if saved else None  # the data that the run was begun on
+        data = data or open_own(config.data, known, config.run, progress=members.leads)
+        Training(config, members, data, Classification(data), saved).run()
 
 
 class Training:
-    """One training: its network, optimiser and position. `run` is the loop."""
+    """One training: its network, optimiser and position. `run` is the loop.
 
-    def __init__(self, config: TrainConfig, members: Team, data: Packed, task: Task) -> None:
+    saved: the last checkpoint, to go on from; None: it begins.
+    """
+
+    def __init__(
+        self, config: TrainConfig, members: Team, data: Packed, task: Task, saved: dict[str, Any] | None = None
+    ) -> None:
         self.config, self.team, self.device, self.data, self.task = config, members, members.device, data, task
         if config.batch_size % members.size:
             raise UserError(f"batch_size={config.batch_size}: must be a multiple of the {members.size} processes")
@@ -72,23 +74,34 @@ class Training:
         if self.steps == 0:
             raise UserError(f"batch_size={config.batch_size}: larger than the {len(self.rows)} training images")
         self.precision = resolve_precision(config.precision, self.device)
-        self.network = build_network(config, task.outputs).placed(self.device)
+        source = open_source(config) if config.init_from and saved is None else None
+        self.network = build_network(config, task.outputs)
+        self.begun = take_over(self.network, source, config) if source else ""
+        self.frozen = freeze(self.network, config.freeze)  # the last layer that is not trained; 0: all are
+        self.network.placed(self.device)
         self.model: nn.Module = self.network if members.size == 1 else DistributedDataParallel(self.network)
         self.optimiser = torch.optim.SGD(
-            self.network.parameters(),
+            [weights for weights in self.network.parameters() if weights.requires_grad],
             lr=config.lr,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             fused=True,  # one pass over the weights
         )
         self.rate = LearningRate(config, config.epochs * self.steps)
-        self.mean = torch.from_numpy(data.mean.copy()).to(self.device)
-        crop = self.network.input_size
+        mean, scale = own_inputs(config, data)
+        before = source.state if source else saved
+        if before and config.init_from and config.inputs != "own":
+            mean, scale = source_inputs(before, data.size)
+        self.mean, self.scale = mean.to(self.device), scale.to(self.device)
         self.feeds = {
-            split.name: Feed(split, task, self.mean, config.input_scale, crop, config.batch_size, members)
+            split.name: Feed(
+                split, task, self.mean, self.scale, self.network.input_size, config.batch_size, members, self.below
+            )
             for split in (data.train, data.val)
         }
         self.at = Progress(self._empty_tally())
+        if saved is not None:
+            self._restore(saved)
 
     def _empty_tally(self) -> Tally:
         return Tally.empty(self.device, self.network.conv_layers)
@@ -97,8 +110,6 @@ class Training:
 
     def run(self) -> None:
         """Train to the last epoch."""
-        if self.folder.last.exists():
-            self._restore()
         at, config = self.at, self.config
         if at.epoch >= config.epochs:
             self._say_finished()
@@ -146,16 +157,24 @@ class Training:
             group["lr"] = self.rate.at(step)
         noise = Noise(config.seed, step, share.start, config.batch_size)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            outputs = self.model(inputs, noise).float()
+            outputs = self.model(inputs, noise, self.frozen).float()
         loss, wrong = self.task.loss(outputs, targets)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.optimiser.step()
         if config.renorm_radius is not None:
-            for layer in self.network.conv_layers:
+            for layer in [number for number in self.network.conv_layers if number > self.frozen]:
                 scaled = renormalise(self.network.conv(layer).weight, config.renorm_radius)
                 self.at.tally.renormalised[str(layer)] += scaled
         self.at.tally.add(loss, wrong, len(inputs))
+
+    @torch.no_grad()
+    def below(self, images: Tensor) -> Tensor:
+        """What the layers to be trained get of network inputs: those themselves, or what frozen layers make of them."""
+        if not self.frozen:
+            return images
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return self.network.features(images, [self.frozen])[self.frozen]
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -164,7 +183,7 @@ class Training:
         counts: Tensor | float = 0.0
         for inputs, targets in self.feeds["val"].centre(count):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                outputs = self.network(inputs).float()
+                outputs = self.network(inputs, after=self.frozen).float()
             counts = counts + self.task.count(outputs, targets)
         assert isinstance(counts, Tensor)
         return self.task.errors(self.team.sum(counts).tolist(), count)
@@ -217,7 +236,7 @@ class Training:
             "class_names": list(self.data.class_names),
             **remember(self.data),
             "mean": self.mean.cpu(),
-            "scale": torch.tensor(self.config.input_scale),
+            "scale": self.scale.cpu(),
             "epoch": self.at.epoch,
         }
 
@@ -230,9 +249,8 @@ class Training:
         }
         self.team.lead(lambda: save_checkpoint(self.folder.last, {**self._weights(), "trainer": state}))
 
-    def _restore(self) -> None:
-        """Take up last.pt again."""
-        state = load_checkpoint(self.folder.last)
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Take up a checkpoint again."""
         try:
             saved = state["trainer"]
             self.network.load_state_dict(state["model"])
@@ -262,6 +280,8 @@ class Training:
                 f"classes, {config.epochs} epochs of {self.steps} steps, {self.device}, {self.precision}"
                 + (f"; going on at epoch {at.epoch + 1}, step {at.step + 1}" if at.epoch or at.step else "")
             )
+            if self.begun:
+                print(self.begun)
 
     def _show(self, bar: tqdm[Any], totals: Totals) -> None:
         """Refresh the progress bar."""

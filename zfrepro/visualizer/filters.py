@@ -29,7 +29,7 @@ from zfrepro.run import TrainedRun, open_run
 from zfrepro.search import top_images
 from zfrepro.statistics import Measure, Missing, standard_error
 from zfrepro.trainer import train
-from zfrepro.trainer.recipe import derive
+from zfrepro.trainer.recipe import FROM_SCRATCH, derive
 from zfrepro.visualizer.evolution import strongest
 from zfrepro.visualizer.features import chosen_maps, page_of
 from zfrepro.workers import in_parallel
@@ -97,7 +97,9 @@ def trainings(config: FiltersConfig, run: TrainedRun) -> dict[str, TrainConfig]:
     sibling = config.sibling or own.model.sibling
     if sibling:
         epochs, model = config.sibling_epochs or own.epochs, load_model(sibling)
-        found["sibling"] = derive(own, config, f"fig6_filters/{sibling}", data=data, model=model, epochs=epochs)
+        found["sibling"] = derive(
+            own, config, f"fig6_filters/{sibling}", data=data, model=model, epochs=epochs, **FROM_SCRATCH
+        )
     return found
 
 

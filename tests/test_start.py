@@ -1,0 +1,129 @@
+"""Weights from another run: which layer goes where, to the bit; frozen layers; what is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, Zfrepro
+
+from zfrepro.checkpoints import load_checkpoint
+from zfrepro.models.network import Network
+from zfrepro.options.commands import TrainConfig
+from zfrepro.options.compose import load_model
+from zfrepro.trainer.start import Source, same_number, same_order, take_over
+from zfrepro.trainer.train import build_network
+
+# VGG's own numbering, conv1_1 and so on, counted from 1; A's convolutions are 1 to 8, its fully connected layers 9 to 11.
+FROM_A = {
+    "vgg_b": {1: 1, 3: 2, 5: 3, 6: 4, 11: 9, 12: 10, 13: 11},
+    "vgg_c": {1: 1, 3: 2, 5: 3, 6: 4, 14: 9, 15: 10, 16: 11},
+    "vgg_d": {1: 1, 3: 2, 5: 3, 6: 4, 14: 9, 15: 10, 16: 11},
+    "vgg_e": {1: 1, 3: 2, 5: 3, 6: 4, 17: 9, 18: 10, 19: 11},
+    "vgg_b_5x5": {6: 9, 7: 10, 8: 11},
+    "vgg_a_lrn": {1: 1, 2: 2, 3: 3, 4: 4, 9: 9, 10: 10, 11: 11},
+}
+
+
+def shapes(model: str, classes: int = 10) -> dict[int, tuple[int, ...]]:
+    with torch.device("meta"):
+        network = Network(load_model(model), classes)
+    return {int(number): tuple(module.weight.shape) for number, module in network.weights.items()}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("scale", ["", "_demo"])
+@pytest.mark.parametrize("name", FROM_A)
+def test_vggs_first_four_convolutions_and_the_fully_connected_layers(name: str, scale: str) -> None:
+    assert same_order(shapes("vgg_a" + scale), shapes(name + scale), convolutions=4) == FROM_A[name]
+
+
+def test_all_convolutions_and_another_number_of_classes() -> None:
+    """conv4_1, 4_2, 5_1, 5_2 follow; the top layer does not fit, those below it do."""
+    expected = {1: 1, 3: 2, 5: 3, 6: 4, 8: 5, 9: 6, 10: 7, 11: 8, 14: 9, 15: 10}
+    assert same_order(shapes("vgg_a_demo"), shapes("vgg_d_demo", classes=7)) == expected
+    own, edited = shapes("vgg_a_demo"), shapes("vgg_a_demo", classes=7)
+    assert same_number(own, edited) == {number: number for number in range(1, 11)}
+    assert same_number(own, {1: own[1], 2: own[3], 12: own[9]}) == {1: 1}
+
+
+def config(**options: object) -> TrainConfig:
+    return TrainConfig(run="r", preset="vgg_demo", epochs=1, batch_size=4, lr=0.1, init="he", **options)  # type: ignore[arg-type]
+
+
+def test_taken_layers_are_the_sources_bits_and_the_others_the_drawn_ones() -> None:
+    a = build_network(config(model=load_model("vgg_a_demo"), seed=1), 10)
+    made = config(model=load_model("vgg_b_demo"), init_match="order", init_convolutions=4, seed=2)
+    b, drawn = build_network(made, 10), build_network(made, 10)
+    line = take_over(b, Source("a", {"model": a.state_dict()}), made)
+    for number in range(1, 14):
+        origin = FROM_A["vgg_b"].get(number)
+        for name in ("weight", "bias"):
+            expected = (
+                a.state_dict()[f"weights.{origin}.{name}"] if origin else drawn.state_dict()[f"weights.{number}.{name}"]
+            )
+            assert torch.equal(b.state_dict()[f"weights.{number}.{name}"], expected), number
+    assert line == (
+        "from run=a: layers 1, 3 (its 2), 5 (its 3), 6 (its 4), 11 (its 9), 12 (its 10), 13 (its 11); drawn: 2, 4, 7, 8, 9, 10"
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- the command
+
+
+@pytest.fixture
+def outputs(tiny_run: Path, tmp_path: Path) -> Path:
+    shutil.copytree(tiny_run / "tiny" / "train", tmp_path / "tiny" / "train")
+    return tmp_path
+
+
+def tune(outputs: Path, zfrepro: Zfrepro, *options: str, check: bool = True) -> tuple[str, str]:
+    """Fine-tune `tiny` on other classes; what was printed."""
+    given = ["run=tuned", "init_from=tiny", "data=embedded_target", "snapshot_epochs=[]", *TINY, "epochs=1"]
+    done = zfrepro("train", f"outputs={outputs}", *given, *options, check=check)
+    return done.stdout, done.stderr
+
+
+def test_frozen_layers_keep_every_bit_and_pixels_come_as_before(outputs: Path, zfrepro: Zfrepro) -> None:
+    """Weight decay, momentum and renormalisation included: none of them acts on a frozen layer."""
+    said, _ = tune(outputs, zfrepro, "freeze=3", "renorm_radius=0.005", "input_scale=1", "weight_decay=0.1")
+    assert "from run=tiny: layers 1, 2, 3, 4, 5, 6, 7" in said and "frozen: 1 to 3" in said
+    source = load_checkpoint(outputs / "tiny" / "train" / "checkpoints" / "best.pt")
+    tuned = load_checkpoint(outputs / "tuned" / "train" / "checkpoints" / "last.pt")
+    for key, weights in source["model"].items():
+        if key.split(".")[1] != "8":  # another number of classes
+            assert torch.equal(weights, tuned["model"][key]) == (int(key.split(".")[1]) <= 3), key
+    assert torch.equal(source["mean"], tuned["mean"]) and torch.equal(source["scale"], tuned["scale"])
+    assert len(tuned["trainer"]["optimiser"]["state"]) == 2 * 5  # weights and biases of layers 4 to 8
+
+
+def test_what_was_started_from_is_remembered(outputs: Path, zfrepro: Zfrepro) -> None:
+    """A run goes on without the other one, but does not take other weights for the same."""
+    tune(outputs, zfrepro)
+    best = outputs / "tiny" / "train" / "checkpoints" / "best.pt"
+    whole = best.read_bytes()
+    best.unlink()
+    assert "nothing to do" in tune(outputs, zfrepro)[0]
+    shutil.copy(outputs / "tiny" / "train" / "checkpoints" / "epoch_1.pt", best)
+    if best.read_bytes() == whole:
+        shutil.copy(outputs / "tiny" / "train" / "checkpoints" / "epoch_2.pt", best)
+    _, errors = tune(outputs, zfrepro, check=False)
+    assert "init_from=tiny has other weights than when run=tuned was begun" in errors and len(errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["init_from=tyni"], "init_from=tyni: "),
+        (["init_from=tuned"], "init_from=tuned: must be another run than the one to be trained"),
+        (["init_from=null", "freeze=2"], "freeze=2: must be 0 where there is no init_from=<run>"),
+        (["freeze=8"], "freeze=8: must be at most 7, the layers below the softmax"),
+        (["model.layers.1.maps=10", "freeze=2"], "freeze=2: layer 2 cannot be taken from init_from=tiny"),
+        (["model=alexnet_tiny_imagenet", "data.size=64"], "init_from=tiny: none of its layers' weights"),
+    ],
+)
+def test_starts_that_make_no_sense(outputs: Path, zfrepro: Zfrepro, options: list[str], line: str) -> None:
+    said, errors = tune(outputs, zfrepro, *options, check=False)
+    assert line in errors and len(errors.splitlines()) == 1, said + errors
+    assert not (outputs / "tuned" / "train" / "checkpoints" / "last.pt").exists()
