@@ -77,7 +77,8 @@ def test_signs_equal_their_definition(run: TrainedRun) -> None:
 
 def test_disjoint_groups_share_no_image() -> None:
     one = correspondence.Subjects("a", [], np.zeros((7, 1)), ("p",), np.zeros((7, 1, 4)), np.zeros((7, 1, 4)))
-    distances = correspondence.Distances(np.zeros((1, 2, 7, 7)), np.ones((1, 2, 7, 7)), np.full((1, 7, 7), 2.0))
+    places = np.full((1, 1, 7, 7), 3.0)
+    distances = correspondence.Distances(np.zeros((1, 2, 7, 7)), np.ones((1, 2, 7, 7)), np.full((1, 7, 7), 2.0), places)
     used: list[int] = []
     original = correspondence.scores
 
@@ -90,7 +91,7 @@ def test_disjoint_groups_share_no_image() -> None:
         groups = correspondence.disjoint_groups([one], {"a": distances}, 3, np.random.default_rng(0))
     assert groups.hamming.shape == groups.changed.shape == (1, 2, 2)
     assert (groups.hamming.max(), groups.changed.min(), groups.other_part.tolist()) == (0, 1, [[2, 2]])
-    assert groups.classes == ["a", "a"]
+    assert groups.classes == ["a", "a"] and groups.matched.tolist() == [[[3], [3]]]
     assert used[::2] != used[1::2]
     assert len(set(used)) == 6
     assert sorted(used) == sorted([*set(used)] * 2)  # once for each measure
@@ -100,7 +101,7 @@ def test_the_paired_test_finds_what_is_there() -> None:
     rng = np.random.default_rng(0)
     random = rng.random(40)
     own = np.stack([random - 0.1, random - 0.05, random], 1)[None]
-    groups = correspondence.Groups(own, own[..., [2, 2, 0]], own[..., 2] + 0.2, ["a"] * 40)
+    groups = correspondence.Groups(own, own[..., [2, 2, 0]], own[..., 2] + 0.2, own[..., :2] + 0.05, ["a"] * 40)
     found = correspondence._layer_metrics(("eye", "nose", "random"), (own[0, 0], own[0, 0]), own[0], groups, 0)
     assert found["random_minus_parts"] == pytest.approx(0.075)
     assert found["random_minus_parts_low"] == pytest.approx(0.075)
@@ -108,6 +109,30 @@ def test_the_paired_test_finds_what_is_there() -> None:
     assert found["disjoint_draws"] == 40
     assert found["over_changed_features"]["p_value"] > 0.99
     assert found["same_part_against_other_part"]["other_minus_same"] == pytest.approx(0.275)
+    assert found["over_matched_places"]["random_minus_parts"] == pytest.approx(0.05)
+
+
+def test_matched_places_by_hand() -> None:
+    """Two images, one part and three random places each: what they change, and how far from the centre they lie."""
+    changed = np.array([[100, 10, 99, 200], [50, 49, 400, 50]])
+    away = np.array([[9, 9, 9, 9], [10, 30, 10, 10]])
+    assert correspondence.matched_places(changed, away, 1).tolist() == [[1], [2]]
+    boxes = np.array([[[0, 0, 4, 4], [8, 8, 12, 12], [8, 5, 12, 9]]])
+    assert correspondence.distance_from_centre(boxes, 20).tolist() == [[8 * 2**0.5, 0, 3]]
+
+
+def test_matched_distances_by_loop() -> None:
+    rng = np.random.default_rng(4)
+    found = torch.from_numpy(rng.integers(-1, 2, (5, 4, 30))).to(torch.int8)  # two parts, three places, four images
+    found[2] = 0  # a place that changes nothing is no match
+    away = np.full((4, 5), 7.0)
+    matched = correspondence.distances_at(found, away, 2)[3]
+    places = correspondence.matched_places((found != 0).sum(2).T.numpy(), away, 2)
+    assert places.min() >= 1
+    for p in range(2):
+        for i, j in permutations(range(4), 2):
+            one, other = found[2 + places[i, p], i], found[2 + places[j, p], j]
+            assert matched[p, i, j] == pytest.approx(float((one != other).double().mean()))
 
 
 def test_other_part_distances_by_loop(run: TrainedRun) -> None:

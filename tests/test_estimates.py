@@ -127,9 +127,9 @@ def test_the_papers_numbers_stand_beside_the_papers_layers() -> None:
 
 
 def groups(lower: np.ndarray, upper: np.ndarray) -> correspondence.Groups:
-    """Draws with these distances of one part; random places score 0.1 at either layer."""
-    hamming = np.stack([np.stack([one, np.full(len(one), 0.1)], 1) for one in (lower, upper)])
-    return correspondence.Groups(hamming, hamming, hamming[..., 0], ["dog"] * len(lower))
+    """Draws with these distances of one part; the places matched to it score 0.1 at either layer, all random ones 0.5."""
+    hamming = np.stack([np.stack([one, np.full(len(one), 0.5)], 1) for one in (lower, upper)])
+    return correspondence.Groups(hamming, hamming, hamming[..., 0], 0.2 * hamming[..., 1:], ["dog"] * len(lower))
 
 
 def test_relative_gaps() -> None:
@@ -145,7 +145,7 @@ def test_relative_gaps() -> None:
     few = correspondence.relative_gaps(groups(lower[:5], upper[:5]), [5, 7])
     assert "5 draws" in why(few["gap_lower"])
     silent = groups(lower, upper)
-    silent.hamming[1] = 0
+    silent.matched[1] = 0
     assert why(correspondence.relative_gaps(silent, [5, 7])["gap_lower"]) == "layer 7 answers to no mask"
 
 
@@ -220,18 +220,26 @@ def test_occlusion_in_numbers() -> None:
 # -------------------------------------------------------------------------------------------------------- Figures 4, 6
 
 
-def test_lower_layers_against_upper_ones() -> None:
+def test_likeness_falls_with_depth_above_its_floor() -> None:
     arrays: dict[str, np.ndarray] = {"epochs": np.array([1, 2, 5, 10])}
-    generator, alike = np.random.default_rng(0), {}
-    for layer, level in ((1, 0.9), (2, 0.8), (3, 0.1), (4, 0.4), (5, 0.3)):
-        arrays[f"alike_{layer}"] = alike[layer] = np.clip(level + generator.normal(0, 0.1, (20, 3)), 0, 1)
-        arrays[f"common_{layer}"], arrays[f"images_{layer}"] = alike[layer], np.zeros((4, 4), int)
-    _, measure = evolution.summary(arrays, [1, 2, 3, 4, 5], 10)
-    low, high = (np.concatenate([alike[n][:, :2].mean(1) for n in some]) for some in ((1, 2), (4, 5)))
+    generator, levels = np.random.default_rng(0), (0.9, 0.8, 0.1, 0.4, 0.3)
+    for layer, level in enumerate(levels, 1):
+        arrays[f"alike_{layer}"] = level + generator.normal(0, 0.1, (20, 3))
+        arrays[f"floor_{layer}"] = np.full((20, 3), 0.0 if layer < 5 else 0.1)
+        arrays[f"common_{layer}"], arrays[f"images_{layer}"] = arrays[f"alike_{layer}"], np.zeros((4, 4), int)
+    found, measure = evolution.summary(arrays, [1, 2, 3, 4, 5], 10)
+    above = [(arrays[f"alike_{n}"][:, :2].mean(1) - (n == 5) * 0.1) / (1 - (n == 5) * 0.1) for n in range(1, 6)]
+    slope = np.polyfit(range(5), [one.mean() for one in above], 1)[0]
     one = number(measure)
-    assert (one.low, one.high) == pytest.approx(
-        tuple(stats.ttest_ind(low, high, equal_var=False).confidence_interval())
-    )
+    assert one.value == pytest.approx(-4 * slope) and one.low > 0
+    errors = [stats.sem(values) for values in above]
+    spread = math.sqrt(sum((weight * error) ** 2 for weight, error in zip((0.8, 0.4, 0, 0.4, 0.8), errors)))
+    assert (one.high - one.low) / 2 == pytest.approx(1.99 * spread, rel=0.02)
+    assert found["layers"]["5"]["first_half_above_floor"] == pytest.approx(above[4].mean())
+    for layer in range(1, 6):  # all layers change as much: nothing falls
+        arrays[f"alike_{layer}"], arrays[f"floor_{layer}"] = arrays["alike_3"], arrays["floor_1"]
+    level = number(evolution.summary(arrays, [1, 2, 3, 4, 5], 10)[1])
+    assert level.low < 0 < level.high or level.value == pytest.approx(0)
 
 
 def fig6(model: str, sibling: str) -> dict[str, Measure]:

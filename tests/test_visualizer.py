@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,12 +11,16 @@ import pytest
 
 from tests.conftest import Zfrepro
 from zfrepro.figures.features import contrast
+from zfrepro.models.deconvnet import Rules
 from zfrepro.models.table import ops_of, receptive_box
 from zfrepro.models.window import project
+from zfrepro.options.commands import VisualizeConfig
 from zfrepro.options.shared import Experiment
 from zfrepro.run import open_run
+from zfrepro.search import top_images
+from zfrepro.statistics import Estimate, Missing
 from zfrepro.visualizer.evolution import correlation
-from zfrepro.visualizer.features import cut
+from zfrepro.visualizer.features import cut, measure, untrained
 from zfrepro.visualizer.filters import axis_spectrum, band_shares, grid_peak, grid_peak_error
 
 
@@ -178,3 +183,17 @@ def test_grid_peak_error_is_the_jackknife() -> None:
     left = [grid_peak(*axis_spectrum(np.delete(images, i, axis=0)), 0.25, 24) for i in range(7)]
     by_hand = np.sqrt(6 / 7 * sum((value - np.mean(left)) ** 2 for value in left))
     np.testing.assert_allclose(grid_peak_error(images, 0.25), by_hand, rtol=1e-10)
+
+
+def test_an_untrained_network_does_not_pass(tiny_run: Path) -> None:
+    """What training adds to the energy on objects, measured for a network that was never trained, is nothing clear."""
+    trained = open_run(Experiment(run="tiny", outputs=str(tiny_run), precision="fp32"))
+    run = untrained(dataclasses.replace(trained, config=dataclasses.replace(trained.config, seed=10)))
+    run.config.seed = 0  # so that it is compared with an untrained network of another seed
+    config = VisualizeConfig(run="tiny", outputs=str(tiny_run), num_images=5)
+    layer = run.network.conv_layers[-1]
+    _, measures = measure(run, config, layer, top_images(run, "val", 5)[layer], Rules())
+    gain = measures["energy_above_untrained"]
+    assert (isinstance(gain, Estimate) and gain.low < 0 < gain.high) or gain.value == 0
+    _, other = measure(run, config, 1, top_images(run, "val", 5)[1], Rules())
+    assert isinstance(other["energy_above_untrained"], Missing)

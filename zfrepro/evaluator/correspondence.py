@@ -17,11 +17,13 @@ folder; every image needs every part. The part `object`, if given, bounds the ra
 x0, y1, x1 in pixels of the network's input; layers (L,); hamming (L, P + R, N, N): pairwise, the random places last.
 `draws.npz`: scores (L, draws, P + 1) of random draws of images of the class (random places last); groups (L, G, P + 1)
 of disjoint draws, of all classes that have the parts; group_class (G,); and of the same disjoint draws the two measures
-beyond the paper, groups_changed (L, G, P + 1) and groups_other_part (L, G).
+beyond the paper, groups_changed (L, G, P + 1) and groups_other_part (L, G), and the matched places groups_matched (L, G, P).
 
 The paper's measure counts features that neither mask touches as alike, so a mask that changes fewer features scores
-lower wherever it stands. Two measures beside it are free of that: the distance over the features that at least one of the
-two masks changes, and the same part in two images against two different parts in two images.
+lower wherever it stands, and masks far from the centre change fewer. Parts are therefore also compared with *matched* places:
+for each image and part the random place that lies about as far from the centre and changes about as many features. On these
+the claim is decided. Two more measures are free of that bias: the distance over the features that at least one of the two
+masks changes, and the same part in two images against two different parts in two images.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ from zfrepro.statistics import Estimate, Measure, Missing, signed_rank
 
 PARTS = ("right_eye", "left_eye", "nose")
 COLUMNS = ("image", "part", "left", "top", "right", "bottom")
-RANDOM_PLACES = 8  # for each image: their mean is compared with the parts
+RANDOM_PLACES = 24  # for each image: their mean is compared with the parts, and from them the matched ones are chosen
 ON_OBJECT = 0.8  # share of a random place that lies on the object, where the object has room for it
 MIN_GROUPS = 6  # disjoint draws for a test to say anything
 
@@ -129,6 +131,7 @@ def correspond(config: CorrespondConfig) -> None:
             groups=groups.hamming,
             groups_changed=groups.changed,
             groups_other_part=groups.other_part,
+            groups_matched=groups.matched,
             group_class=np.array(groups.classes),
         )
         out.done(metrics, relative_gaps(groups, layers), knows_its_task(run))
@@ -322,6 +325,7 @@ class Distances:
     hamming: np.ndarray  # (L, P + R, N, N): the paper's
     changed: np.ndarray  # (L, P + R, N, N): over the features that at least one of the two masks changes
     other_part: np.ndarray  # (L, N, N): image i under one part's mask, j under another's; mean over pairs of parts
+    matched: np.ndarray  # (L, P, N, N): the paper's measure at the places matched to each part, see `matched_places`
 
 
 def alike(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -342,24 +346,49 @@ def distances_of(run: TrainedRun, subjects: Subjects, fill: Tensor, layers: list
     """All pairs under each part's mask and each random place's."""
     boxes = np.concatenate([subjects.boxes, subjects.random], 1)
     found = signs(run, subjects.images, boxes, fill, layers, batch)
-    parts = range(len(subjects.parts))
-    pairs = [(p, q) for p in parts for q in parts if p != q]
+    away = distance_from_centre(boxes, run.network.input_size)
+    each = [distances_at(found[layer], away, len(subjects.parts)) for layer in layers]
+    return Distances(*(np.stack(arrays) for arrays in zip(*each)))
 
-    def stacked(matrices: list[Tensor]) -> np.ndarray:
-        return torch.stack(matrices).cpu().numpy()
 
-    return Distances(
-        np.stack([stacked([hamming_matrix(one, one) for one in found[layer]]) for layer in layers]),
-        np.stack([stacked([hamming_matrix(one, one, True) for one in found[layer]]) for layer in layers]),
-        np.stack(
-            [
-                stacked([hamming_matrix(found[layer][p], found[layer][q]) for p, q in pairs]).mean(0)
-                if pairs
-                else np.full((len(subjects), len(subjects)), np.nan)
-                for layer in layers
-            ]
-        ),
+def distances_at(found: Tensor, away: np.ndarray, parts: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """One layer's `Distances`. found: signs (P + R, N, D); away: the masks' distances from the centre (N, P + R)."""
+    pairs = [(p, q) for p in range(parts) for q in range(parts) if p != q]
+    other = [hamming_matrix(found[p], found[q]) for p, q in pairs]
+    count = found.shape[1]
+    places = matched_places((found != 0).sum(2).T.cpu().numpy(), away, parts)
+    images = torch.arange(count)
+    matched = [found[parts + torch.from_numpy(places[:, p]), images] for p in range(parts)]
+
+    def stacked(matrices: Sequence[Tensor]) -> np.ndarray:
+        return torch.stack(list(matrices)).cpu().numpy()
+
+    return (
+        stacked([hamming_matrix(one, one) for one in found]),
+        stacked([hamming_matrix(one, one, True) for one in found]),
+        stacked(other).mean(0) if other else np.full((count, count), np.nan),
+        stacked([hamming_matrix(one, one) for one in matched]),
     )
+
+
+def distance_from_centre(boxes: np.ndarray, size: int) -> np.ndarray:
+    """(N, M) pixels between the middle of each box (N, M, 4) and that of the network's input."""
+    y, x = ((boxes[..., i] + boxes[..., i + 2]) / 2 - size / 2 for i in (0, 1))
+    distance: np.ndarray = np.hypot(y, x)
+    return distance
+
+
+def matched_places(changed: np.ndarray, away: np.ndarray, parts: int) -> np.ndarray:
+    """(N, P) which of an image's R random places is most like each of its parts: in how many features its mask changes, and in
+    its distance from the centre. changed, away: (N, P + R), the parts first.
+
+    Both are compared as ratios: a place that changes half as many features is as unlike as one that changes twice as many.
+    """
+    unlike = sum(
+        np.abs(np.log((one[:, None, parts:] + 1) / (one[:, :parts, None] + 1))) for one in (changed.astype(float), away)
+    )
+    places: np.ndarray = np.asarray(unlike).argmin(2)
+    return places
 
 
 def score_pairs(hamming: np.ndarray, parts: int) -> tuple[np.ndarray, np.ndarray]:
@@ -385,6 +414,7 @@ class Groups:
     hamming: np.ndarray  # (L, G, P + 1), random places last
     changed: np.ndarray  # (L, G, P + 1)
     other_part: np.ndarray  # (L, G)
+    matched: np.ndarray  # (L, G, P): the random places that are like each part
     classes: list[str]  # (G,)
 
 
@@ -392,16 +422,19 @@ def disjoint_groups(
     subjects: list[Subjects], distances: dict[str, Distances], count: int, generator: np.random.Generator
 ) -> Groups:
     """Every class's images in a random order, cut into draws of `count`."""
-    paper_way, changed, other, classes = [], [], [], []
+    paper_way, changed, other, matched, classes = [], [], [], [], []
     for one in subjects:
         found, order = distances[one.class_name], generator.permutation(len(one))
         for group in range(len(one) // count):
             rows = order[group * count : (group + 1) * count]
             paper_way.append(scores(found.hamming, rows, len(one.parts))[0])
             changed.append(scores(found.changed, rows, len(one.parts))[0])
-            other.append(found.other_part[:, rows][:, :, rows][:, ~np.eye(count, dtype=bool)].mean(1))
+            apart = ~np.eye(count, dtype=bool)
+            other.append(found.other_part[:, rows][:, :, rows][:, apart].mean(1))
+            matched.append(found.matched[:, :, rows][..., rows][:, :, apart].mean(2))
             classes.append(one.class_name)
-    return Groups(np.stack(paper_way, 1), np.stack(changed, 1), np.stack(other, 1), classes)
+    ways = [np.stack(scored, 1) for scored in (paper_way, changed, other, matched)]
+    return Groups(ways[0], ways[1], ways[2], ways[3], classes)
 
 
 # -------------------------------------------------------------------------------------------------------------- output
@@ -432,6 +465,11 @@ def _layer_metrics(
             "random": float(changed[:, -1].mean()),
             **_paired(changed[:, :-1].mean(1), changed[:, -1], "random_minus_parts"),
         },
+        "over_matched_places": {
+            "parts": float(parts.mean()),
+            "random": float(groups.matched[layer].mean()),
+            **_paired(parts, groups.matched[layer].mean(1), "random_minus_parts"),
+        },
         "same_part_against_other_part": {
             "same": float(parts.mean()),
             "other": float(other.mean()),
@@ -441,14 +479,14 @@ def _layer_metrics(
 
 
 def relative_gaps(groups: Groups, layers: Sequence[int]) -> dict[str, Measure]:
-    """Table 1's claim: how much less parts differ than random places, in percent of the random places' distance, over draws
-    that share no image; at the lower of the layers, and at the upper one minus half of that."""
+    """Table 1's claim: how much less parts differ than the random places matched to them, in percent of these places' distance,
+    over draws that share no image; at the lower of the layers, and at the upper one minus half of that."""
     names = ("gap_lower", "gap_upper_minus_half_lower")
     count, order = len(groups.classes), np.argsort(layers)
     if len(layers) < 2 or count < MIN_GROUPS:
         why = "two layers are needed" if len(layers) < 2 else f"{count} draws share no image; {MIN_GROUPS} are needed"
         return dict.fromkeys(names, Missing(why))
-    random = groups.hamming[..., -1]  # (L, G)
+    random = groups.matched.mean(-1)  # (L, G)
     if not (random.mean(1) > 0).all():
         dead = layers[int(np.argmin(random.mean(1)))]
         return dict.fromkeys(names, Missing(f"layer {dead} answers to no mask"))

@@ -53,7 +53,7 @@ def draw_alike(arrays: Mapping[str, np.ndarray], layers: Sequence[int], title: s
     figure = new_figure(9, 3.2)
     epochs = arrays["epochs"]
     panels = {
-        "alike": "correlation of projections of the same image",
+        "alike": "correlation of projections of the same image\n(dotted: of different maps)",
         "common": "share of the nine strongest images in common",
     }
     for axes, (name, label) in zip(figure.subplots(1, 2), panels.items()):
@@ -64,6 +64,9 @@ def draw_alike(arrays: Mapping[str, np.ndarray], layers: Sequence[int], title: s
             axes.plot(range(1, len(epochs)), values.mean(0), marker="o", ms=3, color=colour, label=f"layer {layer}")
             band = values.mean(0) - error, values.mean(0) + error
             axes.fill_between(range(1, len(epochs)), *band, color=colour, alpha=0.15)
+            if name == "alike":
+                floor = arrays[f"floor_{layer}"].mean(0)
+                axes.plot(range(1, len(epochs)), floor, color=colour, linestyle=":", linewidth=1)
         axes.set(title=label, xlabel="consecutive snapshots (epochs)", ylim=(min(0, axes.get_ylim()[0]), 1))
         axes.set_xticks(range(1, len(epochs)), [f"{a}→{b}" for a, b in pairwise(epochs)], fontsize=7)
         axes.legend(fontsize=7)

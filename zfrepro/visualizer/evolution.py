@@ -6,12 +6,14 @@
     measured_<l> (M,) numbers of the maps measured; alike_<l> (M, E - 1): correlation of the projections that consecutive
     snapshots give of one image, the strongest of the last snapshot. They are laid over each other at their units, wherever
     in the image each snapshot finds the feature (where a unit reaches the whole image: as they lie there)
+    floor_<l> (M, E - 1): the same, but of another map in the later snapshot: how alike projections of one image are anyway
     common_<l> (M, E - 1): share of the nine strongest images that two consecutive snapshots have in common
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -29,7 +31,7 @@ from zfrepro.options.commands import EvolveConfig
 from zfrepro.results import writing
 from zfrepro.run import TrainedRun, open_run, snapshots
 from zfrepro.search import Top, top_images
-from zfrepro.statistics import Measure, standard_error
+from zfrepro.statistics import Measure, Missing, standard_error, variance
 from zfrepro.visualizer.features import chosen_maps, page_of
 
 
@@ -49,11 +51,11 @@ def evolve(config: EvolveConfig) -> None:
             arrays |= {f"{name}_{layer}": value for name, value in shown_maps(runs, own, layer, config, rules).items()}
             arrays |= {f"{name}_{layer}": value for name, value in likeness(runs, own, layer, config, rules).items()}
         layers = runs[0].network.conv_layers
-        metrics, difference = summary(arrays, layers, runs[0].config.epochs)
+        metrics, fall = summary(arrays, layers, runs[0].config.epochs)
         out.arrays("arrays.npz", **arrays)
         out.figure("evolution.png", draw_evolution(arrays, layers, config.run), dpi=130)
         out.figure("alike.png", draw_alike(arrays, layers, config.run))
-        out.done(metrics, {"lower_minus_upper": difference}, knows_its_task(runs[-1]))
+        out.done(metrics, {"fall_with_depth": fall}, knows_its_task(runs[-1]))
 
 
 def chosen_epochs(config: EvolveConfig) -> list[int]:
@@ -99,12 +101,15 @@ def likeness(
     maps = chosen_maps(tops[-1], [], config.alike_maps, config.seed + 1, layer)
     rows = tops[-1].images[maps, 0]
     projections = [project_maps(run, layer, maps, rows, rules) for run in runs]
+    others = [project_maps(run, layer, np.roll(maps, 1), rows, rules) for run in runs[1:]]
     alike = [correlation(before, after) for before, after in pairwise(projections)]
+    floor = [correlation(before, other) for before, other in zip(projections, others)]
     common = [
         [len(np.intersect1d(a, b)) / len(a) for a, b in zip(before.images[maps], after.images[maps])]
         for before, after in pairwise(tops)
     ]
-    return {"measured": maps, "alike": np.stack(alike, axis=1), "common": np.array(common).T}
+    likenesses = {"alike": np.stack(alike, axis=1), "floor": np.stack(floor, axis=1)}
+    return {"measured": maps, **likenesses, "common": np.array(common).T}
 
 
 def project_maps(run: TrainedRun, layer: int, maps: np.ndarray, rows: np.ndarray, rules: Rules) -> np.ndarray:
@@ -127,28 +132,42 @@ def correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def summary(arrays: dict[str, np.ndarray], layers: list[int], epochs: int) -> tuple[dict[str, Any], Measure]:
-    """Per layer the likeness of consecutive snapshots (mean, standard error over maps); and over the first half of the
-    training, the two lowest layers against the two highest: on their difference the claim rests."""
+    """Per layer the likeness of consecutive snapshots (mean, standard error over maps), its floor, and what lies above it in
+    the first half of the training: on how that falls with depth the claim rests."""
     kept = arrays["epochs"]
     early = kept[1:] <= max(epochs / 2, kept[1])
     found: dict[str, Any] = {"epochs": kept.tolist(), "layers": {}}
-    halves = {}
+    above = []
     for layer in layers:
-        alike, common, images = (arrays[f"{name}_{layer}"] for name in ("alike", "common", "images"))
-        halves[layer] = alike[:, early].mean(1)
+        alike, common, images, floor = (arrays[f"{name}_{layer}"] for name in ("alike", "common", "images", "floor"))
+        above.append(above_floor(alike[:, early], floor[:, early]))
         found["layers"][str(layer)] = {
             "correlation": alike.mean(0),
             "correlation_error": standard_error(alike),
+            "floor": floor.mean(0),
             "top_nine_in_common": common.mean(0),
-            "first_half_correlation": float(halves[layer].mean()),
+            "first_half_correlation": float(alike[:, early].mean()),
+            "first_half_above_floor": float(above[-1].mean()),
             "strongest_image_changes": float((images[:, 1:] != images[:, :-1]).mean()),
         }
-    lower, upper = (np.concatenate([halves[n] for n in some]) for some in (layers[:2], layers[-2:]))
-    found["first_half"] = {
-        "lower_layers": float(lower.mean()),
-        "upper_layers": float(upper.mean()),
-        "difference": float(lower.mean() - upper.mean()),
-        "difference_error": float(np.hypot(standard_error(lower), standard_error(upper))),
-    }
-    note = f"lower layers {lower.mean():.2f}, upper {upper.mean():.2f}"
-    return found, statistics.welch(lower, upper, "maps", note=note)
+    return found, fall_with_depth(above)
+
+
+def above_floor(alike: np.ndarray, floor: np.ndarray) -> np.ndarray:
+    """(M,) likeness of each map (M, E), 0 at the layer's mean floor and 1 where nothing changes; means over the E steps."""
+    lowest = float(floor.mean())
+    scaled: np.ndarray = (alike.mean(1) - lowest) / max(1 - lowest, 1e-12)
+    return scaled
+
+
+def fall_with_depth(above: Sequence[np.ndarray]) -> Measure:
+    """How far a straight line through the layers' means falls from the first to the last. above: for each layer its maps'."""
+    if len(above) < 2:
+        return Missing("two convolutional layers are needed")
+    place = np.arange(len(above)) - (len(above) - 1) / 2
+    weights = -place * (len(above) - 1) / (place**2).sum()
+    fall = sum(float(weight * values.mean()) for weight, values in zip(weights, above))
+    sources = [(weight**2 * variance(values) / len(values), len(values) - 1) for weight, values in zip(weights, above)]
+    note = "layers: " + ", ".join(f"{values.mean():.2f}" for values in above)
+    count = min(map(len, above))
+    return statistics.combined(fall, [one for one in sources if one[0] > 0] or sources, count, "maps", note=note)

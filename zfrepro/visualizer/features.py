@@ -12,6 +12,7 @@ receptive field, or the network's input where that is smaller):
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from zfrepro.errors import UserError, require, require_layer
 from zfrepro.figures.features import draw_features
 from zfrepro.knowledge import knows_its_task
 from zfrepro.models.deconvnet import Rules
+from zfrepro.models.network import Network, initialise
 from zfrepro.models.table import ops_of, receptive_box, receptive_field
 from zfrepro.models.window import Windows, project_windows
 from zfrepro.options.commands import VisualizeConfig
@@ -188,7 +190,8 @@ def measure(
     run: TrainedRun, config: VisualizeConfig, layer: int, top: Top, rules: Rules
 ) -> tuple[dict[str, Any], dict[str, Measure]]:
     """Dead maps, how alike the strongest images of a map are, and on the embedded data set where the energy falls; and the
-    number on which the claim about the last layer rests."""
+    number on which the claim about the last layer rests: how much more of it falls on objects than in an untrained network,
+    whose projections favour them too, since what excites a unit is seldom the background."""
     split = run.squares.train if config.split == "train" else run.squares.val
     live = top.live
     labels = split.labels[top.images[live]]
@@ -206,10 +209,32 @@ def measure(
         chosen = np.random.default_rng([config.seed, layer]).permutation(live)[:TRUTH_MAPS]
         shares, difference = energy_on_objects(run, config.split, layer, top, np.sort(chosen), rules)
         found |= shares
-        energy = statistics.mean(difference, "maps", "points", f"layer {layer}")
+        if layer == found["last_layer"]:
+            drawn = by_chance(run, config, layer, rules)
+            found["energy_minus_share_untrained"] = float(drawn.mean()) if len(drawn) else None
+            note = f"layer {layer}: {difference.mean():.1f}, untrained {drawn.mean():.1f}" if len(drawn) else ""
+            energy = statistics.welch(difference, drawn, "maps", "points", note)
     if layer != found["last_layer"]:
         energy = Missing(f"layer {found['last_layer']} is not visualised")
-    return found, {"energy_minus_share": energy}
+    return found, {"energy_above_untrained": energy}
+
+
+def by_chance(run: TrainedRun, config: VisualizeConfig, layer: int, rules: Rules) -> np.ndarray:
+    """(M,) what `energy_on_objects` finds for the maps of an untrained network of the same table, in percent points."""
+    drawn = untrained(run)
+    top = top_images(drawn, config.split, config.num_images)[layer]
+    maps = np.sort(np.random.default_rng([config.seed, layer]).permutation(top.live)[:TRUTH_MAPS])
+    return energy_on_objects(drawn, config.split, layer, top, maps, rules)[1] if len(maps) else np.zeros(0)
+
+
+def untrained(run: TrainedRun) -> TrainedRun:
+    """The run with weights that were only drawn, from another seed than its own."""
+    network = Network(run.config.model, run.network.outputs)
+    initialise(network, run.config.init, run.config.seed + 1)
+    network = network.placed(run.device).eval().requires_grad_(False)
+    made = dataclasses.replace(run, network=network, checkpoint_hash=f"drawn-{run.config.init}-{run.config.seed + 1}")
+    vars(made)["data"] = run.data
+    return made
 
 
 def energy_on_objects(

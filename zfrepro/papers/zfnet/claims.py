@@ -14,9 +14,10 @@ CLAIMS = (
         "parts_exaggerated", "fig2",
         "Projections of upper layers exaggerate what tells objects apart, not the background",
         "share of the energy of layer 5's projections that falls on the object, minus the object's share of what the unit sees "
-        "(data with known masks), mean over maps",
-        "A projection that reproduced the image evenly would score 0.",
-        (Part("energy_minus_share", "the energy on objects exceeds their share of the area", "above", 0, 25, "points"),),
+        "(data with known masks), over maps; minus the same of an untrained network of the same table",
+        "An untrained network's projections favour objects too: what excites a unit is seldom the background. What training adds "
+        "must be above nothing.",
+        (Part("energy_above_untrained", "more energy falls on objects than without training", "above", 0, 10, "points"),),
     ),
     Claim(
         "renormalisation", "fig6",
@@ -56,11 +57,13 @@ CLAIMS = (
     Claim(
         "convergence", "fig4",
         "Lower layers settle within few epochs, upper layers only after many",
-        "how alike projections of consecutive snapshots are (correlation, laid over each other at the unit), over the first half "
-        "of training: layers 1-2 minus layers 4-5, over maps",
+        "how alike projections of consecutive snapshots are (correlation, laid over each other at the unit) above how alike those "
+        "of different maps are, over the first half of training: fall of a straight line through all layers, from the first to the "
+        "last",
         "A layer that has settled no longer changes from one snapshot to the next; in the first half the paper's upper layers have "
-        "not settled and its lower ones have.",
-        (Part("lower_minus_upper", "lower layers are more alike than upper ones", "above", 0, 0.3),),
+        "not settled and its lower ones have. Two projections of one image are somewhat alike whatever the maps: that floor is "
+        "taken off, layer by layer.",
+        (Part("fall_with_depth", "likeness falls from layer to layer", "above", 0, 0.3),),
     ),
     Claim(
         "small_changes", "fig5",
@@ -121,8 +124,11 @@ CLAIMS = (
         "correspondence", "table1",
         "The network relates the same part of different objects at layer 5, and no longer at layer 7",
         "relative gap between parts and random places in the Hamming distance of sign changes, 1 - parts / random, over draws that "
-        "share no image: at layer 5; and at layer 7, minus half the gap at layer 5",
-        "The paper's gaps are 33 % at layer 5 and 6 % at layer 7: 'alike' cannot mean equal, half the gap stands between.",
+        "share no image: at layer 5; and at layer 7, minus half the gap at layer 5. The random places are as far from the centre "
+        "as the part and change as many features",
+        "The paper's gaps are 33 % at layer 5 and 6 % at layer 7: 'alike' cannot mean equal, half the gap stands between. Masks "
+        "that change fewer features score lower wherever they stand, and random places near the border change fewer: hence the "
+        "matching. The gap without it is in the table.",
         (
             Part("gap_lower", "parts differ less than random places at layer 5", "above", 0, 33, "%"),
             Part("gap_upper_minus_half_lower", "the gap at layer 7 is less than half of that", "below", 0, -10.5, "points"),
