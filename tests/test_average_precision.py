@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from zfrepro.evaluator.average_precision import average_precision
+from zfrepro.evaluator.average_precision import average_precision, average_precisions
 
 
 def devkit(scores: np.ndarray, truth: np.ndarray) -> float:
@@ -90,3 +90,13 @@ def test_eleven_levels_follow_the_devkit() -> None:
         scores, truth = rng.normal(size=count), rng.choice([-1, 0, 1], count, p=[0.1, 0.5, 0.4])
         truth[0] = 1
         assert average_precision(scores, truth, 11) == pytest.approx(devkit_2007(scores, truth), abs=1e-12)
+
+
+@pytest.mark.parametrize("levels", [None, 11])
+def test_all_classes_at_once_are_each_alone(levels: int | None) -> None:
+    rng = np.random.default_rng(1)
+    scores, truth = rng.integers(0, 9, (40, 6)).astype(float), rng.choice([-1, 0, 1], (40, 6))
+    truth[:, 4] = 0  # no positive image
+    found = average_precisions(scores, truth, levels)
+    assert math.isnan(found[4])
+    np.testing.assert_allclose(found, [average_precision(s, t, levels) for s, t in zip(scores.T, truth.T)])

@@ -51,9 +51,8 @@ def split_of(*shapes: tuple[int, int]) -> Split:
 
 
 def resized(image: np.ndarray, smaller: int) -> Tensor:
-    """(H, W, 3) float64 by the definition: isotropic, bilinear, antialiased."""
-    factor = smaller / min(image.shape[:2])
-    height, width = (round(side * factor) for side in image.shape[:2])
+    """(H, W, 3) float64 by the definition: isotropic, the larger side rounded down, bilinear, antialiased."""
+    height, width = (side * smaller // min(image.shape[:2]) for side in image.shape[:2])
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
     return F.interpolate(pixels, (height, width), mode="bilinear", antialias=True)[0].permute(1, 2, 0).double()
 

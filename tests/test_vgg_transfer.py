@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import copy
+import csv
+import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import small_table
-from PIL import Image
+from conftest import Zfrepro, small_table
+from sklearn.svm import LinearSVC
 from torch import Tensor
 
-from zfrepro.data.transforms import rescaled
-from zfrepro.evaluator.descriptors import describe_batch, join_scales, unit_length
+from zfrepro.evaluator.descriptors import describe, describe_batch, join_scales, unit_length
 from zfrepro.evaluator.one_against_all import choose_cost, train_machines
-from zfrepro.evaluator.splits import Fold
+from zfrepro.evaluator.splits import Fold, draw_fold
+from zfrepro.evaluator.target import packed_target
 from zfrepro.models.network import Network, initialise
 from zfrepro.options.commands import TrainConfig
-from zfrepro.run import TrainedRun
+from zfrepro.options.shared import Common, DataConfig
+from zfrepro.run import TrainedRun, open_run
 
 # ----------------------------------------------------------------------------------------------------------- descriptors
 
@@ -41,23 +46,11 @@ def pictures(count: int, height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, height, width, 3)).astype(np.uint8)
 
 
-def test_rescaling_is_pillows() -> None:
-    for height, width, side in ((40, 57, 31), (57, 40, 71), (40, 40, 40)):
-        images = pictures(2, height, width)
-        found = rescaled(torch.from_numpy(images), side).numpy()
-        assert min(found.shape[1:3]) == side
-        size = (found.shape[2], found.shape[1])
-        assert abs(size[0] / size[1] - width / height) < 0.02
-        for one, image in zip(found, images):
-            pillow = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR), np.float64)
-            np.testing.assert_allclose(one, pillow, atol=1.01)  # Pillow rounds twice
-
-
 def looped(run: TrainedRun, image: np.ndarray, layer: int, scale: int) -> Tensor:
     """The descriptor of one picture in float64, place by place."""
     network = copy.deepcopy(run.network).double()
     short = min(image.shape[:2])
-    size = [round(side * scale / short) for side in image.shape[:2]]
+    size = [side * scale // short for side in image.shape[:2]]
 
     def stretch(values: Tensor) -> Tensor:
         return F.interpolate(values.double().permute(2, 0, 1)[None], size, mode="bilinear", antialias=True)[0]
@@ -81,21 +74,21 @@ def looped(run: TrainedRun, image: np.ndarray, layer: int, scale: int) -> Tensor
 def test_descriptors_follow_a_loop_over_places(height: int, width: int, scale: int) -> None:
     run, images = little_run(), pictures(2, height, width)
     expected = torch.stack([looped(run, image, 4, scale) for image in images])
-    found = describe_batch(run, images, 4, scale)
+    found = describe_batch(run, images, np.array([1, 0]), 4, scale).flip(0)
     assert expected.std() > 0.01
     torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_top_convolutional_layer_is_averaged_over_its_maps() -> None:
     run, images = little_run(), pictures(2, 40, 57)
-    found = describe_batch(run, images, 3, 45)
+    found = describe_batch(run, images, np.arange(2), 3, 45)
     views = run.whole(images, 45)
     maps = [run.network.features(view, [3])[3] for view in (views, views.flip(3))]
     assert maps[0].shape[2] != maps[0].shape[3]
     torch.testing.assert_close(found, (maps[0].mean((2, 3)) + maps[1].mean((2, 3))) / 2, atol=1e-5, rtol=1e-5)
     run.mean.fill_(100)  # a mean image is no mirror image of itself
-    mirrored = describe_batch(run, images[:, :, ::-1].copy(), 3, 45)
-    torch.testing.assert_close(mirrored, describe_batch(run, images, 3, 45), atol=1e-5, rtol=1e-5)
+    mirrored = describe_batch(run, images[:, :, ::-1].copy(), np.arange(2), 3, 45)
+    torch.testing.assert_close(mirrored, describe_batch(run, images, np.arange(2), 3, 45), atol=1e-5, rtol=1e-5)
 
 
 def test_scales_are_averaged_or_stacked_before_they_are_normalised() -> None:
@@ -160,3 +153,79 @@ def test_the_cost_is_chosen_on_what_is_held_out() -> None:
     assert chosen in (1.0, 10.0)  # 1e-6 takes everything for the commoner kind
     assert all(positions is held.test for positions in seen) and len(seen) == 3
     assert choose_cost(features, truth, [10.0, 1e-6, 1.0], None, score) == 1.0
+
+
+# --------------------------------------------------------------------------------------------------------------- command
+
+
+SMALL = ["protocol=vgg", "images_per_class=3", "test_per_class=3", "splits=2", "costs=[0.001,0.002]", "precision=fp32",
+         "data.train_per_class=4", "data.val_per_class=2", "scenes.train_per_class=2", "scenes.val_per_class=2"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def written(tiny_run: Path, zfrepro: Zfrepro, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The table's folder; two runs of one network under a VGG's name stand for its networks."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    shutil.copytree(tiny_run / "tiny" / "train", outputs / "tiny" / "train")
+    for name in ("d", "e"):
+        shutil.copytree(outputs / "tiny" / "train", outputs / name / "train")
+        config = outputs / name / "train" / "config.yaml"
+        config.write_text(config.read_text().replace("name: zfnet_demo", f"name: vgg_{name}_demo"))
+    zfrepro("transfer", f"outputs={outputs}", "run=d", "runs=[d,e,tiny]", "scales=[56,64]", *SMALL)
+    return outputs / "d" / "vgg_table11_transfer"
+
+
+def test_table_holds_every_network_in_every_way(written: Path) -> None:
+    metrics = json.loads((written / "metrics.json").read_text())
+    recall, precision = metrics["embedded_target"], metrics["embedded_scenes"]
+    ways = [f"{run}, {how}" for run in ("d", "e", "tiny") for how in ("one scale", "scales averaged", "scales stacked")]
+    assert list(recall["methods"]) == [*ways, "d & e, scales stacked"]
+    assert list(precision["methods"]) == [*ways, "d & e, scales averaged"]
+    assert all(len(one["values"]) == 2 for one in recall["methods"].values())
+    # Twice the same network: the same numbers, alone and (each half of the stack is the whole) together.
+    for how in ("one scale", "scales averaged", "scales stacked"):
+        assert recall["methods"][f"d, {how}"] == recall["methods"][f"e, {how}"]
+    assert recall["estimates"]["e_minus_d"]["value"] == 0
+    assert recall["estimates"]["both_minus_best"]["value"] == pytest.approx(0, abs=1e-9)
+    values = {name: np.array(one["values"]) for name, one in recall["methods"].items()}
+    gain = values["d, scales stacked"] - values["d, scales averaged"]
+    assert recall["estimates"]["stack_minus_mean"]["value"] == pytest.approx(gain.mean())
+    assert recall["estimates"]["vgg_minus_zfnet"]["value"] == 0
+    means = [precision["methods"][f"d, scales {how}"]["mean"] for how in ("stacked", "averaged")]
+    assert precision["estimates"]["stack_minus_mean_voc"]["value"] == pytest.approx(means[0] - means[1])
+    rows = list(csv.DictReader((written / "embedded_target.csv").open()))
+    assert [row["method"] for row in rows][:1] == ["Zeiler & Fergus 2013"]
+    assert {row["scales"] for row in rows if row["method"].endswith("one scale")} == {"64"}
+
+
+def test_recall_is_that_of_the_descriptors(written: Path) -> None:
+    """The first split of one row, from the stored descriptors, with scikit-learn alone."""
+    run = open_run(Common(run="d", outputs=str(written.parents[1]), precision="fp32"))
+    config = DataConfig(name="embedded", part="target", size=64, fit="whole", train_per_class=4, val_per_class=2)
+    target = packed_target(config)
+    fold = draw_fold(target.labels, 3, 3, 0, 0)
+    parts = [describe(run, target.data, 7, scale) for scale in (56, 64)]
+    features = np.mean(parts, axis=0)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    metrics = json.loads((written / "metrics.json").read_text())["embedded_target"]
+    cost = metrics["costs"]["d, scales averaged"][0]
+    machine = LinearSVC(C=cost, loss="hinge", max_iter=5000).fit(features[fold.train], target.labels[fold.train])
+    predicted, labels = machine.predict(features[fold.test]), target.labels[fold.test]
+    expected = np.mean([(predicted == labels)[labels == label].mean() for label in np.unique(labels)])
+    assert metrics["methods"]["d, scales averaged"]["values"][0] == pytest.approx(100 * expected, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["scales=[40]"], "scales=40: must be 56 pixels or more"),
+        (["images_per_class=9"], "images_per_class=9: the smallest class .* leaves at most 5"),
+        (["layer=9"], "layer=9"),
+        (["join=sum"], "join=sum: must be one of mean, stack"),
+        (["runs=[tiny,nosuch]"], "run=nosuch: no trained run"),
+    ],
+)
+def test_mistakes_are_one_line(options: list[str], message: str, tiny_run: Path, zfrepro: Zfrepro) -> None:
+    found = zfrepro("transfer", f"outputs={tiny_run}", "run=tiny", *SMALL, *options, check=False)
+    said = found.stderr.rpartition("zfrepro: ")[2]  # below the bars of packing
+    assert found.returncode == 2 and re.search(message, said) and said.count("\n") == 1

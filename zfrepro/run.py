@@ -18,8 +18,9 @@ from torch import Tensor
 
 from zfrepro.checkpoints import load_checkpoint
 from zfrepro.data import Known, Packed, open_own, recall
+from zfrepro.data.rescaling import Images, rescaled
 from zfrepro.data.squares import squared
-from zfrepro.data.transforms import centre_crop, rescaled, resized
+from zfrepro.data.transforms import centre_crop, resized
 from zfrepro.devices import resolve_device, resolve_precision
 from zfrepro.errors import UserError, nearest, require
 from zfrepro.files import file_hash, shown
@@ -66,10 +67,12 @@ class TrainedRun:
         batch = torch.as_tensor(images).to(self.device)
         return centre_crop(batch, self.mean, self.network.input_size, self.scale)
 
-    def whole(self, images: np.ndarray | Tensor, side: int) -> Tensor:
-        """Network inputs (B, 3, h, w) of whole pictures (B, H, W, 3), their smaller side resized to `side` pixels: what
-        dense evaluation takes (VGG paper, section 3.2). A mean image is stretched over the picture."""
-        pictures = rescaled(torch.as_tensor(images).to(self.device), side)
+    def whole(self, images: Images, side: int, rows: np.ndarray | None = None) -> Tensor:
+        """Network inputs (B, 3, h, w) of whole images, those of `rows` (all of them if None), their smaller side resized to
+        `side` pixels, all of one shape then: what dense evaluation takes (VGG paper, section 3.2). A mean image is stretched
+        over them."""
+        rows = np.arange(len(images)) if rows is None else rows
+        pictures = rescaled(images, rows, side, torch.zeros(3, device=self.device)).permute(0, 2, 3, 1)
         mean = self.mean if self.mean.ndim == 1 else resized(self.mean[None], (pictures.shape[1], pictures.shape[2]))[0]
         return ((pictures - mean) * self.scale).permute(0, 3, 1, 2)
 

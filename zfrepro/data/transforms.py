@@ -109,14 +109,6 @@ def ten_crops(images: Tensor, mean: Tensor, crop: int, scale: float | Tensor = 1
     return torch.stack(crops, dim=1).permute(0, 1, 4, 2, 3)
 
 
-def rescaled(images: Tensor, side: int) -> Tensor:
-    """(B, h, w, 3) float32: whole images (B, H, W, 3), their smaller side resized to `side` pixels, the other in proportion
-    (VGG paper, section 3.2); bilinear, antialiased where they shrink."""
-    height, width = images.shape[1:3]
-    short = min(height, width)
-    return resized(images, (round(height * side / short), round(width * side / short)))
-
-
 def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Images (B, H, W, 3) at a height and width of `size` pixels, float32."""
     if tuple(images.shape[1:3]) == size:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from zfrepro.data import Packed
+from zfrepro.data.rescaling import Images, by_shape
 from zfrepro.files import pending
 from zfrepro.run import TrainedRun
 
@@ -42,25 +43,17 @@ def _fill(run: TrainedRun, data: Packed, layer: int, scale: int, path: Path) -> 
     bar = tqdm(total=total, desc=f"{run.folder.name}: layer {layer} at {scale} px", unit=" images", disable=None)
     with pending(run.folder, "features") as fresh, bar:
         for split, first in ((data.train, 0), (data.val, len(data.train))):
-            for rows, images in batches(split.images, scale):
-                found[first + rows] = describe_batch(run, images, layer, scale).cpu().numpy()
+            for rows in by_shape(split.images, np.arange(len(split)), scale, PIXELS):
+                found[first + rows] = describe_batch(run, split.images, rows, layer, scale).cpu().numpy()
                 bar.update(len(rows))
         np.save(fresh / path.name, found)
         (fresh / path.name).replace(path)
 
 
-def batches(images: np.ndarray, scale: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows (n,) and images (n, h, w, 3) of batches of one size each, so many that they have PIXELS at `scale`."""
-    size = max(1, PIXELS // scale**2)
-    for start in range(0, len(images), size):
-        rows = np.arange(start, min(start + size, len(images)))
-        yield rows, np.asarray(images[rows])
-
-
 @torch.no_grad()
-def describe_batch(run: TrainedRun, images: np.ndarray | Tensor, layer: int, scale: int) -> Tensor:
-    """(B, D) float32 of packed images (B, h, w, 3) uint8: the layer's mean over places and over the two mirror images."""
-    pictures, found = run.whole(images, scale), []
+def describe_batch(run: TrainedRun, images: Images, rows: np.ndarray, layer: int, scale: int) -> Tensor:
+    """(B, D) float32 of the images `rows` (B,): the layer's mean over places and over the two mirror images."""
+    pictures, found = run.whole(images, scale, rows), []
     for view in (pictures, pictures.flip(3)):
         with run.autocast():
             maps = run.network.features(view.contiguous(memory_format=torch.channels_last), [layer])[layer]

@@ -15,7 +15,7 @@ from sklearn.svm import LinearSVC
 from zfrepro.evaluator.splits import Fold
 from zfrepro.workers import cpus
 
-ITERATIONS = 5000  # of liblinear; features of unit length need a few hundred
+ITERATIONS = 1000  # of liblinear; features of unit length need a few hundred
 
 
 @dataclass(frozen=True)

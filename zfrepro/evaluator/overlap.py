@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from zfrepro.data.squares import squared
+from zfrepro.errors import UserError
+from zfrepro.evaluator.target import Target
+from zfrepro.options.commands import TransferConfig
+from zfrepro.run import TrainedRun
 
 SIDE = 16  # pixels of the small grey versions: enough to tell photographs apart, few enough to forgive recompression
 CHUNK = 4096  # images at a time
@@ -35,3 +44,42 @@ def best_matches(targets: Tensor, sources: Tensor) -> tuple[np.ndarray, np.ndarr
             best[rows] = torch.where(better, value, best[rows])
             row[rows] = torch.where(better, index + start, row[rows])
     return best.numpy(), row.numpy()
+
+
+def compare_with_source(config: TransferConfig, run: TrainedRun, target: Target) -> tuple[Target, dict[str, Any]]:
+    """The target without the images that the source was trained on, if `drop_overlap`, and what was found.
+
+    Found: 'checked', and then 'threshold', 'images' (how many reach it), 'largest' correlation, 'dropped', and for each of
+    the first 100 'pairs' the target's file, the source's file and their correlation.
+    """
+    if config.overlap is None:
+        return target, {"checked": False, "why": "overlap=null"}
+    try:
+        source = run.squares.train
+    except UserError as error:
+        print(f"overlap of source and target not checked: {error}")
+        return target, {"checked": False, "why": str(error)}
+    own = squared(target.data, run.side) if target.data.fit == "whole" else target.data
+    pool = np.concatenate([small_grey(own.train.images), small_grey(own.val.images)])
+    best, match = best_matches(torch.from_numpy(pool), small_grey(source.images))
+    rows = np.flatnonzero(best >= config.overlap)
+    pairs = [
+        {"target": name, "source": source.files[int(match[row])], "correlation": float(best[row])}
+        for name, row in zip(target.files(rows[:100]), rows[:100])
+    ]
+    found = {
+        "checked": True,
+        "threshold": config.overlap,
+        "images": len(rows),
+        "largest": float(best.max()),
+        "pairs": pairs,
+    }
+    if config.drop_overlap:
+        target = dataclasses.replace(target, rows=np.setdiff1d(target.rows, rows))
+    found["dropped"] = len(rows) if config.drop_overlap else 0
+    if len(rows):
+        what = "left out" if config.drop_overlap else "kept; drop_overlap=true leaves them out"
+        print(
+            f"{len(rows)} of {len(best)} target images correlate by {config.overlap} or more with a source image ({what})"
+        )
+    return target, found

@@ -54,6 +54,11 @@ class Target:
         return [own[row] if row < len(own) else other[row - len(own)] for row in rows.tolist()]
 
 
+def has_several(data: DataConfig) -> bool:
+    """Whether its images have several labels each."""
+    return data.name.startswith("voc") or (data.name == "embedded" and data.part == "scenes")
+
+
 def open_target(config: DataConfig, run: TrainedRun) -> Target:
     """The target's images, packed at the size that the source network was trained on."""
     return packed_target(dataclasses.replace(config, size=run.side))

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from zfrepro import papers, statistics
 from zfrepro.errors import UserError, require_layer
 from zfrepro.evaluator.average_precision import average_precision
-from zfrepro.evaluator.overlap import best_matches, small_grey
+from zfrepro.evaluator.overlap import compare_with_source
 from zfrepro.evaluator.softmax import choose_strength, fit
 from zfrepro.evaluator.splits import Fold, draw_fold, mean_class_accuracy, possible_sizes
 from zfrepro.evaluator.target import (
@@ -31,11 +31,13 @@ from zfrepro.evaluator.target import (
     common_scale,
     fold_data,
     fold_key,
+    has_several,
     load_rows,
     open_target,
     packed_target,
     softmax_accuracy,
 )
+from zfrepro.evaluator.vgg_transfer import vgg_transfer
 from zfrepro.features import extract, outputs
 from zfrepro.figures.transfer import Curve, draw_accuracies, draw_classes
 from zfrepro.knowledge import knows_its_task
@@ -88,6 +90,9 @@ class Bench:
 
 def transfer(config: TransferConfig) -> None:
     """Write the tables that fit the target, or those of `config.tables`, each into its folder."""
+    if config.protocol == "vgg":
+        vgg_transfer(config)
+        return
     run = open_run(config)
     layer = config.layer or run.network.feature_layers[-1]
     require_layer("layer", layer, run.network.feature_layers)
@@ -113,9 +118,7 @@ def fitting(data: DataConfig) -> list[str]:
 def target_of(config: TransferConfig, table: str) -> DataConfig:
     """A table's target: `config.data`, or for Table 6, whose images hold several objects, `config.scenes` if those of
     `config.data` hold one each."""
-    data = config.data
-    several = data.name == "voc2012" or (data.name == "embedded" and data.part == "scenes")
-    return config.scenes if table == "table6" and not several else data
+    return config.scenes if table == "table6" and not has_several(config.data) else config.data
 
 
 def network_hash(run: TrainedRun) -> str:
@@ -124,47 +127,6 @@ def network_hash(run: TrainedRun) -> str:
     for name, tensor in run.network.state_dict().items():
         digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-# -------------------------------------------------------------------------------------------------------------- overlap
-
-
-def compare_with_source(config: TransferConfig, run: TrainedRun, target: Target) -> tuple[Target, dict[str, Any]]:
-    """The target without the images that the source was trained on, if `drop_overlap`, and what was found.
-
-    Found: 'checked', and then 'threshold', 'images' (how many reach it), 'largest' correlation, 'dropped', and for each of
-    the first 100 'pairs' the target's file, the source's file and their correlation.
-    """
-    if config.overlap is None:
-        return target, {"checked": False, "why": "overlap=null"}
-    try:
-        source = run.squares.train
-    except UserError as error:
-        print(f"overlap of source and target not checked: {error}")
-        return target, {"checked": False, "why": str(error)}
-    pool = np.concatenate([small_grey(target.data.train.images), small_grey(target.data.val.images)])
-    best, match = best_matches(torch.from_numpy(pool), small_grey(source.images))
-    rows = np.flatnonzero(best >= config.overlap)
-    pairs = [
-        {"target": name, "source": source.files[int(match[row])], "correlation": float(best[row])}
-        for name, row in zip(target.files(rows[:100]), rows[:100])
-    ]
-    found = {
-        "checked": True,
-        "threshold": config.overlap,
-        "images": len(rows),
-        "largest": float(best.max()),
-        "pairs": pairs,
-    }
-    if config.drop_overlap:
-        target = dataclasses.replace(target, rows=np.setdiff1d(target.rows, rows))
-    found["dropped"] = len(rows) if config.drop_overlap else 0
-    if len(rows):
-        what = "left out" if config.drop_overlap else "kept; drop_overlap=true leaves them out"
-        print(
-            f"{len(rows)} of {len(best)} target images correlate by {config.overlap} or more with a source image ({what})"
-        )
-    return target, found
 
 
 # ---------------------------------------------------------------------------------------- Tables 4 and 5, Figure 9

@@ -270,11 +270,36 @@ class TargetConfig(Common):
 
 
 TABLES = ("table4", "table5", "table6", "fig9")
+COSTS = option([0.1, 1.0, 10.0, 100.0], "SVM: C to choose from", each(positive, some=True))
 
 
 @dataclass
 class TransferConfig(TargetConfig):
-    """`zfrepro transfer` (ZFNet, Tables 4-6, Fig. 9)."""
+    """`zfrepro transfer` (ZFNet, Tables 4-6, Fig. 9; VGG, Tables 11, 12)."""
+
+    protocol: str = option(
+        "zfnet",
+        "zfnet: a softmax on centre crops' features | vgg: SVMs on descriptors of whole images, at several scales",
+        one_of("zfnet", "vgg"),
+    )
+    runs: list[str] = option(
+        [], "vgg: several networks, each one, and VGG's stacked; []: the run alone", each(anything)
+    )
+    scales: list[int] = option(
+        [],
+        "vgg: smaller sides at which images are described; []: 256, 384, 512 (VOC: 640, 768) for an input of 224",
+        each(at_least(1)),
+    )
+    join: Optional[str] = option(
+        None,
+        "vgg: of the scales when networks are stacked: mean | stack; null: mean where images have several labels",
+        one_of("mean", "stack"),
+    )
+    costs: list[float] = COSTS
+    splits: int = option(3, "vgg: random splits", at_least(1))
+    images_per_class: Optional[int] = option(
+        None, "vgg: training images a class; null: 60 for Caltech-256, else 30", at_least(1)
+    )
 
     scenes: DataConfig = group(DataConfig, "several labels an image: stands in for VOC 2012 on the demo")
     tables: list[str] = option([], f"{' | '.join(TABLES)}; []: those that fit the target", each(one_of(*TABLES)))
@@ -320,7 +345,7 @@ class ProbeConfig(TargetConfig):
     layers: list[int] = option([1, 2, 3, 4, 5, 7], "whose features the linear SVM reads", each(at_least(1)))
     softmax_layers: list[int] = option([5, 7], "whose features a softmax reads", each(at_least(1)))
     per_class: Optional[int] = option(None, "training images a class; null: 60 for Caltech-256, else 30", at_least(1))
-    costs: list[float] = option([0.1, 1.0, 10.0, 100.0], "SVM: C to choose from", each(positive, some=True))
+    costs: list[float] = COSTS
     scalings: list[str] = option(
         ["common", "each"],
         "SVM: of the features, to choose from: common | each",

@@ -1,0 +1,153 @@
+"""A network that says where an object is, applied to whole pictures (VGG paper, Appendix A).
+
+Protocol 1: one crop at the centre, one box. Protocol 2: at every place of the picture, at several sizes, by several networks;
+the boxes of a class are merged, each with the confidence that the classification network has at its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zfrepro.boxes import best, crop_boxes, decode, dense_crops, merge
+from zfrepro.data import Split
+from zfrepro.errors import require
+from zfrepro.evaluator.testing import BATCH, batches, most_images
+from zfrepro.models.table import ops_of, receptive_field
+from zfrepro.run import TrainedRun
+
+
+@dataclass(frozen=True)
+class Localiser:
+    """A network of boxes, and the one of classes that it was started from, which says how sure one may be at a place."""
+
+    boxes: TrainedRun
+    classes: TrainedRun
+
+
+@dataclass(frozen=True)
+class Merging:
+    """How boxes of a class become one; see `boxes.merge`."""
+
+    threshold: float
+    match: str
+    mean: str
+
+
+class Places(NamedTuple):
+    """A network's outputs at P places of B pictures of one size."""
+
+    outputs: Tensor  # (B, P, outputs) float32
+    crops: Tensor  # (P, 4) float64: what each place sees of the picture as packed
+
+
+@torch.no_grad()
+def places(run: TrainedRun, images: np.ndarray, scale: int, centre: bool = False) -> Places:
+    """The top layer on packed pictures (B, h, w, 3) resized to a smaller side of `scale` pixels: everywhere, or on the crop
+    at the centre. Raises UserError where they are then smaller than the network's input."""
+    network = run.network
+    require("scales", scale, scale >= network.input_size, f"at least the network's input, {network.input_size} pixels")
+    pictures = run.whole(images, scale)
+    height, width = pictures.shape[2:]
+    ratio = torch.tensor([width / images.shape[2], height / images.shape[1]], dtype=torch.float64)
+    y, x = (height - network.input_size) // 2, (width - network.input_size) // 2
+    if centre:
+        pictures = pictures[:, :, y : y + network.input_size, x : x + network.input_size]
+    with run.autocast():
+        found = network(pictures.contiguous(memory_format=torch.channels_last)).float().cpu()
+    maps = found[:, :, None, None] if found.ndim == 2 else found
+    if centre:
+        crops = crop_boxes(torch.tensor([y]), torch.tensor([x]), network.input_size, ratio)
+    else:
+        crops = dense_crops(maps.shape[2], maps.shape[3], stride(run), network.input_size, ratio).flatten(0, 1)
+    return Places(maps.flatten(2).transpose(1, 2), crops)
+
+
+def stride(run: TrainedRun) -> int:
+    """Pixels between two places of a score map."""
+    network = run.network
+    return receptive_field(ops_of(network.layers, network.conv_layers[-1])).stride
+
+
+def boxes_at(found: Places, classes: Tensor) -> Tensor:
+    """The boxes (B, K, P, 4) that a localiser's outputs give for the classes (B, K), in pixels of the pictures as packed."""
+    values = found.outputs.double().unflatten(2, (-1, 4))  # (B, P, classes or 1, 4)
+    which = classes if values.shape[2] > 1 else torch.zeros_like(classes)
+    chosen = values.transpose(1, 2).gather(1, which[:, :, None, None].expand(-1, -1, values.shape[1], 4))
+    return decode(chosen, found.crops)
+
+
+def ratings_at(found: Places, classes: Tensor) -> Tensor:
+    """The posteriors (B, K, P) of the classes (B, K) at every place."""
+    posteriors = found.outputs.double().softmax(2).transpose(1, 2)
+    return posteriors.gather(1, classes[:, :, None].expand(-1, -1, posteriors.shape[2]))
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """The boxes of all places, sizes and networks for K classes of B pictures, and what came of them by merging."""
+
+    boxes: Tensor  # (B, K, n, 4)
+    confidence: Tensor  # (B, K, n)
+    merged: Tensor  # (B, K, n, 4), of which only those with members are there
+    merged_confidence: Tensor  # (B, K, n)
+    members: Tensor  # (B, K, n)
+
+    @property
+    def best(self) -> Tensor:
+        """(B, K, 4): the most confident box of each class."""
+        groups = (values.flatten(0, 1) for values in (self.merged, self.merged_confidence, self.members))
+        return best(*groups).unflatten(0, self.boxes.shape[:2])
+
+
+def propose(
+    nets: Sequence[tuple[Localiser, Sequence[int]]], images: np.ndarray, classes: Tensor, merging: Merging
+) -> Proposals:
+    """Protocol 2 on packed pictures (B, h, w, 3): each localiser at its sizes, all their boxes merged by class (B, K)."""
+    boxes, confidence = [], []
+    for net, scales in nets:
+        for scale in scales:
+            boxes.append(boxes_at(places(net.boxes, images, scale), classes))
+            confidence.append(ratings_at(places(net.classes, images, scale), classes))
+    every, sure = torch.cat(boxes, 2), torch.cat(confidence, 2)
+    groups = merge(every.flatten(0, 1), sure.flatten(0, 1), merging.threshold, merging.match, merging.mean)
+    return Proposals(every, sure, *(values.unflatten(0, classes.shape) for values in groups))
+
+
+def clip(boxes: Tensor, images: np.ndarray) -> Tensor:
+    """Boxes (..., 4) cut off at the border of packed pictures (B, h, w, 3), beyond which no object is known."""
+    height, width = images.shape[1:3]
+    return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
+
+
+def alike(split: Split, crop: int, scale: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows (n,) and their images (n, h, w, 3), of one shape at a time."""
+    rows = np.arange(len(split))
+    for group in batches(split, rows, most_images("dense", crop, scale, BATCH)):
+        yield group, np.stack([split.images[row] for row in group.tolist()])
+
+
+def dense_boxes(
+    nets: Sequence[tuple[Localiser, Sequence[int]]], split: Split, classes: np.ndarray, merging: Merging
+) -> np.ndarray:
+    """Protocol 2: the best box of each of the classes (N, K) in all pictures, (N, K, 4) in pixels as packed."""
+    found = np.empty((*classes.shape, 4))
+    size = nets[0][0].boxes.network.input_size
+    for rows, images in alike(split, size, max(scale for _, scales in nets for scale in scales)):
+        proposals = propose(nets, images, torch.from_numpy(classes[rows]), merging)
+        found[rows] = clip(proposals.best, images)
+    return found
+
+
+def centre_boxes(run: TrainedRun, split: Split, classes: np.ndarray, scale: int) -> np.ndarray:
+    """Protocol 1: the box of each of the classes (N, K) from the crop at the centre, (N, K, 4) in pixels as packed."""
+    found = np.empty((*classes.shape, 4))
+    for rows, images in alike(split, run.network.input_size, scale):
+        given = boxes_at(places(run, images, scale, centre=True), torch.from_numpy(classes[rows]))
+        found[rows] = clip(given[:, :, 0], images)
+    return found

@@ -1,0 +1,359 @@
+"""`zfrepro transfer protocol=vgg`: descriptors of whole images, one linear SVM a class (VGG paper, Appendix B, Table 11).
+
+Each network's descriptors stand in three ways: of one size, of several averaged, of several stacked; those of VGG's networks
+together as well. Images of one label: mean class recall over random splits. Images of several: mean average precision.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from zfrepro import papers, statistics
+from zfrepro.errors import UserError, require, require_layer
+from zfrepro.evaluator.average_precision import average_precisions
+from zfrepro.evaluator.descriptors import describe, join_scales, unit_length
+from zfrepro.evaluator.one_against_all import choose_cost, train_machines
+from zfrepro.evaluator.overlap import compare_with_source
+from zfrepro.evaluator.splits import Fold, draw_fold, inner_folds, mean_class_accuracy, possible_sizes
+from zfrepro.evaluator.target import Target, has_several, packed_target
+from zfrepro.figures.transfer import Bar, draw_bars
+from zfrepro.knowledge import knows_its_task
+from zfrepro.options.commands import TransferConfig
+from zfrepro.options.shared import DataConfig
+from zfrepro.results import Output, writing
+from zfrepro.run import TrainedRun, open_run
+from zfrepro.statistics import Measure, Missing, mean_std
+
+FOLDER = "vgg_table11_transfer"
+FULL_INPUT = 224  # pixels, to which the paper's scales belong
+SCALES, VOC_SCALES = (256, 384, 512), (256, 384, 512, 640, 768)
+HELD_OUT = 5  # a fifth of the training images chooses the SVM's C; of VOC's a half, as large as its own validation set
+PAPERS_COLUMN = {"caltech101": "caltech101_recall", "caltech256": "caltech256_recall", "voc2007": "voc2007_map",
+                 "voc2012": "voc2012_map", "embedded_target": "caltech101_recall", "embedded_scenes": "voc2012_map"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Net:
+    """A network whose layer below the softmax describes images; its top convolutional layer where it has no other."""
+
+    run: TrainedRun
+    layer: int
+    scales: tuple[int, ...]
+
+    @property
+    def model(self) -> str:
+        """Its table's name without folders."""
+        return self.run.config.model.name.rpartition("/")[2]
+
+    @property
+    def of_vgg(self) -> bool:
+        """Whether it is one of the paper's networks."""
+        return papers.paper_of(self.run.config.model.name).id == "vgg"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table: one network or several, its scales joined in one way."""
+
+    nets: tuple[int, ...]
+    join: str  # one | mean | stack
+
+
+def vgg_transfer(config: TransferConfig) -> None:
+    """Write `vgg_table11_transfer/`, a part for each target."""
+    targets = targets_of(config)
+    nets = [open_net(config, name, targets) for name in config.runs or [config.run]]
+    for data in targets:
+        largest = max(scale for net in nets for scale in net.scales)
+        target = packed_target(dataclasses.replace(data, size=largest, fit="whole"))
+        hashes = "-".join(net.run.checkpoint_hash[:16] for net in nets)
+        with writing(config.folder / FOLDER, config, hashes, part=target.slug, inputs=target.data.key) as out:
+            if out is not None:
+                (precision_part if has_several(data) else recall_part)(config, nets, target, out)
+
+
+def targets_of(config: TransferConfig) -> list[DataConfig]:
+    """The target; of the embedded data set, which stands in for every one, images of one label and of several."""
+    both = config.data.name == "embedded" and not has_several(config.data)
+    return [config.data, config.scenes] if both else [config.data]
+
+
+def open_net(config: TransferConfig, name: str, targets: Sequence[DataConfig]) -> Net:
+    """A run, the layer that describes, and the sizes at which it does. Raises UserError for what does not fit."""
+    run = open_run(dataclasses.replace(config, run=name))
+    layer = config.layer or run.network.feature_layers[-1]
+    require_layer("layer", layer, run.network.feature_layers)
+    size = run.network.input_size
+    usual = VOC_SCALES if all(map(has_several, targets)) else SCALES
+    scales = tuple(sorted(config.scales or (round(scale * size / FULL_INPUT) for scale in usual)))
+    least = size if layer > run.network.conv_layers[-1] else smallest(run, layer)
+    for scale in scales:
+        require(
+            "scales", scale, scale >= least, f"{least} pixels or more, of which layer {layer} of run={name} makes maps"
+        )
+    return Net(run, layer, scales)
+
+
+def smallest(run: TrainedRun, layer: int) -> int:
+    """The smallest side of an image of which a convolutional layer makes maps."""
+    size = 1
+    for op in reversed([op for op in run.network.ops if op.layer <= layer]):
+        size = max(1, (size - 1) * op.stride + op.kernel - 2 * op.padding)
+    return size
+
+
+# ----------------------------------------------------------------------------------------------------------- descriptors
+
+
+@dataclass(frozen=True)
+class Descriptors:
+    """All networks' descriptors of a target's images, on the disk."""
+
+    nets: Sequence[Net]
+    files: Mapping[tuple[int, int], np.ndarray]  # network, scale -> (N, D)
+
+    @classmethod
+    def of(cls, nets: Sequence[Net], target: Target) -> Descriptors:
+        """Computed, or taken from the runs' features/."""
+        data = target.data
+        pairs = [(index, net, scale) for index, net in enumerate(nets) for scale in net.scales]
+        return cls(nets, {(index, scale): describe(net.run, data, net.layer, scale) for index, net, scale in pairs})
+
+    def rows(self, method: Method, rows: np.ndarray) -> np.ndarray:
+        """(n, D) of unit length: a network's scales joined, several networks' stacked."""
+        found = []
+        for index in method.nets:
+            scales = self.nets[index].scales
+            chosen = scales[len(scales) // 2 : len(scales) // 2 + 1] if method.join == "one" else scales
+            several = [self.files[index, scale][rows] for scale in chosen]
+            found.append(join_scales(several, "stack" if method.join == "stack" else "mean"))
+        return found[0] if len(found) == 1 else unit_length(np.concatenate(found, axis=1))
+
+
+def methods_of(nets: Sequence[Net], join: str) -> list[Method]:
+    """Each network in each way that differs, then VGG's together."""
+    found = [
+        Method((index,), how)
+        for index, net in enumerate(nets)
+        for how in (("one", "mean", "stack") if len(net.scales) > 1 else ("one",))
+    ]
+    together = tuple(index for index, net in enumerate(nets) if net.of_vgg)
+    return [*found, Method(together, join)] if len(together) > 1 else found
+
+
+def preferred(net: Net, index: int, join: str) -> Method:
+    """The way in which a network is compared with others."""
+    return Method((index,), join if len(net.scales) > 1 else "one")
+
+
+# -------------------------------------------------------------------------------------------------- images of one label
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Recall in percent on each split's test images, and the C that was chosen."""
+
+    recalls: list[float]
+    costs: list[float]
+
+
+def recall_part(config: TransferConfig, nets: Sequence[Net], target: Target, out: Output) -> None:
+    """Mean class recall over random splits (Caltech-101, Caltech-256)."""
+    target, overlap = compare_with_source(config, nets[0].run, target)
+    labels = target.labels[target.rows]
+    size = config.images_per_class or (60 if target.config.name == "caltech256" else 30)
+    if not possible_sizes(labels, [size]):
+        most = int(np.unique(labels, return_counts=True)[1].min()) - 1
+        raise UserError(f"images_per_class={size}: the smallest class of {target.name} leaves at most {most}")
+    drawn = [draw_fold(labels, size, config.test_per_class, config.seed, number) for number in range(config.splits)]
+    folds = [Fold(target.rows[fold.train], target.rows[fold.test]) for fold in drawn]
+    descriptors, join = Descriptors.of(nets, target), config.join or "stack"
+    methods = methods_of(nets, join)
+    scores = {method: Scored([], []) for method in methods}
+    for method in tqdm(methods, desc=f"{target.name}: SVMs", unit="method", disable=None):
+        for number, fold in enumerate(folds):
+            train, test = descriptors.rows(method, fold.train), descriptors.rows(method, fold.test)
+            recall, cost = recall_of(train, test, target.labels[fold.train], target.labels[fold.test], config, number)
+            scores[method].recalls.append(recall)
+            scores[method].costs.append(cost)
+    values = {method: scored.recalls for method, scored in scores.items()}
+    facts = {
+        "images_per_class": size,
+        "costs": {named(nets, method): scored.costs for method, scored in scores.items()},
+        "overlap": overlap,
+    }
+    estimates = recall_estimates(nets, join, values, len(folds[0].train), len(folds[0].test))
+    write_part(config, nets, target, out, values, "mean class recall", facts, estimates)
+
+
+def recall_of(
+    train: np.ndarray, test: np.ndarray, own: np.ndarray, other: np.ndarray, config: TransferConfig, number: int
+) -> tuple[float, float]:
+    """Mean class recall on the test images in percent, and the cost that was best on a fifth of the training images."""
+    classes = np.unique(own)
+    truth = (own[:, None] == classes).astype(np.int8)
+
+    def score(scores: np.ndarray, positions: np.ndarray) -> float:
+        return mean_class_accuracy(classes[scores.argmax(1)], own[positions])
+
+    held = inner_folds(own, HELD_OUT, number)
+    cost = choose_cost(train, truth, config.costs, held[0] if held else None, score)
+    found = train_machines(train, truth, cost).scores(test)
+    return mean_class_accuracy(classes[found.argmax(1)], other), cost
+
+
+def recall_estimates(
+    nets: Sequence[Net], join: str, values: Mapping[Method, list[float]], train: int, test: int
+) -> dict[str, Measure]:
+    """What the claims rest on: differences split by split, corrected for the images that splits share."""
+
+    def difference(one: Method | None, other: Method | None, why: str) -> Measure:
+        if one is None or other is None or one not in values or other not in values:
+            return Missing(why)
+        return statistics.resplits(np.subtract(values[one], values[other]), train, test, "points", of="splits")
+
+    own = [preferred(net, index, join) for index, net in enumerate(nets)]
+    vgg = [method for net, method in zip(nets, own) if net.of_vgg]
+    best = max(vgg, key=lambda method: float(np.mean(values[method])), default=None)
+    together = next((method for method in values if len(method.nets) > 1), None)
+    depth = {letter: next((m for net, m in zip(nets, own) if net.of_vgg and is_configuration(net.model, letter)), None)
+             for letter in "de"}  # fmt: skip
+    shallow = next((method for net, method in zip(nets, own) if net.model.startswith("zfnet")), None)
+    pair = "needs runs=[<a run of configuration D>,<one of E>]"
+    return {
+        "e_minus_d": difference(depth["e"], depth["d"], pair),
+        "both_minus_best": difference(together, best, pair),
+        "stack_minus_mean": difference(Method((0,), "stack"), Method((0,), "mean"), "needs several scales"),
+        "vgg_minus_zfnet": difference(best, shallow, "needs runs=[<a run of VGG>,<one of ZFNet>]"),
+    }
+
+
+def is_configuration(model: str, letter: str) -> bool:
+    """Whether a network is the paper's configuration D or E, by the name of its table: vgg_d_demo, vgg16_bn."""
+    names = {"d": ("vgg_d", "vgg16"), "e": ("vgg_e", "vgg19")}[letter]
+    return any(model == name or model.startswith(f"{name}_") for name in names)
+
+
+# ---------------------------------------------------------------------------------------------- images of several labels
+
+
+def precision_part(config: TransferConfig, nets: Sequence[Net], target: Target, out: Output) -> None:
+    """Mean average precision on the validation images (PASCAL VOC; 2007 by its eleven recall levels)."""
+    data = target.data
+    if data.train.multi is None or data.val.multi is None:
+        raise UserError(f"scenes={target.config.name}: its images have one label each; VOC's table needs several")
+    marks, truth = np.asarray(data.train.multi), np.asarray(data.val.multi)
+    train, test = np.arange(len(marks)), len(marks) + np.arange(len(truth))
+    measure = partial(mean_precision, levels=11 if target.config.name == "voc2007" else None)
+    descriptors, join = Descriptors.of(nets, target), config.join or "mean"
+    methods = methods_of(nets, join)
+    scores, costs = {}, {}
+    for method in tqdm(methods, desc=f"{target.name}: SVMs", unit="method", disable=None):
+        own, other = descriptors.rows(method, train), descriptors.rows(method, test)
+        scores[method], costs[named(nets, method)] = precision_of(own, other, marks, config, measure)
+    values = {method: [100 * measure(found, truth)] for method, found in scores.items()}
+    stacked, averaged = Method((0,), "stack"), Method((0,), "mean")
+    change: Measure = Missing("needs several scales")
+    if stacked in scores and averaged in scores:
+        change = statistics.bootstrap(
+            lambda a, b, marks: 100 * (measure(a, marks) - measure(b, marks)),
+            scores[stacked], scores[averaged], truth, of="images", unit="points", draws=1000,
+        )  # fmt: skip
+    write_part(
+        config, nets, target, out, values, "mean average precision", {"costs": costs}, {"stack_minus_mean_voc": change}
+    )
+
+
+def precision_of(
+    train: np.ndarray, test: np.ndarray, marks: np.ndarray, config: TransferConfig, measure: Callable[..., float]
+) -> tuple[np.ndarray, float]:
+    """Scores (n, C) of the test images, and the cost that was best on a random half of the training images."""
+    order = np.random.default_rng(config.seed).permutation(len(train))
+    half = len(order) // 2
+    held = Fold(np.sort(order[half:]), np.sort(order[:half]))
+    cost = choose_cost(train, marks, config.costs, held, lambda scores, rows: measure(scores, marks[rows]))
+    return train_machines(train, marks, cost).scores(test), cost
+
+
+def mean_precision(scores: np.ndarray, truth: np.ndarray, levels: int | None = None) -> float:
+    """Mean of the classes' average precisions, in [0, 1]; classes without a positive image left out. Both (N, C)."""
+    found = average_precisions(scores, truth, levels)
+    return float(np.nanmean(found)) if not np.isnan(found).all() else 0.0
+
+
+# --------------------------------------------------------------------------------------------------------------- writing
+
+
+def named(nets: Sequence[Net], method: Method) -> str:
+    """What the table calls a row of ours."""
+    how = {"one": "one scale", "mean": "scales averaged", "stack": "scales stacked"}[method.join]
+    return " & ".join(nets[index].run.config.run for index in method.nets) + f", {how}"
+
+
+def write_part(
+    config: TransferConfig, nets: Sequence[Net], target: Target, out: Output, values: Mapping[Method, list[float]],
+    measured: str, facts: dict[str, Any], estimates: dict[str, Measure],
+) -> None:  # fmt: skip
+    """One target's table, picture, arrays and metrics."""
+    column = PAPERS_COLUMN.get(target.slug, "caltech101_recall")
+    rows = paper_rows(column)
+    bars = [Bar(f"the paper's: {label}", value, std, True) for label, _, value, std in rows]
+    for method, found in values.items():
+        rows.append((f"ours: {named(nets, method)}", sizes_of(nets, method), *mean_std(found)))
+        bars.append(Bar(named(nets, method), *mean_std(found), False))
+    out.table(["method", "scales", "percent", "std"], rows, notes(config, nets, target, measured, column), target.slug)
+    found_by = {named(nets, method): found for method, found in values.items()}
+    out.arrays(f"{target.slug}.npz", methods=np.array(list(found_by)), values=np.array(list(found_by.values())))
+    out.figure(f"{target.slug}.png", draw_bars(bars, f"Table 11: {target.name}", f"{measured} (%)"))
+    summary = {name: dict(zip(("mean", "std"), mean_std(found)), values=found) for name, found in found_by.items()}
+    layers = {net.run.config.run: {"layer": net.layer, "scales": net.scales, "model": net.model} for net in nets}
+    metrics = {"measured": measured, "methods": summary, "networks": layers, "target_key": target.data.key, **facts}
+    out.done(metrics, estimates, knows_its_task(nets[0].run))
+    for name, (mean, std) in ((name, mean_std(found)) for name, found in found_by.items()):
+        print(f"{target.name}, {name}: {mean:.1f}" + ("" if std is None else f" +- {std:.1f}") + f" % {measured}")
+
+
+def paper_rows(column: str) -> list[tuple[str, str | None, float, float | None]]:
+    """The paper's rows that report a column: method, scales (not said), percent, standard deviation."""
+    found: list[tuple[str, str | None, float, float | None]] = []
+    for row in papers.reported("vgg_table11_transfer"):
+        value, spread = row[column], row.get(column.replace("recall", "std")) if "recall" in column else None
+        if isinstance(value, float):
+            found.append((str(row["method"]), None, value, spread if isinstance(spread, float) else None))
+    return found
+
+
+def sizes_of(nets: Sequence[Net], method: Method) -> str:
+    """The scales of a row, in pixels."""
+    scales = nets[method.nets[0]].scales
+    return " ".join(map(str, scales[len(scales) // 2 :][:1] if method.join == "one" else scales))
+
+
+def notes(config: TransferConfig, nets: Sequence[Net], target: Target, measured: str, column: str) -> str:
+    """What ours were measured on."""
+    described = "; ".join(
+        f"{net.run.config.run}: {net.model} trained on {net.run.config.data.name}, layer {net.layer}, smaller sides of "
+        f"{', '.join(map(str, net.scales))} px" for net in nets
+    )  # fmt: skip
+    data = target.data
+    if has_several(target.config):
+        images = f"{len(data.train)} training and {len(data.val)} validation images"
+        chosen = "a random half"
+    else:
+        size = config.images_per_class or (60 if target.config.name == "caltech256" else 30)
+        images = (
+            f"{size} training and at most {config.test_per_class} test images a class, {config.splits} random splits"
+        )
+        chosen = "a fifth"
+    return (
+        f"Percent: {measured}. The paper's: column {column} of its Table 11, networks trained on ImageNet. Ours: {target.name}, "
+        f"{data.num_classes} classes, {images}. {described}. Outputs averaged over all places, over the image and its mirror "
+        f"image, unit length, one linear SVM a class, its C chosen on {chosen} of the training images."
+    )
