@@ -19,6 +19,7 @@ TIERS = (
     ("visualizer", "evaluator"),
     ("trainer",),
     ("search", "features", "knowledge"),
+    ("forward",),
     ("run",),
     ("data", "models", "figures", "results"),
     ("vision", "workers", "provenance", "checkpoints"),

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.conftest import small_table
 from tests.test_deconvnet import narrow, network_of
+from zfrepro import forward as forwarding
 from zfrepro import search as searching
+from zfrepro.errors import UserError
+from zfrepro.forward import batch_size, forward
+from zfrepro.models.network import Network
+from zfrepro.options.compose import load_model
 from zfrepro.options.shared import Experiment
 from zfrepro.run import open_run
-from zfrepro.search import Best, search, top_images
+from zfrepro.search import Best, exact, search, top_images
 
 
 @pytest.mark.parametrize("batch", [1, 7, 16, 50])
@@ -21,7 +27,9 @@ def test_search_equals_sorting_everything(batch: int) -> None:
     network = network_of(narrow("zfnet", 71)).float()
     images = torch.randn(50, 3, 71, 71, generator=torch.Generator().manual_seed(1)) * 5
     numbers = torch.arange(100, 150)
-    found = search(network, zip(images.split(batch), numbers.split(batch)), count=9)
+    with torch.no_grad():
+        parts = [network.features(part, network.conv_layers) for part in images.split(batch)]
+    found = search(zip([part.numpy() for part in numbers.split(batch)], parts), count=9)
     assert list(found) == network.conv_layers
     outputs = network.features(images, network.conv_layers)
     for layer, top in found.items():
@@ -50,19 +58,106 @@ def test_of_equals_the_earlier_image_stays_and_dead_maps_are_seen() -> None:
     assert top.units(np.array([0])).tolist() == [[0, 1, 0], [0, 1, 0]]
 
 
+def config(tiny_run: Path, precision: str = "fp32") -> Experiment:
+    return Experiment(run="tiny", outputs=str(tiny_run), device="cpu", precision=precision)
+
+
 @pytest.fixture
-def searched(tiny_run: Path) -> Iterator[Experiment]:
-    yield Experiment(run="tiny", outputs=str(tiny_run), device="cpu", precision="fp32")
+def copied(tiny_run: Path, tmp_path: Path) -> Path:
+    """An outputs folder of the test's own with the run `tiny`, not searched yet."""
+    shutil.copytree(tiny_run / "tiny" / "train", tmp_path / "tiny" / "train")
+    return tmp_path
 
 
-def test_a_stored_result_is_used_again(searched: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = open_run(searched)
+def test_a_stored_result_is_used_again(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = open_run(config(copied))
     first = top_images(run, "val")
     monkeypatch.setattr(searching, "search", None)  # calling it would fail
-    again = top_images(open_run(searched), "val")
+    again = top_images(open_run(config(copied)), "val")
     for layer, top in first.items():
         assert np.array_equal(top.images, again[layer].images) and np.array_equal(top.values, again[layer].values)
-    snapshots = (open_run(searched, epoch) for epoch in (1, 2))
-    other = next(one for one in snapshots if one.checkpoint_hash != run.checkpoint_hash)  # the best is one of them
-    with pytest.raises(TypeError):
-        top_images(other, "val")
+    snapshots = [open_run(config(copied), epoch) for epoch in (1, 2)]
+    other = next(one for one in snapshots if one.checkpoint_hash != run.checkpoint_hash)
+    for changed in (other, open_run(config(copied, "bf16"))):
+        with pytest.raises(TypeError):
+            top_images(changed, "val")
+
+
+def test_a_damaged_result_is_searched_again(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = open_run(config(copied))
+    first = top_images(run, "val")
+    (path,) = (copied / "tiny" / "search").glob("*.npz")
+    whole = path.read_bytes()
+    with np.load(path) as stored:
+        parts = dict(stored)
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 0xFF
+    odd = {**parts, "layer1_images": parts["layer1_images"] + 10**6}
+    for content in (b"", b"text", whole[: len(whole) // 2], bytes(flipped), odd, {**parts, "layer1_rows": np.zeros(3)}):
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            np.savez(path, **content)
+        capsys.readouterr()
+        again = top_images(run, "val")
+        assert "damaged" in capsys.readouterr().out
+        assert all(np.array_equal(again[layer].images, top.images) for layer, top in first.items())
+        assert all(np.array_equal(again[layer].rows, top.rows) for layer, top in first.items())
+
+
+def test_candidates_of_bf16_are_computed_again_in_float32(copied: Path) -> None:
+    """The nine of the maps that are looked at are those of a search in float32, values and places included, where that is
+    among the candidates."""
+    whole, half = open_run(config(copied)), open_run(config(copied, "bf16"))
+    for split in ("val", "train"):
+        expected, rough = top_images(whole, split), top_images(half, split)
+        for layer, top in expected.items():
+            maps = top.live[::3]
+            found, changed = exact(half, split, 9, layer, maps)
+            assert found.values.shape == top.values.shape and 0 <= changed < 0.5
+            same = (found.images[maps] == top.images[maps]).all(1)
+            assert same.mean() > 0.9
+            assert np.allclose(found.values[maps][same], top.values[maps][same], rtol=1e-5)
+            assert (found.rows[maps][same] == top.rows[maps][same]).mean() > 0.99
+            others = np.setdiff1d(np.arange(len(top.values)), maps)
+            assert np.array_equal(found.values[others], rough[layer].values[others])
+            assert changed == pytest.approx((found.images[maps] != rough[layer].images[maps]).mean())
+    assert exact(whole, "val", 9, 1, np.array([0]))[1] == 0
+
+
+def test_more_images_than_there_are_is_refused(copied: Path) -> None:
+    with pytest.raises(UserError, match="num_images=10000: the data set has only"):
+        top_images(open_run(config(copied)), "val", 10000)
+
+
+# ------------------------------------------------------------------------------------------------------ the forward pass
+
+
+def test_batches_are_the_rows_once_in_order_whatever_their_size(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = open_run(config(copied))
+    rows, layers = np.array([7, 3, 3, 11, 0]), [2, run.network.top]
+    expected = run.network.features(run.inputs(run.data.val.images[rows]), layers)
+    for size in (1, 2, 5, 9):
+        monkeypatch.setattr(forwarding, "batch_size", lambda *_, size=size: size)
+        batches = list(forward(run, run.data.val.images, layers, rows))
+        assert np.array_equal(np.concatenate([part for part, _ in batches]), rows)
+        for layer in layers:
+            found = torch.cat([outputs[layer] for _, outputs in batches])
+            assert not found.requires_grad and torch.allclose(found, expected[layer], atol=1e-5)
+    half = open_run(config(copied, "bf16"))
+    for exactly, kind in ((False, torch.bfloat16), (True, torch.float32)):
+        ((_, outputs),) = forward(half, half.data.val.images, [2], rows, exact=exactly)
+        assert outputs[2].dtype == (kind if kind == torch.float32 else outputs[2].dtype)
+        error = float((outputs[2].float() - expected[2]).abs().max() / expected[2].abs().max())
+        assert (error < 1e-5) == exactly and error < 0.05
+
+
+def test_batches_keep_below_their_memory() -> None:
+    with torch.device("meta"):
+        vgg = Network(load_model("vgg_d"), 1000)
+    largest = 4 * 64 * 224 * 224
+    assert batch_size(vgg, [13]) == (48 << 20) // largest and batch_size(vgg, [16]) * largest < 1 << 28
+    assert batch_size(vgg, [16]) >= 16 and batch_size(vgg, [1], "cuda") > 50
+    with torch.device("meta"):
+        small = Network(small_table(), 3)
+    assert batch_size(small, [1]) == 512

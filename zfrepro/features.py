@@ -8,21 +8,19 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from zfrepro.data import Packed
 from zfrepro.errors import UserError, require_layer
 from zfrepro.files import pending
+from zfrepro.forward import forward
+from zfrepro.models.network import Network
 from zfrepro.run import TrainedRun
-
-BATCH = 128
 
 
 def extract(
@@ -31,7 +29,7 @@ def extract(
     """The outputs of `layers` for the centre crops of all images, (N, D) memory-mapped, D = maps x side x side or units.
 
     Layers that are in the cache already are not computed again. `pool`: average the maps down to pool x pool first. The pass
-    is in float32 whatever the run's precision: features are compared, not trained.
+    is in the run's precision.
     """
     for layer in layers:
         require_layer("layer", layer, run.network.feature_layers)
@@ -44,29 +42,25 @@ def extract(
 
 def _key(run: TrainedRun, data: Packed, dtype: str, pool: int | None) -> str:
     """A hash of what determines the features."""
-    identity = [run.checkpoint_hash, data.key, dtype, pool]
+    identity = [run.checkpoint_hash, data.key, dtype, pool, run.precision]
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
 
 
-@torch.no_grad()
 def _fill(run: TrainedRun, data: Packed, layers: Sequence[int], folder: Path, dtype: str, pool: int | None) -> None:
     """One pass that writes the files of `layers`; they get their names when all are complete."""
     folder.mkdir(parents=True, exist_ok=True)
-    total, row = len(data.train) + len(data.val), 0
-    files: dict[int, np.memmap] = {}
-    bar = tqdm(total=total, desc=f"layers {', '.join(map(str, layers))}", unit=" images", disable=None)
-    with pending(run.folder, "features") as fresh, bar:
-        for split in (data.train, data.val):
-            for start in range(0, len(split), BATCH):
-                images = np.ascontiguousarray(split.images[start : start + BATCH])
-                for layer, values in outputs(run, images, layers, pool).items():
-                    if layer not in files:
-                        shape = (total, values.shape[1])
-                        _check_space(folder, total * values.shape[1] * np.dtype(dtype).itemsize)
-                        files[layer] = np.lib.format.open_memmap(fresh / f"{layer}.npy", "w+", np.dtype(dtype), shape)
-                    files[layer][row : row + len(values)] = values.cpu().numpy()
-                row += len(images)
-                bar.update(len(images))
+    total, kind = len(data.train) + len(data.val), np.dtype(dtype)
+    widths = {layer: width(run.network, layer, pool) for layer in layers}
+    _check_space(folder, total * sum(widths.values()) * kind.itemsize)
+    with pending(run.folder, "features") as fresh:
+        files = {
+            layer: np.lib.format.open_memmap(fresh / f"{layer}.npy", "w+", kind, (total, widths[layer]))
+            for layer in layers
+        }
+        title = f"layers {', '.join(map(str, layers))}"
+        for rows, found in forward(run, images_of(data), layers, np.arange(total), title=title):
+            for layer, values in found.items():
+                files[layer][rows] = flat(values, pool).cpu().numpy()
         for layer in layers:
             files.pop(layer).flush()
             (fresh / f"{layer}.npy").replace(folder / f"layer{layer}.npy")
@@ -82,14 +76,27 @@ def _check_space(folder: Path, size: int) -> None:
         )
 
 
-def outputs(run: TrainedRun, images: np.ndarray, layers: Sequence[int], pool: int | None = None) -> dict[int, Tensor]:
-    """Features (B, D) float32 of one batch of packed images, for each of `layers`."""
-    found = run.network.features(run.inputs(images), layers)
-    return {layer: _flat(values.float(), pool) for layer, values in found.items()}
+def images_of(data: Packed) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from rows, the training images' first and then the validation images', to those images, copied."""
+
+    def take(rows: np.ndarray) -> np.ndarray:
+        picked, first = np.empty((len(rows), data.size, data.size, 3), np.uint8), rows < len(data.train)
+        picked[first] = data.train.images[rows[first]]
+        picked[~first] = data.val.images[rows[~first] - len(data.train)]
+        return picked
+
+    return take
 
 
-def _flat(values: Tensor, pool: int | None) -> Tensor:
-    """(B, C, H, W) or (B, U) -> (B, D)."""
+def width(network: Network, layer: int, pool: int | None = None) -> int:
+    """How many features an image has at a layer."""
+    side = network.side(layer)
+    return network.widths[layer] * (side if pool is None else min(pool, side)) ** 2
+
+
+def flat(values: Tensor, pool: int | None = None) -> Tensor:
+    """Outputs (B, C, H, W) or (B, U) as features (B, D) float32; maps averaged down to pool x pool first, if asked."""
+    values = values.float()
     if pool is not None and values.ndim == 4:
         values = F.adaptive_avg_pool2d(values, min(pool, values.shape[-1]))
     return values.flatten(1)

@@ -87,6 +87,17 @@ class TrainedRun:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
 
+def require_softmax(run: TrainedRun) -> int:
+    """The number of the softmax layer. Raises UserError where the network has none, and names the cure."""
+    if run.network.softmax is None:
+        name, last = run.config.run, run.network.feature_layers[-1]
+        raise UserError(
+            f"run={name}: its weights came without a classifier, and this needs probabilities; train one on top: "
+            f"zfrepro train init_from={name} freeze={last} run=<another name>"
+        )
+    return run.network.softmax
+
+
 def runs_in(outputs: Path) -> list[str]:
     """Names of the trained runs below an outputs folder, sorted; a run may be called torchvision/vgg16. The networks that
     an experiment trained within a run are none."""

@@ -1,28 +1,33 @@
 """Top-nine search: for every map of every convolutional layer, the images that excite it most (paper, section 4, Fig. 2).
 
-One streaming pass over the images keeps, for each map, the `count` images with the strongest spatial maximum and the place of
-that maximum: O(maps x count) memory whatever the data set's size. The result is kept in the run's folder and read again
-while checkpoint and images are the same.
+One streaming pass over the images keeps, for each map, the images with the strongest spatial maximum and the place of that
+maximum: O(maps x count) memory whatever the data set's size. The result is kept in the run's folder and read again while
+checkpoint and images are the same.
+
+Where the hardware multiplies bfloat16, the pass is in it and keeps more candidates than are asked for; `exact` computes those of
+the maps that are looked at again, in float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import zipfile
+import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from zfrepro.data import Split
 from zfrepro.errors import UserError
-from zfrepro.files import atomic_write
-from zfrepro.models.network import Network
+from zfrepro.files import atomic_write, shown
+from zfrepro.forward import forward
 from zfrepro.run import TrainedRun
 
 COUNT = 9
-BATCH_BYTES = 48 << 20  # largest tensor of a batch
+SPARE = 7  # more candidates in bf16; of VGG-16's nine none in a thousand came from beyond them
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,13 @@ class Top:
         number = np.repeat(maps, self.values.shape[1])
         return np.stack([number, self.rows[maps].ravel(), self.columns[maps].ravel()], axis=1)
 
+    def first(self, count: int) -> Top:
+        """The `count` strongest of them."""
+        return Top(*(part[:, :count] for part in vars(self).values()))
+
+
+PARTS = tuple(Top.__dataclass_fields__)
+
 
 class Best:
     """The strongest images so far of each of `maps` maps."""
@@ -58,7 +70,7 @@ class Best:
         """Take in a layer's output (B, M, H, W) for the images numbered `images` (B,). Of equals, the earlier stays."""
         self.width = output.shape[-1]
         cells = output.permute(0, 2, 3, 1).flatten(1, 2)  # (B, H * W, M), as it lies in memory
-        strongest = cells.amax(1).T  # (M, B)
+        strongest = cells.amax(1).T.float()  # (M, B)
         better = strongest > self.values[:, -1:]
         # Soon few images improve on any map: only those cost more than the maximum.
         maps = better.any(1).nonzero()[:, 0]
@@ -80,18 +92,14 @@ class Best:
         return Top(values, images, places // max(1, self.width), places % max(1, self.width))
 
 
-@torch.inference_mode()
-def search(network: Network, batches: Iterable[tuple[Tensor, Tensor]], count: int = COUNT) -> dict[int, Top]:
-    """The `count` strongest images of every map of every convolutional layer.
-
-    batches: inputs (B, channels, S, S) and their numbers (B,) int64, on the network's device.
-    """
+def search(batches: Iterable[tuple[np.ndarray, dict[int, Tensor]]], count: int = COUNT) -> dict[int, Top]:
+    """The `count` strongest images of every map, by layer. batches: images' numbers (B,) and layer -> maps (B, M, H, W)."""
     best: dict[int, Best] = {}
-    for inputs, numbers in batches:
-        for layer, output in network.features(inputs, network.conv_layers).items():
+    for numbers, outputs in batches:
+        for layer, output in outputs.items():
             if layer not in best:
                 best[layer] = Best(output.shape[1], count, output.device)
-            best[layer].update(output, numbers)
+            best[layer].update(output, torch.from_numpy(numbers).to(output.device))
     return {layer: found.top() for layer, found in best.items()}
 
 
@@ -100,38 +108,81 @@ def top_images(run: TrainedRun, split: str = "val", count: int | None = None) ->
 
     count: None: nine, or as many images as there are. Raises UserError where there are fewer than asked for.
     """
-    images = run.squares.train if split == "train" else run.squares.val
-    rows = images.per_class(run.config.data.per_class if split == "train" else None)
+    rows = _rows(run, split)
     count = count or min(COUNT, len(rows))
+    return {layer: top.first(count) for layer, top in _candidates(run, split, count).items()}
+
+
+def exact(run: TrainedRun, split: str, count: int, layer: int, maps: np.ndarray) -> tuple[Top, float]:
+    """The `count` strongest images of a layer as from `top_images`, those of `maps` in float32 whatever the run's precision;
+    and the share of their places in which that changed the image."""
+    top = _candidates(run, split, count)[layer]
+    if run.precision == "fp32" or not len(maps):
+        return top.first(count), 0.0
+    wanted = np.unique(top.images[maps])
+    found: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # image -> of each map its maximum, and the flat place of it
+    chosen = torch.from_numpy(maps).to(run.device)
+    batches = forward(run, _split(run, split).images, [layer], wanted, f"layer {layer} in float32", exact=True)
+    for numbers, outputs in batches:
+        width = outputs[layer].shape[-1]
+        peak = outputs[layer][:, chosen].flatten(2).max(2)  # (B, maps)
+        found |= dict(zip(numbers.tolist(), zip(peak.values.cpu().numpy(), peak.indices.cpu().numpy())))
+    new = Top(*(part.copy() for part in vars(top).values()))
+    for i, number in enumerate(maps):
+        values = np.array([found[image][0][i] for image in top.images[number]])
+        places = np.array([found[image][1][i] for image in top.images[number]])
+        order = np.lexsort((top.images[number], -values))  # of equals, the earlier image
+        new.values[number], new.images[number] = values[order], top.images[number][order]
+        new.rows[number], new.columns[number] = places[order] // width, places[order] % width
+    new = new.first(count)
+    return new, float((new.images[maps] != top.images[maps, :count]).mean())
+
+
+def _split(run: TrainedRun, split: str) -> Split:
+    return run.squares.train if split == "train" else run.squares.val
+
+
+def _rows(run: TrainedRun, split: str) -> np.ndarray:
+    """The images that are searched."""
+    return _split(run, split).per_class(run.config.data.per_class if split == "train" else None)
+
+
+def _candidates(run: TrainedRun, split: str, count: int) -> dict[int, Top]:
+    """`search`, or its earlier result; in bf16 with SPARE images more than `count`, where there are so many."""
+    rows = _rows(run, split)
     if len(rows) < count:
         raise UserError(
             f"num_images={count}: the data set has only {len(rows)} images; give num_images={len(rows)} or less"
         )
-    name = f"{split}-{len(rows)}-top{count}-{run.checkpoint_hash[:16]}-{run.data.key[:16]}.npz"
+    kept = min(count + (SPARE if run.precision == "bf16" else 0), len(rows))
+    name = f"{split}-{len(rows)}-top{kept}-{run.precision}-{run.checkpoint_hash[:16]}-{run.data.key[:16]}.npz"
     path = run.folder / "search" / name
+    if path.exists() and (stored := _read(path, run, len(_split(run, split)))) is not None:
+        return stored
     layers = run.network.conv_layers
-    if path.exists():
-        with np.load(path) as stored:
-            return {layer: Top(*(stored[f"layer{layer}_{part}"] for part in TOP_PARTS)) for layer in layers}
-    found = search(run.network, _batches(run, images, rows), count)
+    title = f"top {split} images of every map"
+    found = search(forward(run, _split(run, split).images, layers, rows, title), kept)
     with atomic_write(path) as file:
-        np.savez(file, **{f"layer{n}_{part}": getattr(top, part) for n, top in found.items() for part in TOP_PARTS})
+        np.savez(file, **{f"layer{n}_{part}": getattr(top, part) for n, top in found.items() for part in PARTS})
     return found
 
 
-TOP_PARTS = ("values", "images", "rows", "columns")
-
-
-def batch_size(network: Network) -> int:
-    """Images of a batch whose largest map stays below BATCH_BYTES."""
-    widths = network.widths
-    largest = max(size**2 * widths[op.layer] for op, size in zip(network.ops, network.sizes[1:]))
-    return int(np.clip(BATCH_BYTES // (4 * largest), 1, 512))
-
-
-def _batches(run: TrainedRun, split: Split, rows: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
-    size = batch_size(run.network)
-    described = f"top {split.name} images of every map"
-    for start in tqdm(range(0, len(rows), size), desc=described, unit="batch", disable=None, leave=False):
-        part = rows[start : start + size]
-        yield run.inputs(split.images[part]), torch.from_numpy(part).to(run.device)
+def _read(path: Path, run: TrainedRun, images: int) -> dict[int, Top] | None:
+    """An earlier result; None, and a line that says so, where it is damaged."""
+    found = {}
+    try:
+        with np.load(path) as stored:
+            for layer in run.network.conv_layers:
+                top = Top(*(stored[f"layer{layer}_{part}"] for part in PARTS))
+                side, maps = run.network.side(layer), run.network.widths[layer]
+                good = all(
+                    part.ndim == 2 and part.shape == (maps, *top.values.shape[1:]) for part in vars(top).values()
+                )
+                limits = ((top.images, images), (top.rows, side), (top.columns, side))
+                if not good or any(part.min() < 0 or part.max() >= limit for part, limit in limits):
+                    raise ValueError("not what a search finds")
+                found[layer] = top
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        print(f"{shown(path)}: damaged; the images are searched again")
+        return None
+    return found

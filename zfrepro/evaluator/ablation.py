@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from zfrepro import papers, statistics
@@ -23,15 +22,15 @@ from zfrepro.data import Split, open_data
 from zfrepro.errors import UserError, require_choice
 from zfrepro.evaluator.errors import top_errors
 from zfrepro.evaluator.testing import posteriors
-from zfrepro.features import outputs
 from zfrepro.figures.ablation import draw_ablation
 from zfrepro.files import file_hash
+from zfrepro.forward import forward
 from zfrepro.knowledge import chance
 from zfrepro.options.commands import AblateConfig, TrainConfig
 from zfrepro.options.compose import load_model
 from zfrepro.options.shared import ModelConfig
 from zfrepro.results import writing
-from zfrepro.run import TrainedRun, load_config, open_run
+from zfrepro.run import TrainedRun, load_config, open_run, require_softmax
 from zfrepro.statistics import Measure, Missing, below_chance
 from zfrepro.trainer import train
 from zfrepro.trainer.recipe import FROM_SCRATCH, derive, finished
@@ -206,14 +205,10 @@ def measure(config: AblateConfig, run: TrainConfig) -> Net:
     )
 
 
-@torch.no_grad()
 def crop_errors(run: TrainedRun, split: Split, rows: np.ndarray) -> tuple[float, float]:
     """Top-1 and top-5 errors of the centre crops of some rows, in percent."""
-    top = run.network.top
-    logits = [
-        outputs(run, split.images[rows[start : start + BATCH]], [top])[top].cpu().numpy()
-        for start in range(0, len(rows), BATCH)
-    ]
+    top = require_softmax(run)
+    logits = [found[top].cpu().numpy() for _, found in forward(run, split.images, [top], rows, exact=True)]
     return top_errors(np.concatenate(logits), split.labels[rows])
 
 

@@ -13,7 +13,7 @@ from zfrepro.errors import UserError, require_layer
 from zfrepro.evaluator.splits import draw_fold, possible_sizes
 from zfrepro.evaluator.svm import svm_accuracy
 from zfrepro.evaluator.target import Target, open_target, softmax_accuracy
-from zfrepro.features import extract, outputs
+from zfrepro.features import extract, width
 from zfrepro.figures.probe import draw_depth
 from zfrepro.files import read_json
 from zfrepro.knowledge import knows_its_task
@@ -152,9 +152,8 @@ def summarise(found: Sequence[Any]) -> dict[str, Any]:
 
 def widths(run: TrainedRun, config: ProbeConfig) -> dict[int, int]:
     """Number of features of each layer as they were used."""
-    image = np.zeros((1, run.side, run.side, 3), np.uint8)
     layers = sorted({*config.layers, *config.softmax_layers})
-    return {layer: values.shape[1] for layer, values in outputs(run, image, layers, config.pool).items()}
+    return {layer: width(run.network, layer, config.pool) for layer in layers}
 
 
 def others(config: ProbeConfig, run: TrainedRun) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from zfrepro.data import Packed, Split, open_data
 from zfrepro.evaluator.softmax import Softmax, choose_strength, fit, one_hot
 from zfrepro.evaluator.splits import Fold, inner_folds, mean_class_accuracy
+from zfrepro.features import images_of
 from zfrepro.options.commands import TargetConfig
 from zfrepro.options.shared import DataConfig
 from zfrepro.run import TrainedRun
@@ -42,11 +43,7 @@ class Target:
 
     def images(self, rows: np.ndarray) -> np.ndarray:
         """(n, S, S, 3) uint8, a copy."""
-        own, other = self.data.train.images, self.data.val.images
-        picked = np.empty((len(rows), *own.shape[1:]), np.uint8)
-        first = rows < len(own)
-        picked[first], picked[~first] = own[rows[first]], other[rows[~first] - len(own)]
-        return picked
+        return images_of(self.data)(rows)
 
     def files(self, rows: np.ndarray) -> list[str]:
         """Names of the sources of some rows."""

@@ -21,7 +21,8 @@ from tqdm import tqdm
 from zfrepro.data import Split
 from zfrepro.data.transforms import crop_positions
 from zfrepro.errors import require
-from zfrepro.run import TrainedRun
+from zfrepro.forward import batch_size
+from zfrepro.run import TrainedRun, require_softmax
 
 METHODS = {
     "centre": "the centre crop",
@@ -121,13 +122,14 @@ def posteriors(
     scales: sizes Q; none: the run's own, see `own_scale`. batch: crops of a forward pass. Raises UserError for a size below the
     network's input and for a run without a softmax layer.
     """
-    crop, top = run.network.input_size, run.network.top
+    crop, top = run.network.input_size, require_softmax(run)
     sizes = list(scales) or [own_scale(run)]
     require("test_scales", sizes, min(sizes) >= crop, f"a list of sizes of at least the network's input, {crop} pixels")
     rows = np.arange(len(split)) if rows is None else rows
     found = np.zeros((len(rows), run.network.widths[top]), np.float32)
+    most = most_images(method, crop, max(sizes), min(batch, batch_size(run.network, [top], run.device.type)))
     with tqdm(total=len(rows), desc=f"{run.folder.name}, {method}", unit=" images", disable=None, leave=False) as bar:
-        for group in batches(split, rows, most_images(method, crop, max(sizes), batch)):
+        for group in batches(split, rows, most):
             images = np.stack([split.images[row] for row in rows[group].tolist()])
             for smaller in sizes:
                 found[group] += image_posteriors(run, images, method, smaller).cpu().numpy() / len(sizes)

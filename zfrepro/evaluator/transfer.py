@@ -38,13 +38,14 @@ from zfrepro.evaluator.target import (
     softmax_accuracy,
 )
 from zfrepro.evaluator.vgg_transfer import vgg_transfer
-from zfrepro.features import extract, outputs
+from zfrepro.features import extract
 from zfrepro.figures.transfer import Curve, draw_accuracies, draw_classes
+from zfrepro.forward import forward
 from zfrepro.knowledge import knows_its_task
 from zfrepro.options.commands import TrainConfig, TransferConfig
 from zfrepro.options.shared import DataConfig
 from zfrepro.results import Output, writing
-from zfrepro.run import TrainedRun, open_run
+from zfrepro.run import TrainedRun, open_run, require_softmax
 from zfrepro.statistics import Measure, Missing, mean_std
 from zfrepro.trainer import train
 from zfrepro.trainer.recipe import FROM_SCRATCH, derive
@@ -218,14 +219,11 @@ def train_fold(recipe: TrainConfig, fold: Fold) -> None:
     train(recipe, fold_data(packed_target(recipe.data), fold))
 
 
-@torch.no_grad()
 def predict(run: TrainedRun, target: Target, rows: np.ndarray) -> np.ndarray:
     """(n,) classes of the centre crops of some rows."""
-    top, predicted = run.network.top, []
-    for start in range(0, len(rows), BATCH):
-        images = target.images(rows[start : start + BATCH])
-        predicted.append(outputs(run, images, [top])[top].argmax(1).cpu().numpy())
-    return np.concatenate(predicted)
+    top = require_softmax(run)
+    found = forward(run, target.images, [top], rows, exact=True)
+    return np.concatenate([logits[top].argmax(1).cpu().numpy() for _, logits in found])
 
 
 Accuracies = dict[

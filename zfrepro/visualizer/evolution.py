@@ -24,13 +24,14 @@ from tqdm import tqdm
 from zfrepro import statistics
 from zfrepro.errors import UserError, require
 from zfrepro.figures.evolution import draw_alike, draw_evolution
+from zfrepro.forward import forward
 from zfrepro.knowledge import knows_its_task
 from zfrepro.models.deconvnet import Rules
 from zfrepro.models.window import project_windows
 from zfrepro.options.commands import EvolveConfig
 from zfrepro.results import writing
 from zfrepro.run import TrainedRun, open_run, snapshots
-from zfrepro.search import Top, top_images
+from zfrepro.search import Top, exact, top_images
 from zfrepro.statistics import Measure, Missing, standard_error, variance
 from zfrepro.visualizer.features import chosen_maps, page_of
 
@@ -77,18 +78,15 @@ def shown_maps(
 ) -> dict[str, np.ndarray]:
     """The rows of the figure: each map's strongest training image in every snapshot, projected."""
     maps = chosen_maps(tops[-1], [], config.num_maps, config.seed, layer)
-    pages = [page_of(run, "train", layer, strongest(top), maps, rules) for run, top in zip(runs, tops)]
+    count = tops[0].values.shape[1]
+    strongest = [exact(run, "train", count, layer, maps)[0].first(1) for run in runs]
+    pages = [page_of(run, "train", layer, top, maps, rules) for run, top in zip(runs, strongest)]
     return {
         "maps": maps,
         "images": np.stack([page.images[:, 0] for page in pages], axis=1),
         "activations": np.stack([page.activations[:, 0] for page in pages], axis=1),
         "projections": np.stack([page.projections[:, 0] for page in pages], axis=1),
     }
-
-
-def strongest(top: Top) -> Top:
-    """The first image of each map alone."""
-    return Top(top.values[:, :1], top.images[:, :1], top.rows[:, :1], top.columns[:, :1])
 
 
 # ------------------------------------------------------------------------------------------------------------ likeness
@@ -114,13 +112,13 @@ def likeness(
 
 def project_maps(run: TrainedRun, layer: int, maps: np.ndarray, rows: np.ndarray, rules: Rules) -> np.ndarray:
     """Each map's strongest unit in its training image rows[i], projected, on its window: (M, channels, w, w)."""
-    inputs = run.inputs(run.squares.train.images[rows])
-    with torch.inference_mode():
-        outputs = torch.cat([run.network.features(part, [layer])[layer] for part in inputs.split(32)])
-    width = outputs.shape[-1]
-    places = outputs[torch.arange(len(maps)), torch.from_numpy(maps)].flatten(1).argmax(1).cpu()
+    images, width = run.squares.train.images, run.network.side(layer)
+    unique, which = np.unique(rows, return_inverse=True)
+    outputs = torch.cat([found[layer].cpu() for _, found in forward(run, images, [layer], unique, exact=True)])
+    places = outputs[torch.from_numpy(which), torch.from_numpy(maps)].flatten(1).argmax(1)
     units = torch.stack([torch.from_numpy(maps), places // width, places % width], dim=1)
-    return project_windows(run.network, inputs, layer, units, range(len(maps)), rules).pixels.cpu().numpy()
+    found = project_windows(run.network, run.inputs(images[unique]), layer, units, torch.from_numpy(which), rules)
+    return found.pixels.cpu().numpy()
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:

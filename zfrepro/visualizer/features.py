@@ -31,7 +31,7 @@ from zfrepro.models.window import Windows, project_windows
 from zfrepro.options.commands import VisualizeConfig
 from zfrepro.results import writing
 from zfrepro.run import TrainedRun, open_run
-from zfrepro.search import Top, top_images
+from zfrepro.search import Top, exact, top_images
 from zfrepro.statistics import Measure, Missing, standard_error
 
 UNITS_AT_ONCE = 256
@@ -65,6 +65,7 @@ def visualize(config: VisualizeConfig) -> None:
                 continue
             top = top_images(run, config.split, config.num_images)[layer]
             maps = chosen_maps(top, config.maps, config.num_maps, config.seed, layer)
+            top, changed = exact(run, config.split, config.num_images, layer, maps)
             rules = Rules(config.unpool, config.ties)
             page = page_of(run, config.split, layer, top, maps, rules)
             split = run.squares.train if config.split == "train" else run.squares.val
@@ -77,6 +78,7 @@ def visualize(config: VisualizeConfig) -> None:
                 f"layer{layer}.png", draw_features(page.maps, page.activations, page.projections, page.patches, what)
             )
             metrics, measures = measure(run, config, layer, top, rules)
+            metrics["search"] = {"precision": run.precision, "places_changed_in_float32_percent": 100 * changed}
             out.done(metrics, measures, knows_its_task(run))
 
 
@@ -132,7 +134,7 @@ def project_top(run: TrainedRun, split: str, layer: int, top: Top, maps: np.ndar
 
 def page_of(run: TrainedRun, split: str, layer: int, top: Top, maps: np.ndarray, rules: Rules) -> Page:
     """Projections and patches of the strongest units of `maps`."""
-    windows, crops = project_top(run, split, layer, top, maps, rules), None
+    windows = project_top(run, split, layer, top, maps, rules)
     images = top.images[maps]
     field, size = receptive_field(ops_of(run.network.layers, layer)), run.network.input_size
     units = np.stack([top.rows[maps], top.columns[maps]], axis=-1)
@@ -207,7 +209,9 @@ def measure(
     energy: Measure = Missing("needs images whose objects' masks are known: the embedded data set")
     if split.truth is not None and len(live):
         chosen = np.random.default_rng([config.seed, layer]).permutation(live)[:TRUTH_MAPS]
-        shares, difference = energy_on_objects(run, config.split, layer, top, np.sort(chosen), rules)
+        chosen = np.sort(chosen)
+        units, _ = exact(run, config.split, config.num_images, layer, chosen)
+        shares, difference = energy_on_objects(run, config.split, layer, units, chosen, rules)
         found |= shares
         if layer == found["last_layer"]:
             drawn = by_chance(run, config, layer, rules)

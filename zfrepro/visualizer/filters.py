@@ -26,11 +26,10 @@ from zfrepro.options.commands import FiltersConfig, TrainConfig
 from zfrepro.options.compose import load_model
 from zfrepro.results import writing
 from zfrepro.run import TrainedRun, open_run
-from zfrepro.search import top_images
+from zfrepro.search import exact, top_images
 from zfrepro.statistics import Measure, Missing, standard_error
 from zfrepro.trainer import train
 from zfrepro.trainer.recipe import FROM_SCRATCH, derive
-from zfrepro.visualizer.evolution import strongest
 from zfrepro.visualizer.features import chosen_maps, page_of
 from zfrepro.workers import in_parallel
 
@@ -192,7 +191,8 @@ def second_layer(
     layer = run.network.conv_layers[1]
     top = top_images(run)[layer]
     maps = chosen_maps(top, [], config.num_maps, config.seed, layer)
-    projections = page_of(run, "val", layer, strongest(top), maps, rules).projections[:, 0]
+    top, _ = exact(run, "val", top.values.shape[1], layer, maps)
+    projections = page_of(run, "val", layer, top.first(1), maps, rules).projections[:, 0]
     frequencies, power = axis_spectrum(projections)
     grid, side = 1 / first_stride(run), projections.shape[1]
     arrays = {"maps": maps, "projections": projections, "frequencies": frequencies, "power": power}
