@@ -55,7 +55,6 @@ FITTING = {"caltech101": ["table4"], "caltech256": ["table5", "fig9"], "voc2012"
 STEM = {"table4": "table4_caltech101", "table5": "table5_caltech256", "fig9": "table5_caltech256"}  # in reference/
 # Epochs of the trainer, each of several passes: it saves and validates after every one, and small sets have short ones.
 SCRATCH_EPOCHS = 10
-BATCH = 256
 
 
 @dataclass
