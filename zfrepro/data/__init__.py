@@ -6,6 +6,6 @@ from zfrepro.data.packed import Packed, Split, Truth
 from zfrepro.data.packing import find_problems, open_data, packed_folder, read_image
 
 __all__ = [
-    "Known", "Packed", "Split", "Truth", "find_problems", "open_data", "open_own", "packed_folder", "placed",
-    "read_image", "recall", "remember",
+    "Known", "Packed", "Split", "Truth", "find_problems", "open_data", "open_own", "packed_folder", "placed", "read_image",
+    "recall", "remember",
 ]  # fmt: skip
