@@ -86,7 +86,7 @@ def test_every_picture_is_there(browser: webdriver.Chrome) -> None:
 
 
 def test_nothing_is_wider_than_the_screen(browser: webdriver.Chrome) -> None:
-    for tab in browser.find_elements(By.CSS_SELECTOR, "[id^=fig2-tab]"):
+    for tab in browser.find_elements(By.CSS_SELECTOR, "[id^=features-tab]"):
         browser.execute_script("arguments[0].click()", tab)
         wide, screen = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
         assert wide <= screen
@@ -95,7 +95,7 @@ def test_nothing_is_wider_than_the_screen(browser: webdriver.Chrome) -> None:
 def test_explorer_shows_the_arrays(browser: webdriver.Chrome, reported: Path) -> None:
     with np.load(reported / "fig7_occlusion" / "arrays.npz") as file:
         arrays = dict(file)
-    browser.execute_script("arguments[0].click()", browser.find_element(By.ID, "fig7-tab1"))
+    browser.execute_script("arguments[0].click()", browser.find_element(By.ID, "explorer-tab1"))
     canvas = browser.find_element(By.CSS_SELECTOR, "canvas.image")
     size, square = arrays["images"].shape[1], int(arrays["square"])
     ys, xs = arrays["ys"], arrays["xs"]
@@ -114,9 +114,9 @@ def test_explorer_shows_the_arrays(browser: webdriver.Chrome, reported: Path) ->
 
 
 def test_a_patch_shows_its_projection(browser: webdriver.Chrome, reported: Path) -> None:
-    browser.execute_script("arguments[0].click()", browser.find_element(By.ID, "fig2-tab2"))
-    panel = browser.find_element(By.ID, "fig2-layer2")
-    assert panel.is_displayed() and not browser.find_element(By.ID, "fig2-layer1").is_displayed()
+    browser.execute_script("arguments[0].click()", browser.find_element(By.ID, "features-tab2"))
+    panel = browser.find_element(By.ID, "features-layer2")
+    assert panel.is_displayed() and not browser.find_element(By.ID, "features-layer1").is_displayed()
     with np.load(reported / "fig2_features" / "layer2.npz") as arrays:
         numbers, activations, patches = arrays["maps"], arrays["activations"], arrays["patches"]
     mosaic = panel.find_elements(By.CSS_SELECTOR, ".mosaic")[1]
@@ -137,7 +137,10 @@ def test_a_patch_shows_its_projection(browser: webdriver.Chrome, reported: Path)
 
 
 def test_epochs(browser: webdriver.Chrome) -> None:
-    slider, text = browser.find_element(By.ID, "fig4-epoch"), browser.find_element(By.CSS_SELECTOR, ".epochs output")
+    slider, text = (
+        browser.find_element(By.ID, "evolution-epoch"),
+        browser.find_element(By.CSS_SELECTOR, ".epochs output"),
+    )
     assert text.text == "epoch 2"
     slider.send_keys(Keys.ARROW_LEFT)
     assert text.text == "epoch 1"

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from conftest import Zfrepro
 
-from zfrepro.papers import zfnet
+from zfrepro.papers import vgg, zfnet
 from zfrepro.papers.verdicts import NOT_MEASURED, VERDICTS
-from zfrepro.report import page
+from zfrepro.report import page, panels, pieces
 from zfrepro.report.claims import judged
+from zfrepro.statistics import Estimate, to_data
 
 MEASURED = {"fig2", "fig4", "fig7", "table2"}  # what the fixture `reported` has
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
@@ -84,7 +85,7 @@ def test_loads_nothing(reported: Path, shown: Page) -> None:
     assert set(re.findall(r"url\(\"?([a-z]+:)", text)) <= {"data:"}
     assert "@import" not in text and "fetch(" not in text and "XMLHttpRequest" not in text
     links = {str(a["href"]) for a in shown.all("a")}
-    assert {link for link in links if not link.startswith("#")} == {"https://arxiv.org/abs/1311.2901v3"}
+    assert {link for link in links if not link.startswith("#")} == {zfnet.PAPER.url, "../../index.html"}
 
 
 def test_links_and_labels_lead_somewhere(shown: Page) -> None:
@@ -110,7 +111,7 @@ def test_pictures_have_words(shown: Page) -> None:
 
 def test_templates_are_in_the_package() -> None:
     names = {path.name for path in (files("zfrepro.report") / "templates").iterdir()}
-    assert names == {"page.html.j2", "page.js", "style.css"}
+    assert names == {"index.html.j2", "overview.html.j2", "page.html.j2", "page.js", "style.css"}
 
 
 # --------------------------------------------------------------------------------------------------- what is there
@@ -139,12 +140,12 @@ def test_every_picture_of_the_run_is_there(shown: Page, reported: Path) -> None:
     assert len(drawn) >= 10
     words = " ".join(str(a.get("alt")) for a in shown.all("img"))
     for path in drawn:
-        assert page.words(path) in words or path.stem in ("curves", "filters")
+        assert pieces.words(path) in words or path.stem in ("curves", "filters")
 
 
 def test_panels_hold_the_numbers_of_the_arrays(reported: Path) -> None:
     text = (reported / "report" / "index.html").read_text()
-    panel = json.loads(re.findall(r'id="fig7-data">(.*?)</script>', text, re.DOTALL)[0])
+    panel = json.loads(re.findall(r'id="explorer-data">(.*?)</script>', text, re.DOTALL)[0])
     with np.load(reported / "fig7_occlusion" / "arrays.npz") as arrays:
         assert panel["ys"] == arrays["ys"].tolist() and panel["xs"] == arrays["xs"].tolist()
         for i, image in enumerate(panel["images"]):
@@ -157,7 +158,7 @@ def test_panels_hold_the_numbers_of_the_arrays(reported: Path) -> None:
         maps = json.loads(layers[2])["maps"]
         assert [one["number"] for one in maps] == arrays["maps"].tolist()
         np.testing.assert_allclose([one["activations"] for one in maps], arrays["activations"], rtol=1e-3)
-    assert json.loads(re.findall(r'id="fig4-data">(.*?)</script>', text, re.DOTALL)[0]) == {"epochs": [1, 2]}
+    assert json.loads(re.findall(r'id="evolution-data">(.*?)</script>', text, re.DOTALL)[0]) == {"epochs": [1, 2]}
 
 
 def test_claims_as_data(reported: Path) -> None:
@@ -188,17 +189,153 @@ def test_no_such_run(zfrepro: Zfrepro, reported: Path) -> None:
     assert done.returncode == 2 and "did you mean tiny?" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-def test_damaged_files_cost_only_themselves(zfrepro: Zfrepro, reported: Path, tmp_path: Path) -> None:
+def section(folder: Path, name: str) -> str:
+    """The text of one section of a run's page, which must be whole."""
+    text = (folder / "report" / "index.html").read_text()
+    Page(text)
+    return text.split(f'<section id="{name}"')[1].split("</section>")[0]
+
+
+# Rounds of damage: the file, what becomes of it, and the section that must say so, with the file's name.
+DAMAGE = (
+    (
+        ("table2_imagenet/table.csv", b"", "table2"),
+        ("fig7_occlusion/metrics.json", b'{"provenance": 3, "claims": [], "estimates": []}', "fig7"),
+        ("fig4_evolution/evolution.png", b"", "fig4"),
+        ("train/curves.png", b"\x89PNG\r\n\x1a\n", "run"),
+    ),
+    (
+        ("table2_imagenet/table.csv", b"a,b\n1\n2,3,4\n", "table2"),
+        ("fig7_occlusion/arrays.npz", b"", "fig7"),
+        ("fig4_evolution/evolution.png", b"not a picture", "fig4"),
+        ("train/config.yaml", b"model: [", "run"),
+    ),
+    (
+        ("table2_imagenet/metrics.json", b'{"runs": ', "table2"),
+        ("fig7_occlusion/arrays.npz", b"PK\x03\x04 not an archive", "fig7"),
+        ("fig4_evolution/metrics.json", b"[1, 2]", "fig4"),
+        ("train/checkpoints/best.pt", bytes(100), "run"),
+    ),
+    (
+        ("table2_imagenet/table.csv", bytes(range(256)), "table2"),
+        (
+            "fig7_occlusion/metrics.json",
+            b'{"provenance": {"seconds": "x", "files": 3, "command": 7}, "task": 1}',
+            "fig7",
+        ),
+    ),
+)
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=range(len(DAMAGE)))
+def test_a_damaged_file_costs_only_itself(
+    zfrepro: Zfrepro, reported: Path, tmp_path: Path, damage: tuple[tuple[str, bytes, str], ...]
+) -> None:
     shutil.copytree(reported, tmp_path / "tiny")
-    (tmp_path / "tiny" / "table2_imagenet" / "metrics.json").write_text('{"runs": ')
-    (tmp_path / "tiny" / "fig7_occlusion" / "arrays.npz").write_bytes(b"PK\x03\x04 not an archive")
-    (tmp_path / "tiny" / "fig2_features" / "layer2.npz").unlink()
-    out = zfrepro("report", f"outputs={tmp_path}", "run=tiny").stdout
-    assert "table2_imagenet/metrics.json" in out and "fig7_occlusion/arrays.npz" in out
-    text = (tmp_path / "tiny" / "report" / "index.html").read_text()
-    shown = sections(Page(text))
-    assert shown["table2"] == "no" and shown["fig7"] == shown["fig4"] == "yes"
-    assert "cannot be read" in text and "explorer-root" not in text.split("<main>")[1].split("</main>")[0]
+    for name, content, _ in damage:
+        (tmp_path / "tiny" / name).write_bytes(content)
+    zfrepro("report", f"outputs={tmp_path}", "run=tiny")
+    for name, _, where in damage:
+        text = section(tmp_path / "tiny", where)
+        assert "Unreadable" in text or "cannot be read" in text
+        assert Path(name).name in text and "zfrepro " in text, "names the file, and the command that makes it again"
+        assert "resume=false" in text or where == "run" or "cannot be read" in text
+    assert "<img" in section(tmp_path / "tiny", "fig2")
+
+
+def test_files_cut_in_the_middle(zfrepro: Zfrepro, reported: Path, tmp_path: Path) -> None:
+    shutil.copytree(reported, tmp_path / "tiny")
+    folder = tmp_path / "tiny"
+    for name in (
+        "fig4_evolution/evolution.png",
+        "fig2_features/layer3.npz",
+        "train/metrics.jsonl",
+        "train/filters.png",
+    ):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) * 2 // 3])
+    (folder / "fig2_features" / "layer2.npz").unlink()
+    np.savez(folder / "fig7_occlusion" / "arrays.npz")
+    zfrepro("report", f"outputs={tmp_path}", "run=tiny")
+    assert "evolution.png" in section(folder, "fig4") and "evolution-data" in section(folder, "fig4")
+    features = section(folder, "fig2")
+    assert "layer3.npz" in features and "layer2.npz (missing)" in features and 'id="features-layer4"' in features
+    training = section(folder, "run")
+    assert "metrics.jsonl (1 of its lines cannot be read)" in training and "filters.png" in training
+    assert "<dt>Epochs</dt><dd>1</dd>" in training, "what is whole is shown"
+    assert "arrays.npz" in section(folder, "fig7") and "explorer-root" not in section(folder, "fig7")
+
+
+# --------------------------------------------------------------------------------------------------------- several runs
+
+
+@pytest.fixture(scope="module")
+def two(zfrepro: Zfrepro, reported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An outputs folder with the claims of two runs, one of them with results of both papers."""
+    outputs = tmp_path_factory.mktemp("two")
+    shutil.copytree(reported, outputs / "tiny")
+    deep = outputs / "deep" / "vgg16"
+    shutil.copytree(reported / "train", deep / "train")
+    config = deep / "train" / "config.yaml"
+    text = config.read_text().replace("name: zfnet_demo", "name: torchvision/vgg16")
+    config.write_text(text.replace("preset: demo", "preset: imported"))
+    scale, translation = Estimate(0.95, 0.93, 0.97, 200, "images"), Estimate(0.8, 0.7, 0.85, 9, "images")
+    put(deep, "fig5_invariance", scale_r2=scale, translation_r2=translation)
+    put(deep, "vgg_table11_transfer", both_minus_best=Estimate(1, 0.5, 1.5, 3, "folds", "points"))
+    zfrepro("report", f"outputs={outputs}", "runs=[tiny,deep/vgg16]")
+    return outputs
+
+
+def put(folder: Path, item: str, **estimates: Estimate) -> None:
+    """A result with these estimates."""
+    (folder / item).mkdir()
+    stored = {"estimates": {name: to_data(one) for name, one in estimates.items()}, "provenance": {"seconds": 1}}
+    (folder / item / "metrics.json").write_text(json.dumps(stored))
+
+
+def test_one_table_over_runs(two: Path) -> None:
+    text = (two / "report" / "index.html").read_text()
+    shown = Page(text)
+    cells = [attrs for attrs in shown.all("a") if (attrs.get("class") or "").startswith("cell")]
+    assert len(cells) == 18 + 38, "a cell a claim and run; tiny has nothing of the second paper"
+    [cell] = [attrs for attrs in cells if "0.80 (95 %: 0.70 to 0.85; 9 images)" in str(attrs["title"])]
+    assert str(cell["class"]).endswith("contradicted")
+    assert cell["href"] == "../deep/vgg16/report/index.html#claim-quasi_linear"
+    for attrs in cells:
+        path, _, anchor = str(attrs["href"]).partition("#")
+        assert f'id="{anchor}"' in (two / "report" / path).resolve().read_text()
+    assert len([attrs for attrs in cells if "not for this network" in str(attrs["title"])]) > 5
+
+
+def test_the_table_as_data(two: Path) -> None:
+    stored = json.loads((two / "report" / "claims.json").read_text())
+    by_id = {claim["id"]: claim for claim in stored["claims"]}
+    assert len(by_id) == 38
+    assert by_id["both_nets"]["runs"]["deep/vgg16"]["verdict"] == "reproduced"
+    assert "tiny" not in by_id["both_nets"]["runs"]
+    assert stored["tally"]["deep/vgg16"]["contradicted"] == 1
+
+
+def test_own_paper_first_and_both_where_there_are_results(two: Path) -> None:
+    deep = Page((two / "deep" / "vgg16" / "report" / "index.html").read_text())
+    assert list(sections(deep)) == [item.id for paper in (vgg.PAPER, zfnet.PAPER) for item in paper.items]
+    text = section(two / "deep" / "vgg16", "fig4")
+    assert "Not for this network: it needs snapshots" in text and "zfrepro evolve" not in text
+    assert "zfrepro summary run=deep/vgg16" in section(two / "deep" / "vgg16", "vgg_table1")
+    tiny = Page((two / "tiny" / "report" / "index.html").read_text())
+    assert list(sections(tiny)) == [item.id for item in zfnet.ITEMS]
+
+
+def test_all_runs_are_listed(two: Path) -> None:
+    links = [str(attrs["href"]) for attrs in Page((two / "index.html").read_text()).all("a")]
+    assert links == ["report/index.html", "deep/vgg16/report/index.html", "tiny/report/index.html"]
+    assert all((two / link).exists() for link in links)
+
+
+def test_runs_are_there_once(zfrepro: Zfrepro, reported: Path) -> None:
+    for given, said in (("[tiny,tiny]", "has tiny twice"), ("[tiny,tinny]", "did you mean tiny?")):
+        done = zfrepro("report", f"outputs={reported.parent}", f"runs={given}", check=False)
+        assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_results_of_other_weights_are_marked(zfrepro: Zfrepro, reported: Path, tmp_path: Path) -> None:
@@ -254,7 +391,7 @@ def occlusion_arrays(name: str) -> dict[str, np.ndarray]:
 
 def test_tables() -> None:
     rows = [["ours: a", "1234567", "12.345", "0.0671", "-"], ["b", "7", "", "0.5", "2"]]
-    table = page.make_table("t", ["model", "parameters", "val_error", "score", "mixed"], rows, "")
+    table = pieces.make_table("t", ["model", "parameters", "val_error", "score", "mixed"], rows, "")
     assert [column.numeric for column in table.columns] == [False, True, True, True, False]
     assert [cell.text for cell in table.rows[0].cells] == ["ours: a", "1,234,567", "12.3", "0.067", "-"]
     assert table.rows[0].cells[2].value == 12.345 and table.rows[1].cells[2].value is None
@@ -264,7 +401,7 @@ def test_tables() -> None:
 
 def test_blocks() -> None:
     tiles = np.arange(9, dtype=np.uint8)[:, None, None, None] * np.ones((9, 4, 4, 3), np.uint8)
-    pair = page.block_pair([tiles, tiles + 100], gap=2)
+    pair = panels.block_pair([tiles, tiles + 100], gap=2)
     assert pair.shape == (16, 38, 4)
     assert pair[0, 0].tolist() == [0, 0, 0, 255] and pair[15, 15, 0] == 8 and pair[15, 37, 0] == 108
     assert pair[6, 22 + 12, 0] == 105 and pair[4, 0, 3] == 0 and pair[0, 16:22, 3].sum() == 0
@@ -286,6 +423,6 @@ def test_evolution_panel_lays_out_maps_and_epochs() -> None:
         "images_1": np.array([[7, 7, 8], [1, 2, 2]]),
         "maps_1": np.array([3, 9]),
     }
-    layer = page.evolution_panel(arrays)["layers"][0]
+    layer = panels.evolution_panel(arrays)["layers"][0]
     assert [frame["jumps"] for frame in layer["frames"]] == ["001", "010"]
     assert [frame["row"] for frame in layer["frames"]] == [0, 100] and (layer["zoom_x"], layer["zoom_y"]) == (300, 200)

@@ -361,6 +361,12 @@ class ProbeConfig(TargetConfig):
 class ReportConfig(Common):
     """`zfrepro report`."""
 
+    runs: list[str] = option(
+        [],
+        "several runs: the page of each, and one table of the claims over all of them; []: the run alone",
+        each(anything),
+    )
+
 
 UNPOOL = "sum | max: pooling windows that share a switch add, or the stronger one wins"
 TIES = "pooling windows without a maximum (all zero): drop: they pass nothing down | first: to their first place"

@@ -39,7 +39,8 @@ class Part:
     def threshold(self) -> str:
         """'above 15 points'."""
         sign = "±" if self.relation == "within" else ""
-        return f"{self.relation} {sign}{self.bound:g}{f' {self.unit}' if self.unit else ''}"
+        unit = self.unit.removesuffix("s") if abs(self.bound) == 1 else self.unit
+        return f"{self.relation} {sign}{self.bound:g} {unit}".rstrip()
 
 
 @dataclass(frozen=True)

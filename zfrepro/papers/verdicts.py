@@ -106,6 +106,8 @@ def judge(claim: Claim, metrics: Metrics | None) -> Finding:
     """The verdict on one claim. metrics: of its experiment, None where that was not run."""
     if metrics is None:
         return Finding(claim, NOT_MEASURED)
+    if metrics.get("unreadable"):
+        return Finding(claim, NOT_MEASURED, why="its metrics.json cannot be read")
     if claim.needs_task and (why := ignorance(metrics)):
         return Finding(claim, NOT_MEASURED, why=why)
     groups = list(groups_of(metrics))
@@ -181,6 +183,13 @@ def written(e: Estimate) -> str:
         inside = f"{e.confidence:g} %: {_signless(e.low, digits)} to {_signless(e.high, digits)}; {counted(e.n, e.of)}"
     said = "; ".join(text for text in (inside, e.note) if text)
     return f"{value} ({said})" if said else value
+
+
+def short(e: Estimate) -> str:
+    """'23.5 points (20.4 to 26.6)'."""
+    digits = decimals(e)
+    ends = f" ({_signless(e.low, digits)} to {_signless(e.high, digits)})" if e.bounded and not e.exact else ""
+    return f"{_signless(e.value, digits)}{_unit(e.unit)}{ends}"
 
 
 def decimals(e: Estimate) -> int:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from zfrepro.errors import UserError
+from zfrepro.figures.claims import draw_claims
 from zfrepro.files import read_json
 from zfrepro.papers import PAPERS, Item, Paper, paper_of
-from zfrepro.papers.verdicts import NOT_MEASURED, VERDICTS, Finding, Half, judge_all
+from zfrepro.papers.verdicts import NOT_MEASURED, VERDICTS, Finding, Half, judge_all, short, standardised
+from zfrepro.report.network import Run
+from zfrepro.report.pieces import Picture, png_picture
 from zfrepro.statistics import Estimate, to_data
 
 
@@ -20,8 +26,6 @@ class Judged:
 
     paper: Paper
     findings: list[Finding]
-    own: bool  # the paper that the run's network comes from
-    present: bool  # the run has something of it
 
     @property
     def tally(self) -> list[tuple[str, int]]:
@@ -35,14 +39,14 @@ def tally(findings: Sequence[Finding]) -> list[tuple[str, int]]:
 
 
 def judged(folder: Path, model: str) -> list[Judged]:
-    """The papers on a run's page: its network's own first, and every other of which it has something. model: its name."""
-    own = paper_of(model)
-    found = []
+    """The papers on a run's page: those of which it has something, its network's own first; its own, where it has nothing.
+    model: the network's name."""
+    own, found = paper_of(model), []
     for paper in sorted(PAPERS, key=lambda paper: paper is not own):
         metrics, present = read_metrics(folder, paper)
-        if paper is own or present:
-            found.append(Judged(paper, judge_all(paper, metrics), paper is own, present))
-    return found
+        if present:
+            found.append(Judged(paper, judge_all(paper, metrics)))
+    return found or [Judged(own, judge_all(own, {}))]
 
 
 def read_metrics(folder: Path, paper: Paper) -> tuple[dict[str, dict[str, Any] | None], bool]:
@@ -58,7 +62,7 @@ def read_metrics(folder: Path, paper: Paper) -> tuple[dict[str, dict[str, Any] |
             found[item.id] = read_json(path)
         except UserError as error:
             print(error)
-            found[item.id] = {}
+            found[item.id] = {"unreadable": True}
     return found, present
 
 
@@ -67,13 +71,23 @@ def item_of(finding: Finding, paper: Paper) -> Item:
     return next(item for item in paper.items if item.id == finding.claim.item)
 
 
-def command_of(finding: Finding, paper: Paper, run: str) -> str:
-    """What measures a claim."""
+def command_of(finding: Finding, paper: Paper, run: Run) -> str:
+    """What measures a claim; empty where nothing can."""
     item = item_of(finding, paper)
-    return f"zfrepro {item.command} run={run}{item.options}{finding.claim.options.format(run=run)}"
+    if item.trains and run.imported and not finding.halves:
+        return ""
+    return f"zfrepro {item.command} run={run.name}{item.options}{finding.claim.options.format(run=run.name)}"
 
 
-def claim_row(finding: Finding, paper: Paper, run: str) -> dict[str, Any]:
+def why_not(finding: Finding, paper: Paper, run: Run) -> str:
+    """Why a claim is not measured."""
+    item = item_of(finding, paper)
+    if item.trains and run.imported and not finding.halves:
+        return f"not for this network: {item.trains}"
+    return finding.why or "not measured yet"
+
+
+def claim_row(finding: Finding, paper: Paper, run: Run) -> dict[str, Any]:
     """A row of the page's first table."""
     claim, item = finding.claim, item_of(finding, paper)
     missing = finding.verdict == NOT_MEASURED
@@ -88,7 +102,7 @@ def claim_row(finding: Finding, paper: Paper, run: str) -> dict[str, Any]:
         "verdict": finding.verdict,
         "halves": [] if missing else [_half(half) for half in finding.halves],
         "remark": finding.remark,
-        "why": (finding.why or "not measured yet") if missing else "",
+        "why": why_not(finding, paper, run) if missing else "",
         "command": command_of(finding, paper, run) if missing else "",
     }
 
@@ -103,9 +117,10 @@ def _half(half: Half) -> dict[str, str]:
     }
 
 
-def claim_data(finding: Finding, paper: Paper, run: str) -> dict[str, Any]:
+def claim_data(finding: Finding, paper: Paper, run: Run) -> dict[str, Any]:
     """An entry of claims.json."""
     row = claim_row(finding, paper, run)
+    why = row["why"] + (f": run {row['command']}" if row["command"] else "")
     return {
         "id": row["id"],
         "paper": paper.id,
@@ -115,10 +130,33 @@ def claim_data(finding: Finding, paper: Paper, run: str) -> dict[str, Any]:
         "threshold": row["threshold"],
         "reason": row["reason"],
         "verdict": row["verdict"],
-        "measured": finding.measured if row["halves"] else f"{row['why']}: run {row['command']}",
+        "measured": finding.measured if row["halves"] else why,
         "remark": row["remark"],
         "parts": [_part_data(half) for half in finding.halves],
     }
+
+
+def picture_of(findings: Sequence[Finding], narrow: bool) -> Picture | None:
+    """The measured claims as intervals against their thresholds; None where none is measured."""
+    rows = [
+        (finding.claim.id.replace("_", " "), half, ends)
+        for finding in findings
+        for half in finding.halves
+        if finding.verdict != NOT_MEASURED and (ends := standardised(half))
+    ]
+    if not rows:
+        return None
+    figure = draw_claims(
+        [name for name, _, _ in rows],
+        [half.part.says + (f" ({half.where})" if half.where else "") for _, half, _ in rows],
+        np.array([ends for _, _, ends in rows]),
+        [half.verdict for _, half, _ in rows],
+        [short(half.measure) for _, half, _ in rows if isinstance(half.measure, Estimate)],
+        narrow,
+    )
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=170)
+    return png_picture(buffer.getvalue(), "The claims' intervals against their thresholds")
 
 
 def _part_data(half: Half) -> dict[str, Any]:

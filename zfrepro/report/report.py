@@ -1,141 +1,104 @@
-"""`zfrepro report`: everything that a run has measured, on one page, and the verdicts on the paper's claims as data."""
+"""`zfrepro report`: everything that a run has measured, on one page, and the verdicts on the papers' claims as data; and
+over several runs, one table of the claims."""
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zfrepro import __version__
-from zfrepro.checkpoints import load_checkpoint
 from zfrepro.errors import UserError, nearest
 from zfrepro.files import shown, write_json, write_text
-from zfrepro.models import summary
-from zfrepro.options.commands import ReportConfig, TrainConfig
-from zfrepro.options.shared import ModelConfig
+from zfrepro.options.commands import ReportConfig
+from zfrepro.papers.verdicts import NOT_MEASURED
 from zfrepro.provenance import provenance
 from zfrepro.report import page
-from zfrepro.report.claims import Judged, claim_data, claim_row, judged, tally
-from zfrepro.run import load_config, runs_in
+from zfrepro.report.claims import Judged, claim_data, claim_row, judged, picture_of, tally
+from zfrepro.report.network import Run, describe
+from zfrepro.report.overview import write_index, write_overview
+from zfrepro.run import runs_in
+
+
+@dataclass(frozen=True)
+class Written:
+    """A run's page, written."""
+
+    run: Run
+    papers: list[Judged]
+    size: int  # bytes
 
 
 def report(config: ReportConfig) -> None:
-    """Write `report/index.html` and `report/claims.json`. Raises UserError where there is no such run."""
-    started, folder = time.monotonic(), config.folder
-    if not folder.is_dir():
-        outputs = Path(config.outputs).expanduser().resolve()
-        runs = runs_in(outputs)
+    """Write a run's `report/index.html` and `report/claims.json`; with `runs`, theirs, and the table of claims over all of
+    them beside the runs. Raises UserError where there is no such run."""
+    outputs = Path(config.outputs).expanduser().resolve()
+    if config.runs:
+        for name in config.runs:
+            _require_run(outputs, "runs", name)
+        pages = [write_page(dataclasses.replace(config, run=name, runs=[])) for name in config.runs]
+        write_overview(outputs, [(one.run, one.papers) for one in pages], provenance(config, None, 0))
+        print(f"wrote {shown(outputs / 'report' / 'index.html')}, claims.json beside it, and the pages of the runs")
+    else:
+        _require_run(outputs, "run", config.run)
+        say(write_page(config), config)
+    write_index(outputs)
+
+
+def _require_run(outputs: Path, option: str, name: str) -> None:
+    """Raises UserError where there is no such run."""
+    if not (outputs / name).is_dir():
         raise UserError(
-            f"run={config.run}: no such run in {shown(outputs)}{nearest(config.run, runs)}; "
-            f"train it with `zfrepro train run={config.run}`"
+            f"{option}={name}: no such run in {shown(outputs)}{nearest(name, runs_in(outputs))}; "
+            f"train it with `zfrepro train run={name}`"
         )
+
+
+def write_page(config: ReportConfig) -> Written:
+    """A run's page and its claims as data."""
+    started, folder = time.monotonic(), config.folder
     run = describe(folder, config.run)
     papers = judged(folder, run.model)
-    findings = [(judged.paper, finding) for judged in papers for finding in judged.findings]
     html = page.render(
+        "page.html.j2",
         run=run,
-        chapters=[chapter(folder, config.run, judged) for judged in papers],
+        chapters=[chapter(folder, run, one) for one in papers],
+        root="../" * (1 + len(Path(config.run).parts)),
         written=time.strftime("%d %B %Y, %H:%M"),
         version=__version__,
     )
     out = folder / "report"
     write_text(out / "index.html", html)
+    entries = [claim_data(finding, one.paper, run) for one in papers for finding in one.findings]
+    about = {"name": run.name, "model": run.model, "sentence": run.sentence, "papers": [one.paper.id for one in papers]}
+    counts = dict(tally([finding for one in papers for finding in one.findings]))
     origin = provenance(config, None, time.monotonic() - started)
-    counts = dict(tally([finding for _, finding in findings]))
-    entries = [claim_data(finding, paper, config.run) for paper, finding in findings]
-    write_json(out / "claims.json", {"claims": entries, "tally": counts, "provenance": origin})
-    for _, finding in findings:
-        print(f"  {finding.verdict:<13}  {finding.claim.sentence}")
-    print(
-        f"wrote {shown(out / 'index.html')} ({len(html.encode()) / 1e6:.1f} MB) and claims.json: "
-        + ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    )
+    write_json(out / "claims.json", {"run": about, "claims": entries, "tally": counts, "provenance": origin})
+    return Written(run, papers, len(html.encode()))
 
 
-def chapter(folder: Path, run: str, judged: Judged) -> dict[str, Any]:
+def chapter(folder: Path, run: Run, judged: Judged) -> dict[str, Any]:
     """A paper on the page: its claims, then its figures and tables."""
+    measured = sum(finding.verdict != NOT_MEASURED for finding in judged.findings)
     return {
         "paper": judged.paper,
         "tally": judged.tally,
+        "measured": measured,
+        "by_chance": max(1, round(0.05 * measured)),
+        "picture": picture_of(judged.findings, narrow=False),
+        "narrow_picture": picture_of(judged.findings, narrow=True),
         "claims": [claim_row(finding, judged.paper, run) for finding in judged.findings],
-        "sections": page.read_sections(folder, run, judged.paper),
+        "sections": page.read_sections(folder, run.name, judged.paper, run.imported),
     }
 
 
-# -------------------------------------------------------------------------------------------------------------- the run
-
-
-@dataclass
-class Run:
-    """The network on the page."""
-
-    name: str
-    command: str
-    model: str = ""
-    sentence: str = ""
-    pictures: list[page.Picture] = field(default_factory=list)
-    tables: list[page.Table] = field(default_factory=list)
-    facts: list[tuple[str, str]] = field(default_factory=list)
-
-
-def describe(folder: Path, name: str) -> Run:
-    """The network and its training; without `facts` where it is not trained."""
-    run = Run(name, f"zfrepro train run={name}")
-    checkpoint = folder / "train" / "checkpoints" / "best.pt"
-    if not checkpoint.exists():
-        return run
-    try:
-        config, state = load_config(folder), load_checkpoint(checkpoint)
-    except UserError as error:
-        print(error)
-        return run
-    run.model = config.model.name
-    count = sum(tensor.numel() for tensor in state["model"].values())
-    lines = folder / "train" / "metrics.jsonl"
-    epochs = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
-    data = config.data
-    classes = f"{len(state['class_names'])} classes of the {data.name.replace('_', ' ')} data set at {data.size} px"
-    run.sentence = f"{config.model.name}, {count / 1e6:.1f} million weights, {classes}."
-    imported = config.preset == "imported"
-    how = "trained elsewhere, imported" if imported else recipe(config)
-    run.facts = [("Model", config.model.name), ("Weights", f"{count:,}"), ("Data", classes), ("Recipe", how)]
-    if epochs:
-        best = min(epochs, key=lambda line: line["val_top1_error"])
-        run.sentence += f" Validation error {best['val_top1_error']:.1f} % top-1, {best['val_top5_error']:.1f} % top-5."
-        run.facts += [("Epochs", str(epochs[-1]["epoch"])), ("Took", page.duration(epochs[-1]["seconds"]))]
-    run.tables = [layer_table(config.model, len(state["class_names"]))]
-    run.pictures = [
-        page.picture(path, f"{text} of the run {name}")
-        for path, text in (
-            (folder / "train" / "curves.png", "Training curves"),
-            (folder / "train" / "filters.png", "First-layer filters"),
-        )
-        if path.exists()
-    ]
-    if imported:
-        run.command = f"zfrepro import model={config.model.name} run={name}"
-    else:
-        run.command = f"zfrepro train preset={config.preset} run={name}"
-    return run
-
-
-def recipe(config: TrainConfig) -> str:
-    """The training in a line."""
-    radius = "off" if config.renorm_radius is None else f"{config.renorm_radius:g}"
-    return (
-        f"{config.epochs} epochs, batches of {config.batch_size}, learning rate {config.lr:g} ({config.schedule}), "
-        f"filters kept within an RMS of {radius}"
-    )
-
-
-def layer_table(model: ModelConfig, classes: int) -> page.Table:
-    """Figure 3 as a table."""
-    columns = ["layer", "name", "what", "output", "receptive field / stride", "parameters", "multiply-adds"]
-    rows: list[Sequence[str]] = [
-        [str(row.number), row.name, row.what, row.output, row.field, f"{row.parameters:,}", f"{row.multiply_adds:,}"]
-        for row in summary.describe(summary.on_paper(model, classes))
-    ]
-    return page.make_table("Figure 3: the layers", columns, rows, "")
+def say(written: Written, config: ReportConfig) -> None:
+    """The verdicts, a line each, and what was written."""
+    findings = [finding for one in written.papers for finding in one.findings]
+    for finding in findings:
+        print(f"  {finding.verdict:<13}  {finding.claim.sentence}")
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in tally(findings))
+    there = shown(config.folder / "report" / "index.html")
+    print(f"wrote {there} ({written.size / 1e6:.1f} MB) and claims.json: {counts}")

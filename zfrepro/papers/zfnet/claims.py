@@ -78,12 +78,12 @@ CLAIMS = (
     Claim(
         "quasi_linear", "fig5",
         "For translation and scaling, the top layer's distance grows quasi-linearly",
-        "share of the layer-7 curve's variance that a straight line explains (R^2), mean over images",
+        "share of the layer-7 curve's variance that a straight line explains (R²), mean over images",
         "A quarter of a sine, visibly bent, reaches 0.96; a ramp that levels off half-way 0.80, 1 - exp(-3x) 0.88. Nine tenths "
         "separates a bent line from a curve that levels off.",
         (
-            Part("translation_r2", "translation: R^2 of a straight line", "above", 0.9, 1),
-            Part("scale_r2", "scale: R^2 of a straight line", "above", 0.9, 1),
+            Part("translation_r2", "translation: R² of a straight line", "above", 0.9, 1),
+            Part("scale_r2", "scale: R² of a straight line", "above", 0.9, 1),
         ),
     ),
     Claim(

@@ -53,7 +53,7 @@ for (const button of all(".copy")) button.addEventListener("click", async () => 
 const zoom = document.querySelector("dialog.zoom");
 for (const button of all(".picture button")) button.addEventListener("click", () => {
   const small = button.querySelector("img"), large = zoom.querySelector("img");
-  large.src = small.src;
+  large.src = small.currentSrc;
   large.alt = small.alt;
   zoom.showModal();
 });
@@ -121,7 +121,7 @@ all(".features").forEach(featureMaps);
 // ---------------------------------------------------------------------------------------------------- Figure 4: epochs
 const evolution = document.querySelector(".evolution");
 if (evolution) {
-  const data = read("fig4-data"), slider = evolution.querySelector("input"), text = evolution.querySelector("output");
+  const data = read("evolution-data"), slider = evolution.querySelector("input"), text = evolution.querySelector("output");
   const show = (i) => {
     text.textContent = `epoch ${data.epochs[i]}`;
     slider.setAttribute("aria-valuetext", text.textContent);
@@ -153,7 +153,7 @@ function viridis(t) {
 const classColour = (i) => `hsl(${(i * 137.508) % 360} 55% ${[46, 62, 34][i % 3]}%)`;  // golden angle: neighbours differ
 
 function explorer(root) {
-  const data = read("fig7-data"), [P, Q] = [data.ys.length, data.xs.length];
+  const data = read("explorer-data"), [P, Q] = [data.ys.length, data.xs.length];
   const canvas = root.querySelector("canvas.image"), heats = all("canvas.heat", root);
   const field = (name) => root.querySelector(`[data-read=${name}]`);
   const gradient = `linear-gradient(to right, ${VIRIDIS.map((c) => `rgb(${c})`).join(",")})`;

@@ -1,0 +1,114 @@
+"""A run's network and its training, as the page shows them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zfrepro.checkpoints import load_checkpoint
+from zfrepro.models import summary
+from zfrepro.options.commands import TrainConfig
+from zfrepro.options.shared import ModelConfig
+from zfrepro.report.page import attempt, duration
+from zfrepro.report.pieces import Picture, Table, make_table, picture
+from zfrepro.run import load_config
+
+
+@dataclass
+class Run:
+    """The network on the page."""
+
+    name: str
+    command: str
+    model: str = ""
+    imported: bool = False
+    data: str = ""  # on what, in a few words
+    sentence: str = ""
+    pictures: list[Picture] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)  # files that cannot be read
+
+
+def describe(folder: Path, name: str) -> Run:
+    """The network and its training; without `facts` where it is not trained, or its files cannot be read."""
+    run = Run(name, f"zfrepro train run={name}")
+    train = folder / "train"
+    checkpoint = train / "checkpoints" / "best.pt"
+    if not checkpoint.exists():
+        return run
+    config = attempt(run.damaged, train / "config.yaml", lambda _: load_config(folder, name))
+    if config is None:
+        return run
+    run.model, run.imported = config.model.name, config.preset == "imported"
+    how = "import" if run.imported else "train"
+    of = f"model={config.model.name}" if run.imported else f"preset={config.preset}"
+    run.command = f"zfrepro {how} {of} run={name}"
+    run.data = f"the {config.data.name.replace('_', ' ')} data set at {config.data.size} px"
+    attempt(run.damaged, checkpoint, lambda path: _describe_weights(run, config, load_checkpoint(path)))
+    _describe_training(run, train)
+    return run
+
+
+def _describe_weights(run: Run, config: TrainConfig, state: dict[str, Any]) -> None:
+    """Sizes, layers and recipe."""
+    count = sum(tensor.numel() for tensor in state["model"].values())
+    classes = f"{len(state['class_names'])} classes of {run.data}"
+    run.tables = [layer_table(config.model, len(state["class_names"]))]
+    run.sentence = f"{config.model.name}, {count / 1e6:.1f} million weights, {classes}."
+    how = "trained elsewhere, imported" if run.imported else recipe(config)
+    run.facts = [("Model", config.model.name), ("Weights", f"{count:,}"), ("Data", classes), ("Recipe", how)]
+
+
+def _describe_training(run: Run, train: Path) -> None:
+    """Its errors, its time and its pictures."""
+    epochs = read_epochs(run.damaged, train / "metrics.jsonl")
+    if epochs and run.facts:
+        best = min(epochs, key=lambda line: line["val_top1_error"])
+        run.sentence += f" Validation error {best['val_top1_error']:.1f} % top-1, {best['val_top5_error']:.1f} % top-5."
+        run.facts += [("Epochs", str(epochs[-1]["epoch"])), ("Took", duration(epochs[-1]["seconds"]))]
+    for name, text in (("curves.png", "Training curves"), ("filters.png", "First-layer filters")):
+        if (path := train / name).exists():
+            alt = f"{text} of the run {run.name}"
+            if found := attempt(run.damaged, path, lambda path, alt=alt: picture(path, alt)):  # type: ignore[misc]
+                run.pictures.append(found)
+
+
+def read_epochs(damaged: list[str], path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl that are whole."""
+    if not path.exists():
+        return []
+    found, broken = [], 0
+    for line in (attempt(damaged, path, lambda path: path.read_text(encoding="utf-8")) or "").splitlines():
+        try:
+            epoch = json.loads(line)
+            for key in ("epoch", "val_top1_error", "val_top5_error", "seconds"):
+                epoch[key] = float(epoch[key])
+            found.append({**epoch, "epoch": int(epoch["epoch"])})
+        except (ValueError, KeyError, TypeError):
+            broken += 1
+    if broken:
+        damaged.append(f"{path.name} ({broken} of its lines cannot be read)")
+    return found
+
+
+def recipe(config: TrainConfig) -> str:
+    """The training in a line."""
+    radius = "off" if config.renorm_radius is None else f"{config.renorm_radius:g}"
+    return (
+        f"{config.epochs} epochs, batches of {config.batch_size}, learning rate {config.lr:g} ({config.schedule}), "
+        f"filters kept within an RMS of {radius}"
+    )
+
+
+def layer_table(model: ModelConfig, classes: int) -> Table:
+    """A row for each layer."""
+    columns = ["layer", "name", "what", "output", "receptive field / stride", "parameters", "multiply-adds"]
+    rows: list[Sequence[str]] = [
+        [str(row.number), row.name, row.what, row.output, row.field, f"{row.parameters:,}", f"{row.multiply_adds:,}"]
+        for row in summary.describe(summary.on_paper(model, classes))
+    ]
+    return make_table("The layers", columns, rows, "")
