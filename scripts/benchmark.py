@@ -84,7 +84,7 @@ def train(args: argparse.Namespace) -> None:
             optimiser.step()
 
     def fed() -> None:
-        for step, (x, y) in enumerate(ours.feeds["train"].training(rows, config.augmentation, 0, 0, 0)):
+        for step, (x, y) in enumerate(ours.feeds["train"].training(rows, 0, 0, 0)):
             ours.update(x, y, step)
 
     bare(), fed()  # warm up

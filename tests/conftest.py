@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from zfrepro.data import Packed, Split, open_data
+from zfrepro.data.packed import Whole
 from zfrepro.options.shared import DataConfig, LayerConfig, ModelConfig
 
 # A demo in seconds: a few of the embedded data set's images a class and a handful of steps.
@@ -112,6 +113,28 @@ def toy_data(count: int, size: int) -> Packed:
         mean=np.full((size, size, 3), 127.5, np.float32),
         train=Split("train", pixels[3:], labels[3:], [""] * count),
         val=Split("val", pixels[:3], labels[:3], [""] * 3),
+    )
+
+
+def toy_whole(count: int) -> Packed:
+    """The same with pictures of many shapes, 9 to 13 pixels a side."""
+    data = toy_data(count, 13)
+    rng = np.random.default_rng(1)
+
+    def ragged(split: Split) -> Split:
+        shapes = rng.integers(9, 14, (len(split), 2))
+        offsets = np.concatenate([[0], shapes.prod(1).cumsum()[:-1]])
+        flat = np.concatenate([image[:h, :w].ravel() for image, (h, w) in zip(split.images, shapes)])
+        return dataclasses.replace(split, images=Whole(flat, shapes, offsets, 3))  # type: ignore[arg-type]
+
+    pixels = rng.normal(size=(50, 3)) @ np.diag([30.0, 20.0, 10.0]) @ rng.normal(size=(3, 3))
+    return dataclasses.replace(
+        data,
+        manifest={**data.manifest, "fit": "whole"},
+        colour=np.array([120.0, 130.0, 110.0]),
+        covariance=np.cov(pixels.T),
+        train=ragged(data.train),
+        val=ragged(data.val),
     )
 
 

@@ -38,6 +38,16 @@ def test_the_papers_recipe_to_the_letter() -> None:
     assert [layer.dropout for layer in c.model.layers[-2:]] == [0.5, 0.5]
 
 
+def test_vggs_recipe_to_the_letter() -> None:
+    """VGG, section 3.1: batches of 256, momentum 0.9, decay 5e-4, lr 0.01 divided three times, 74 epochs, S = 256."""
+    c = preset("vgg")
+    assert (c.batch_size, c.momentum, c.weight_decay, c.lr, c.divisions, c.epochs) == (256, 0.9, 5e-4, 0.01, 3, 74)
+    assert (c.schedule, c.augmentation, c.train_scale, c.model.input_size) == ("plateau", "random_crop", [256], 224)
+    assert (c.data.fit, c.subtract, c.colour_shift, c.input_scale, c.init) == ("whole", "colour", 0.1, 1.0, "paper")
+    assert c.renorm_radius is None and [layer.dropout for layer in c.model.layers[-2:]] == [0.5, 0.5]
+    assert round(c.epochs * 1_281_167 / c.batch_size, -4) == 370_000
+
+
 def test_three_updates_by_hand(tmp_path: Path) -> None:
     """Soft-max regression through one ReLU layer, its gradient and SGD with momentum and decay written out in float64:
     v <- 0.9 v + g + decay w; w <- w - lr v."""
@@ -115,6 +125,25 @@ def test_plateau_divides_by_ten() -> None:
     assert rate.at(60) == pytest.approx(0.01)
     rate.epoch_ended(42)
     assert rate.at(70) == pytest.approx(0.001)
+
+
+def test_a_plateau_after_the_last_division_ends_the_training() -> None:
+    """VGG: three divisions, and no fourth. A new best error in between starts the count again."""
+    rate = LearningRate(config(patience=2, divisions=3), total_steps=100)
+    rates = []
+    for error in (50, 51, 50, 49, 50, 50, 50, 50, 48, 49):
+        rate.epoch_ended(error)
+        rates.append(round(rate.at(50), 6))
+    assert rates == [0.1, 0.1, 0.01, 0.01, 0.01, 0.001, 0.001, 0.0001, 0.0001, 0.0001] and not rate.ended
+    again = LearningRate(config(patience=2, divisions=3), total_steps=100)
+    again.restore(rate.state())
+    for one in (rate, again):
+        one.epoch_ended(48)
+        assert one.ended and one.at(60) == pytest.approx(0.0001)
+    forever = LearningRate(config(patience=2), total_steps=100)
+    for _ in range(20):
+        forever.epoch_ended(50)
+    assert not forever.ended and forever.at(60) < 1e-6
 
 
 def test_warm_up_and_cosine() -> None:

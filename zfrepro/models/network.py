@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -212,18 +212,34 @@ class Network(nn.Module):
         return self.features(x, [self.top], noise, after)[self.top]
 
 
+def deviation(init: str, shape: Sequence[int], end: bool) -> float:
+    """Standard deviation of the weights, shape (out, in, ...), that are drawn for a layer; end: it is the first or the last.
+
+    `paper`: 0.01 everywhere (ZFNet, section 3; what VGG's section 3.1 most likely means); `variance`: 0.1, the variance of 0.01
+    that VGG's prints; `he`: He et al.'s sqrt(2 / fan_in), without which a narrow network's signal dies, but 0.01 for both
+    ends, `he_all`: for these as well; `glorot`: sqrt(2 / (fan_in + fan_out)) (Glorot & Bengio 2010, named in VGG's 3.1).
+    """
+    fan_in = math.prod(shape[1:])
+    if init == "glorot":
+        return math.sqrt(2 / (fan_in + shape[0] * math.prod(shape[2:])))
+    if init == "he_all" or (init == "he" and not end):
+        return math.sqrt(2 / fan_in)
+    return 0.1 if init == "variance" else 0.01
+
+
 def initialise(network: Network, init: str, seed: int) -> None:
-    """Draw the weights: `paper` N(0, 0.01^2) everywhere (section 3); `he` the same for the first and the last layer and
-    N(0, 2 / fan_in) between, without which a narrow network's signal dies. Biases 0."""
+    """Draw the weights, normally distributed (`glorot`: uniformly) with the `deviation` that `init` gives; biases 0."""
     generator = torch.Generator().manual_seed(seed)
     ends = {network.layers[0].number, network.softmax}
     for name, module in network.weights.items():
         weight = module.weight
         assert isinstance(weight, Tensor) and isinstance(module.bias, Tensor)
-        fan_in = weight[0].numel()
-        std = 0.01 if init == "paper" or int(name) in ends else math.sqrt(2 / fan_in)
+        if init == "glorot":
+            drawn = math.sqrt(12) * (torch.rand(weight.shape, generator=generator) - 0.5)
+        else:
+            drawn = torch.randn(weight.shape, generator=generator)
         with torch.no_grad():
-            weight.copy_(torch.randn(weight.shape, generator=generator) * std)
+            weight.copy_(drawn * deviation(init, weight.shape, int(name) in ends))
             module.bias.zero_()
 
 

@@ -40,7 +40,9 @@ class TrainConfig(Common):
     )
     patience: int = option(3, "plateau: epochs without a better validation error before lr is divided", at_least(1))
     divisions: Optional[int] = option(
-        None, "plateau: how often lr is divided at most; null: as often as the error stops falling", at_least(0)
+        None,
+        "plateau: training ends where the error stops falling after so many divisions; null: it goes on to the last epoch",
+        at_least(0),
     )
     warmup_steps: int = option(0, "the learning rate rises linearly over so many updates", at_least(0))
     renorm_radius: Optional[float] = option(
@@ -48,8 +50,8 @@ class TrainConfig(Common):
     )
     augmentation: str = option(
         "ten_crop",
-        "ten_crop: corners and centre | random_crop: any place; both with random flips",
-        one_of("ten_crop", "random_crop"),
+        "ten_crop: corners and centre | random_crop: any place; both with random flips | centre: none",
+        one_of("ten_crop", "random_crop", "centre"),
     )
     train_scale: list[int] = option(
         [],
@@ -66,8 +68,9 @@ class TrainConfig(Common):
     )
     init: str = option(
         "paper",
-        "paper: N(0, 0.01) everywhere | he: He for layers 2-7, N(0, 0.01) for the first and last",
-        one_of("paper", "he"),
+        "standard deviations: paper: 0.01 everywhere | variance: 0.1 (VGG's 0.01 read literally) | glorot: Glorot & Bengio's | "
+        "he: He et al.'s, first and last layer 0.01 | he_all: He et al.'s everywhere",
+        one_of("paper", "variance", "glorot", "he", "he_all"),
     )
     init_from: Optional[str] = option(None, "a run whose weights are the first ones; null: drawn weights", anything)
     init_match: str = option(
@@ -105,6 +108,13 @@ class TrainConfig(Common):
         scale = list(self.train_scale)
         fits = len(scale) <= 2 and scale == sorted(scale) and all(side >= crop for side in scale)
         require("train_scale", scale, fits, f"[S] or [min,max], each at least model.input_size={crop}, or []")
+        if scale or self.data.fit == "whole":
+            why = "where images are rescaled (data.fit=whole, train_scale)"
+            require("augmentation", self.augmentation, self.augmentation != "ten_crop", f"random_crop or centre {why}")
+            require("subtract", self.subtract, self.subtract == "colour", f"colour {why}: a mean image has one size")
+        if self.augmentation == "centre":
+            require("colour_shift", self.colour_shift, not self.colour_shift, "0 with augmentation=centre")
+            require("train_scale", scale, len(scale) < 2, "one size with augmentation=centre")
         most = len(self.model.layers)
         require("freeze", self.freeze, self.freeze <= most, f"at most {most}, the layers below the softmax")
         if self.init_from is None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from zfrepro.data import Split
-from zfrepro.data.transforms import centre_crop, draw_crops, take_crops
 from zfrepro.trainer.distributed import Team
 from zfrepro.trainer.tasks import Task
+from zfrepro.trainer.views import Pixels, View
+
+KEPT_BYTES = 2 << 30  # of frozen layers' outputs that are kept in memory; more are computed at every visit
 
 
 def stream_seed(seed: int, *place: int) -> int:
@@ -26,67 +29,103 @@ def epoch_order(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(rows)
 
 
+class Batch(NamedTuple):
+    """A process's share of a batch, read."""
+
+    pixels: Pixels | None  # None: `kept` has what comes of them
+    rows: np.ndarray
+    shift: Tensor | None  # (b, 3) added to all pixels of an image
+    targets: Tensor
+
+
 class Feed:
-    """Batches of one split: (inputs (b, 3, s, s) float32 channels_last, the task's targets (b, ...)) on the team's device.
+    """Batches of one split: (inputs (b, 3, c, c) float32 channels_last, the task's targets (b, ...)) on the team's device.
 
     `batch` is the global batch; every process takes its share of it. `below` makes of network inputs what is trained on
-    them: the outputs of frozen layers.
+    them: the outputs of frozen layers (or, where there are none, the same).
     """
 
     def __init__(
-        self,
-        split: Split,
-        task: Task,
-        mean: Tensor,
-        scale: Tensor,
-        crop: int,
-        batch: int,
-        team: Team,
-        below: Callable[[Tensor], Tensor],
+        self, split: Split, task: Task, view: View, batch: int, team: Team, below: Callable[[Tensor], Tensor]
     ) -> None:
-        self.split, self.task, self.below = split, task, below
-        self.mean, self.scale, self.crop, self.batch, self.team = mean, scale, crop, batch, team
+        self.split, self.task, self.view, self.batch, self.team, self.below = split, task, view, batch, team, below
+        self.kept: Tensor | None = None  # (N, ...) by row
 
-    def _read(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Copy rows out of the memory map (this is where the disk is waited for)."""
-        # NumPy, on the reader's one thread: torch would start a second team of threads, which gets in the first one's way.
-        images, targets = torch.from_numpy(self.split.images[rows]), self.task.targets(self.split, rows)
-        if self.team.device.type == "cuda":
-            images, targets = images.pin_memory(), targets.pin_memory()
-        return images, targets
-
-    def _ahead(self, batches: list[np.ndarray]) -> Iterator[tuple[Tensor, Tensor]]:
-        with ThreadPoolExecutor(1) as reader:
-            coming = reader.submit(self._read, batches[0]) if batches else None
-            for number in range(len(batches)):
-                assert coming is not None
-                images, targets = coming.result()
-                if number + 1 < len(batches):
-                    coming = reader.submit(self._read, batches[number + 1])
-                device = self.team.device
-                yield images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
-
-    def training(
-        self, rows: np.ndarray, augmentation: str, seed: int, first_step: int, skip: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Full batches of `rows` in their order, randomly cropped and flipped, beginning with batch number `skip`.
+    def training(self, rows: np.ndarray, seed: int, first_step: int, skip: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Full batches of `rows` in their order, as the view draws them, beginning with batch number `skip`.
 
         `first_step` is the run's step number at the epoch's first batch.
         """
-        share = self.team.share(self.batch)
-        steps = len(rows) // self.batch
-        batches = [rows[n * self.batch : (n + 1) * self.batch][share] for n in range(skip, steps)]
-        for number, (images, targets) in enumerate(self._ahead(batches), start=skip):
+
+        def read(number: int) -> Batch:
             generator = torch.Generator().manual_seed(stream_seed(seed, first_step + number))
+            drawn = rows[number * self.batch : (number + 1) * self.batch]
             # Drawn for the global batch, so that the crops do not depend on the number of processes.
-            drawn = draw_crops(self.batch, images.shape[1], self.crop, augmentation, generator)
-            y, x, flip = (values[share].to(images.device) for values in drawn)
-            yield self.below(take_crops(images, self.mean, y, x, flip, self.crop, self.scale)), targets
+            places, shift = self.view.draw(drawn, generator), self.view.draw_shift(len(drawn), generator)
+            choice = torch.rand(len(drawn), generator=generator)
+            share = self.team.share(self.batch)
+            crops = self.view.crops(drawn[share], places[share])
+            targets = self.task.seen(
+                self.task.targets(self.split, drawn[share]), crops, places.flip[share], choice[share]
+            )
+            pixels = None if self.kept is not None else self.view.read(drawn[share], places[share])
+            return Batch(pixels, drawn[share], None if shift is None else shift[share], targets)
+
+        return self._ahead(read, range(skip, len(rows) // self.batch))
 
     def centre(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's share of the first `count` rows, centre-cropped."""
         share = self.team.share(count)
         rows = np.arange(share.start, share.stop)
         batches = [rows[n : n + self.batch] for n in range(0, len(rows), self.batch)]
-        for images, targets in self._ahead(batches):
-            yield self.below(centre_crop(images, self.mean, self.crop, self.scale)), targets
+
+        def read(number: int) -> Batch:
+            own = batches[number]
+            places = self.view.centre(own)
+            targets = self.task.seen(
+                self.task.targets(self.split, own), self.view.crops(own, places), places.flip, torch.zeros(len(own))
+            )
+            return Batch(None if self.kept is not None else self.view.read(own, places), own, None, targets)
+
+        return self._ahead(read, range(len(batches)))
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Compute what frozen layers make of the centre crops of some rows once, and feed that, if it fits into memory."""
+        kept: Tensor | None = None
+        for part in np.array_split(rows, max(1, len(rows) // self.batch)):
+            made = self._below(Batch(self.view.read(part, self.view.centre(part)), part, None, torch.empty(0)))
+            if kept is None:
+                if made[0].nbytes * len(self.split) > KEPT_BYTES:
+                    return
+                kept = torch.empty((len(self.split), *made.shape[1:]), dtype=made.dtype)
+            kept[torch.from_numpy(part)] = made.cpu()
+        self.kept = kept
+
+    def _below(self, batch: Batch) -> Tensor:
+        device = self.team.device
+        if batch.pixels is None:
+            assert self.kept is not None
+            kept = self.kept[torch.from_numpy(batch.rows)].to(device, non_blocking=True)
+            return kept.contiguous(memory_format=torch.channels_last) if kept.ndim == 4 else kept
+        shift = None if batch.shift is None else batch.shift.to(device, non_blocking=True)
+        return self.below(self.view.inputs(batch.pixels.to(device), shift))
+
+    def _ahead(self, read: Callable[[int], Batch], numbers: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batch after batch; while one is computed with, the next is read (this is where the disk is waited for)."""
+        # On one thread, with NumPy: torch would start a second team of threads, which gets in the first one's way.
+        with ThreadPoolExecutor(1) as reader:
+            coming = [reader.submit(self._pinned, read, number) for number in numbers[:1]]
+            for following in [*numbers[1:], None]:
+                if not coming:
+                    return
+                batch = coming.pop().result()
+                if following is not None:
+                    coming.append(reader.submit(self._pinned, read, following))
+                yield self._below(batch), batch.targets.to(self.team.device, non_blocking=True)
+
+    def _pinned(self, read: Callable[[int], Batch], number: int) -> Batch:
+        batch = read(number)
+        if self.team.device.type != "cuda":
+            return batch
+        pixels = None if batch.pixels is None else batch.pixels.pinned()
+        return batch._replace(pixels=pixels, targets=batch.targets.pin_memory())

@@ -51,10 +51,12 @@ class Folder:
         """Whether there is a training to go on with."""
         return (self.path / "config.yaml").exists() and self.last.exists()
 
-    def epochs(self) -> int:
-        """How many are finished."""
-        lines = self.path / "metrics.jsonl"
-        return len(lines.read_text(encoding="utf-8").splitlines()) if lines.exists() else 0
+    @property
+    def ended(self) -> bool:
+        """Whether the training has come to its last epoch."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return len(lines) >= self.config.epochs or (bool(lines) and '"ended": true' in lines[-1])
 
     @property
     def whole(self) -> bool:

@@ -266,6 +266,7 @@ def run_config(config: ImportConfig, table: ModelConfig) -> TrainConfig:
     made = TrainConfig(
         run=config.run, outputs=config.outputs, seed=config.seed, device=config.device, precision=config.precision,
         preset="imported", model=table, data=placed(config.data), epochs=1, batch_size=256, lr=0.01, renorm_radius=None,
+        augmentation="random_crop", subtract="colour",
     )  # fmt: skip
     check_options(made)
     return made

@@ -29,7 +29,8 @@ class LearningRate:
     """The learning rate of every step, in [0, config.lr].
 
     plateau: divided by 10 after `patience` epochs without a lower validation error (the paper: "when the validation error
-    plateaus"). cosine: falls to 0 over the run. Both rise linearly over the first `warmup_steps`.
+    plateaus"); training has ended where that would come once more after `divisions`. cosine: falls to 0 over the run. Both
+    rise linearly over the first `warmup_steps`.
     """
 
     config: TrainConfig
@@ -47,13 +48,24 @@ class LearningRate:
         done = max(0, step - c.warmup_steps) / max(1, self.total_steps - c.warmup_steps)
         return c.lr * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
+    @property
+    def divided(self) -> int:
+        """How often the plateau's rate was divided."""
+        return round(-math.log10(self.factor))
+
+    @property
+    def ended(self) -> bool:
+        """Whether the error has stopped falling after the last division (VGG, section 3.1: three)."""
+        most = self.config.divisions if self.config.schedule == "plateau" else None
+        return most is not None and self.divided >= most and self.bad_epochs >= self.config.patience
+
     def epoch_ended(self, error: float) -> bool:
         """Take an epoch's validation error; True if it is the best so far."""
         if error < self.best_error:
             self.best_error, self.bad_epochs = error, 0
             return True
         self.bad_epochs += 1
-        if self.bad_epochs >= self.config.patience:
+        if self.bad_epochs >= self.config.patience and not self.ended:
             self.factor, self.bad_epochs = self.factor / 10, 0
         return False
 

@@ -52,5 +52,4 @@ def recipe_hash(config: TrainConfig) -> str:
 def finished(config: TrainConfig) -> bool:
     """Whether this very training is there up to its last epoch: of one that failed, or that was begun with another config,
     it is not."""
-    folder = Folder(config)
-    return folder.epochs() >= config.epochs and _free(config)
+    return Folder(config).ended and _free(config)

@@ -155,8 +155,12 @@ def freeze(network: Network, layers: int) -> int:
 
 
 def own_inputs(config: TrainConfig, data: Packed) -> tuple[Tensor, Tensor]:
-    """Preprocessing by the training images: their mean image (S, S, 3), and the factor of the config, ()."""
-    return torch.from_numpy(data.mean.copy()), torch.tensor(config.input_scale)
+    """Preprocessing by the training images: their mean image, or the mean colour everywhere, (S, S, 3), and the config's
+    factor, ()."""
+    mean = torch.from_numpy(data.mean.copy())
+    if config.subtract == "colour":
+        mean = torch.from_numpy(data.colour).float().expand_as(mean).contiguous()
+    return mean, torch.tensor(config.input_scale)
 
 
 def source_inputs(state: dict[str, Any], size: int) -> tuple[Tensor, Tensor]:

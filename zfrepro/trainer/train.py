@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from zfrepro.checkpoints import load_checkpoint, save_checkpoint
-from zfrepro.data import Packed, open_own, recall, remember
+from zfrepro.data import Packed, Split, open_own, recall, remember
 from zfrepro.devices import resolve_precision
 from zfrepro.errors import UserError
 from zfrepro.files import lock, shown
@@ -32,6 +32,7 @@ from zfrepro.trainer.optimiser import LearningRate, renormalise
 from zfrepro.trainer.progress import Progress, Tally, Totals
 from zfrepro.trainer.start import freeze, open_source, own_inputs, source_inputs, take_over, with_source
 from zfrepro.trainer.tasks import Classification, Task
+from zfrepro.trainer.views import view_of
 from zfrepro.workers import Interrupted, stop_signals
 
 LOOK = 20  # steps between looks at the loss and, in a team, at whether any process was told to stop
@@ -69,7 +70,7 @@ class Training:
         if config.batch_size % members.size:
             raise UserError(f"batch_size={config.batch_size}: must be a multiple of the {members.size} processes")
         self.folder = Folder(config)
-        self.rows = np.tile(data.train.per_class(config.data.per_class), config.passes)
+        self.rows = np.tile(task.rows(data.train, data.train.per_class(config.data.per_class)), config.passes)
         self.steps = len(self.rows) // config.batch_size  # per epoch
         if self.steps == 0:
             raise UserError(f"batch_size={config.batch_size}: larger than the {len(self.rows)} training images")
@@ -93,15 +94,14 @@ class Training:
         if before and config.init_from and config.inputs != "own":
             mean, scale = source_inputs(before, data.size)
         self.mean, self.scale = mean.to(self.device), scale.to(self.device)
-        self.feeds = {
-            split.name: Feed(
-                split, task, self.mean, self.scale, self.network.input_size, config.batch_size, members, self.below
-            )
-            for split in (data.train, data.val)
-        }
+        self.feeds = {split.name: self._feed(split) for split in (data.train, data.val)}
         self.at = Progress(self._empty_tally())
         if saved is not None:
             self._restore(saved)
+
+    def _feed(self, split: Split) -> Feed:
+        view = view_of(self.config, self.data, split, self.mean, self.scale, self.network.input_size)
+        return Feed(split, self.task, view, self.config.batch_size, self.team, self.below)
 
     def _empty_tally(self) -> Tally:
         return Tally.empty(self.device, self.network.conv_layers)
@@ -111,10 +111,12 @@ class Training:
     def run(self) -> None:
         """Train to the last epoch."""
         at, config = self.at, self.config
-        if at.epoch >= config.epochs:
+        if self._ended():
             self._say_finished()
             return
         self._say_begun()
+        if self.frozen:
+            self._keep()
         torch.set_flush_denormal(True)
         quiet = None if self.team.leads else True  # None: no bar where stderr is no terminal
         done, total = at.epoch * self.steps + at.step, config.epochs * self.steps
@@ -122,7 +124,7 @@ class Training:
             tqdm(total=total, initial=done, unit="step", disable=quiet, dynamic_ncols=True) as bar,
             stop_signals() as told,
         ):
-            while at.epoch < config.epochs:
+            while not self._ended():
                 self._train_epoch(bar, told)
                 self._end_epoch(bar)
                 if self.team.any(bool(told)):
@@ -130,12 +132,15 @@ class Training:
         if self.team.leads:
             self._summarise()
 
+    def _ended(self) -> bool:
+        return self.at.epoch >= self.config.epochs or self.rate.ended
+
     def _train_epoch(self, bar: tqdm[Any], told: list[int]) -> None:
         """The steps that are left of the current epoch."""
         at, config, first = self.at, self.config, self.at.epoch * self.steps
         rows = epoch_order(self.rows, config.seed, at.epoch)
         began = time.monotonic() - at.tally.seconds
-        for inputs, targets in self.feeds["train"].training(rows, config.augmentation, config.seed, first, at.step):
+        for inputs, targets in self.feeds["train"].training(rows, config.seed, first, at.step):
             self.update(inputs, targets, first + at.step)
             at.step += 1
             at.tally.seconds = time.monotonic() - began
@@ -176,6 +181,12 @@ class Training:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             return self.network.features(images, [self.frozen])[self.frozen]
 
+    def _keep(self) -> None:
+        """Compute once what frozen layers make of images that are always seen alike."""
+        self.feeds["val"].keep(np.arange(len(self.data.val)))
+        if self.config.augmentation == "centre":
+            self.feeds["train"].keep(np.unique(self.rows))
+
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """The task's errors on centre crops of the validation images."""
@@ -207,6 +218,7 @@ class Training:
             "images_per_second": images / max(at.tally.seconds, 1e-9),
             "filters_renormalized": {layer: int(count) for layer, count in at.tally.renormalised.items()},
             "seconds": at.seconds,
+            **({"ended": True} if self.rate.ended else {}),
         }
         at.metrics.append(line)
         at.tally = self._empty_tally()
@@ -299,8 +311,7 @@ class Training:
 
     def _say_finished(self) -> None:
         if self.team.leads and self.folder.whole:
-            epochs = self.config.epochs
-            print(f"run={self.config.run}: finished, {epochs} epochs; nothing to do ({self._result()})")
+            print(f"run={self.config.run}: finished, {self.at.epoch} epochs; nothing to do ({self._result()})")
         elif self.team.leads:  # stopped in the last moment
             self._summarise()
 
