@@ -26,7 +26,7 @@ TIERS = (
     ("papers",),
     ("statistics",),
     ("options",),
-    ("files", "devices", "boxes"),
+    ("files", "devices", "boxes", "lists"),
     ("errors",),
 )
 RANK = {name: rank for rank, tier in enumerate(TIERS) for name in tier}

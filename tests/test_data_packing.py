@@ -433,7 +433,7 @@ def test_hostile_archives_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="would unpack to"):
         open_data(config_of(tmp_path, root=str(tmp_path / "bomb.zip")), progress=False)
     (tmp_path / "broken.zip").write_bytes(b"PK\3\4 and then nothing")
-    with pytest.raises(UserError, match="cannot be read as a zip"):
+    with pytest.raises(UserError, match="cannot be read as a zip or tar"):
         open_data(config_of(tmp_path, root=str(tmp_path / "broken.zip")), progress=False)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from zfrepro import __version__
-from zfrepro.data import find_problems, open_data, packed_folder
+from zfrepro.data import examine, open_data, packed_folder, passed_over
 from zfrepro.devices import resolve_precision
 from zfrepro.files import shown
 from zfrepro.models.network import Network
@@ -28,6 +28,8 @@ def prepare(config: TrainConfig) -> None:
     print(
         f"{config.data.name}: {len(data.train)} training and {len(data.val)} validation images of {data.num_classes} classes"
     )
+    if there and (others := data.manifest.get("passed_over")):
+        print(f"note: {passed_over(others)}")
     print(f"{'already packed in' if there else 'wrote'} {shown(data.folder)} ({size / 1e6:.0f} MB)")
 
 
@@ -92,10 +94,10 @@ def doctor(config: DoctorConfig) -> None:
     cache = config.data.cache_folder
     packed = sorted(path.parent.name for path in cache.glob("*/manifest.json"))
     print(f"packed data sets in {cache}: {', '.join(packed) or 'none yet'}; {_free(cache):.0f} GB free")
-    problems = find_problems(config.data)
+    problems, notes = examine(config.data)
     print(f"data={config.data.name}: " + ("ready" if not problems else "not usable:"))
-    for problem in problems:
-        print(f"  - {problem}")
+    for line in [*problems, *notes]:
+        print(f"  - {line}")
 
 
 def _version(name: str) -> str:

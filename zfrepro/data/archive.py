@@ -1,34 +1,56 @@
-"""Zip archives from elsewhere, unpacked once into the cache and never outside of it."""
+"""Archives from elsewhere, zip or tar, unpacked once into the cache and never outside of it."""
 
 from __future__ import annotations
 
 import re
 import stat
 import sys
+import tarfile
 import zipfile
 import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from zfrepro.data.cache import short_hash
 from zfrepro.errors import UserError
-from zfrepro.files import pending, require_space, waiting_lock
+from zfrepro.files import file_hash, pending, require_space, waiting_lock
 
 MAX_FILES = 5_000_000  # ImageNet has 1.4 million
-MAX_RATIO = 100  # unpacked to packed; photographs come near 1, a zip bomb goes into the thousands
+MAX_RATIO = 100  # unpacked to packed; photographs come near 1, a bomb goes into the thousands
 SLACK = 100 << 20  # bytes below which the ratio is nobody's danger
+BROKEN = (
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, OSError, EOFError, NotImplementedError, ValueError, RuntimeError,
+)  # fmt: skip
 
 
-def check_members(path: Path) -> list[zipfile.ZipInfo]:
-    """The archive's members. Raises UserError for what is no zip, leads outside the target, or would fill the disk."""
+@dataclass(frozen=True)
+class Member:
+    """What is in an archive."""
+
+    name: str
+    size: int
+    danger: str  # why it must not be unpacked, or ''
+    check_sum: int = 0
+
+
+def is_tar(path: Path) -> bool:
+    """Tar, compressed or not; by content."""
+    return not zipfile.is_zipfile(path) and tarfile.is_tarfile(path)
+
+
+def check_members(path: Path) -> list[Member]:
+    """The archive's members. Raises UserError for what is no archive, leads outside the target, or would fill the disk."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
-        raise UserError(f"data.root={path}: cannot be read as a zip archive ({error}); fetch it again") from error
+        members = list(_tar_members(path) if is_tar(path) else _zip_members(path))
+    except BROKEN as error:
+        raise UserError(
+            f"data.root={path}: cannot be read as a zip or tar archive ({error}); give a folder, or fetch it again"
+        ) from error
     for member in members:
-        if why := _danger(member):
-            raise UserError(f"data.root={path}: refused, since its member {member.filename!r} {why}")
-    total = sum(member.file_size for member in members)
+        if member.danger:
+            raise UserError(f"data.root={path}: refused, since its member {member.name!r} {member.danger}")
+    total = sum(member.size for member in members)
     if len(members) > MAX_FILES or total > max(SLACK, MAX_RATIO * path.stat().st_size):
         raise UserError(
             f"data.root={path}: refused, since it would unpack to {len(members)} files, {total / 1e9:.1f} GB"
@@ -36,30 +58,45 @@ def check_members(path: Path) -> list[zipfile.ZipInfo]:
     return members
 
 
-def _danger(member: zipfile.ZipInfo) -> str:
-    """Why this member must not be extracted, or ''."""
-    name = member.filename.replace("\\", "/")
+def _zip_members(path: Path) -> Iterator[Member]:
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            danger = _danger(member.filename)
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                danger = "is a link" if kind == stat.S_IFLNK else "is neither a file nor a folder"
+            if member.flag_bits & 1:
+                danger = "is encrypted"
+            yield Member(member.filename, member.file_size, danger, member.CRC)
+
+
+def _tar_members(path: Path) -> Iterator[Member]:
+    """Every header is read, which of a compressed archive means all of it."""
+    with tarfile.open(path) as archive:
+        for member in archive:
+            danger = _danger(member.name)
+            if not (member.isfile() or member.isdir()):
+                danger = "is a link" if member.issym() or member.islnk() else "is neither a file nor a folder"
+            yield Member(member.name, member.size, danger)
+
+
+def _danger(name: str) -> str:
+    """Why nothing of this name must be unpacked, or ''."""
+    name = name.replace("\\", "/")
     if name.startswith("/") or re.match(r"[A-Za-z]:", name):
         return "has an absolute path"
-    if ".." in PurePosixPath(name).parts:
-        return "leads out of the archive ('..')"
-    kind = stat.S_IFMT(member.external_attr >> 16)
-    if kind == stat.S_IFLNK:
-        return "is a link"
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return "is neither a file nor a folder"
-    return "is encrypted" if member.flag_bits & 1 else ""
+    return "leads out of the archive ('..')" if ".." in PurePosixPath(name).parts else ""
 
 
 def archive_mark(path: Path) -> str:
-    """A hash of the members' names, sizes and check sums."""
-    members = ((member.filename, member.file_size, member.CRC) for member in check_members(path))
-    return short_hash(sorted(members))
+    """A hash of the content: of a zip's names, sizes and check sums, of a tar all of it, as it has no check sums."""
+    members = sorted((member.name, member.size, member.check_sum) for member in check_members(path))
+    return file_hash(path) if is_tar(path) else short_hash(members)
 
 
-def extract(path: Path, folder: Path, progress: bool) -> Path:
-    """The zip's content, unpacked once into a folder of its own in `folder`: whole or not at all."""
-    target = folder / f"{path.stem}-{archive_mark(path)[:12]}"
+def extract(path: Path, folder: Path, mark: str, progress: bool) -> Path:
+    """The archive's content, unpacked once into a folder of its own in `folder`: whole or not at all."""
+    target = folder / f"{path.name.partition('.')[0]}-{mark[:12]}"
 
     def tell() -> None:
         if progress:
@@ -72,13 +109,17 @@ def extract(path: Path, folder: Path, progress: bool) -> Path:
 
 
 def _extract(path: Path, target: Path) -> None:
-    members = check_members(path)
-    size = sum(member.file_size for member in members)
+    size = sum(member.size for member in check_members(path))
     require_space(target.parent, size, f"the files in {path.name}", "make room, or set ZFREPRO_CACHE=<folder>")
     try:
-        with pending(target.parent, target.name) as fresh, zipfile.ZipFile(path) as archive:
-            for member in members:  # zipfile reads no more than the declared size and checks the CRC
-                archive.extract(member, fresh)
+        with pending(target.parent, target.name) as fresh:
+            # Both read no more than the declared sizes; zip checks the sums.
+            if is_tar(path):
+                with tarfile.open(path) as tar:
+                    tar.extractall(fresh, filter="data")
+            else:
+                with zipfile.ZipFile(path) as archive:
+                    archive.extractall(fresh)
             fresh.rename(target)
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, ValueError) as error:
+    except BROKEN as error:
         raise UserError(f"data.root={path}: cannot be unpacked into {target.parent} ({error})") from error

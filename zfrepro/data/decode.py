@@ -54,11 +54,16 @@ def measure_files(paths: Sequence[str], size: int) -> np.ndarray:
     headers; `size` x `size` for what cannot be read."""
     shapes = np.full((len(paths), 2), size, np.int64)
     for row, path in enumerate(paths):
-        with contextlib.suppress(Exception), _quiet(), open_picture(path) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-            height, width = image.size if turned else image.size[::-1]
-            shapes[row] = rescaled_shape(*_cut_strip(height, width)[2:], size)
+        with contextlib.suppress(Exception):
+            shapes[row] = rescaled_shape(*_cut_strip(*picture_size(path))[2:], size)
     return shapes
+
+
+def picture_size(path: str | Path) -> tuple[int, int]:
+    """Height and width of a picture, upright, from its header. Raises whatever the decoder raises."""
+    with _quiet(), open_picture(path) as image:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return image.size if turned else image.size[::-1]
 
 
 def reason(error: Exception) -> str:

@@ -17,9 +17,11 @@ from typing import Any
 from zfrepro.data import sources
 from zfrepro.data.archive import archive_mark, extract
 from zfrepro.data.cache import remembered, short_hash, writable
-from zfrepro.data.layouts import companions, holds_runs, open_layout
+from zfrepro.data.imagenet import companions
+from zfrepro.data.layouts import open_layout
 from zfrepro.data.locating import find_base, how_to_get
 from zfrepro.data.sources import Source
+from zfrepro.data.trees import holds_runs
 from zfrepro.errors import UserError
 from zfrepro.options.shared import DataConfig
 
@@ -35,22 +37,31 @@ class Identity:
 
     key: str  # hash of names, labels and contents, and of how the images are packed; not of where they lie
     names: str  # hash of the classes' readable names, which may become known later
+    source: Source | None = None  # if it had to be read: to be packed at once
 
 
-def identify(config: DataConfig, base: Path | None) -> Identity:
+def identify(config: DataConfig, base: Path | None, progress: bool = True) -> Identity:
     """The identity of the data set in `base`, as `locating.locate` found it. Raises UserError for whatever it lacks."""
     if base is None:
         sources.check_embedded(config)
         return Identity(_packed_as(config, short_hash(sources.drawn_from(config))), "")
     cache = config.cache_folder
     options: list[object] = [KEY_VERSION, config.name, config.val_fraction, config.split_seed, config.on_error]
+    options += [config.background]
+    stamp: str | None
     if base.is_file():
-        mark = remembered(cache, str(base), stamp_of(base), lambda: {"mark": archive_mark(base)})["mark"]
-        place, stamp = mark, mark  # an archive's mark says all
+        mark = _mark(config, base)  # says all
+        about, stamp = [*options, mark], mark
     else:
-        place, stamp = str(base), stamp_of(base)
-    found = remembered(cache, [*options, place], stamp, lambda: _content(config, open_source(config, base)))
-    return Identity(_packed_as(config, found["content"]), found["names"])
+        about, stamp = [*options, str(base)], stamp_of(base)
+    read: list[Source] = []
+
+    def content() -> dict[str, Any]:
+        read.append(open_source(config, base, progress))
+        return _content(config, read[0])
+
+    found = remembered(cache, about, stamp, content)
+    return Identity(_packed_as(config, found["content"]), found["names"], read[0] if read else None)
 
 
 def _packed_as(config: DataConfig, content: str) -> str:
@@ -69,13 +80,19 @@ def _content(config: DataConfig, source: Source) -> dict[str, Any]:
     return {"content": digest.hexdigest(), "names": short_hash(list(source.class_names))}
 
 
+def _mark(config: DataConfig, archive: Path) -> str:
+    """An archive's mark; read again where its size or times have changed."""
+    found = remembered(config.cache_folder, str(archive), stamp_of(archive), lambda: {"mark": archive_mark(archive)})
+    return str(found["mark"])
+
+
 def open_source(config: DataConfig, base: Path, progress: bool = True) -> Source:
     """The data set in a folder, or in an archive, which is unpacked into the cache first."""
     if base.is_dir():
         return open_layout(config, base)
     cache = config.cache_folder
     with writable(cache):
-        found = find_base(config, extract(base, cache / "extracted", progress))
+        found = find_base(config, extract(base, cache / "extracted", _mark(config, base), progress))
     if found is None:
         raise UserError(f"data.root={config.root}: does not hold {config.name}: {how_to_get(config)}")
     return open_layout(config, found)
@@ -101,9 +118,10 @@ def _entries(base: Path) -> Iterator[tuple[str, os.stat_result]]:
     if base.is_file():
         yield "", base.stat()
         return
-    for companion in companions(base):
+    beside = companions(base)
+    for companion in beside:
         yield companion.name, companion.stat()
-    waiting, seen = [str(base)], set()
+    waiting, seen = [str(base), *(str(path) for path in beside if path.is_dir())], set()
     while waiting:
         folder = waiting.pop()
         if (real := os.path.realpath(folder)) in seen:

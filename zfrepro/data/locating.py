@@ -6,36 +6,52 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+from zfrepro.data.trees import innermost
 from zfrepro.errors import UserError
 from zfrepro.options.shared import DataConfig
 
 CALTECH = "https://data.caltech.edu/records/"
 FAST_AI = "https://s3.amazonaws.com/fast-ai-imageclas/"
-PASCAL = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/"
+PASCAL = "http://host.robots.ox.ac.uk/pascal/VOC/"
 GET = {  # what to fetch by hand, and what of it data.root may be
     "tiny_imagenet": "http://cs231n.stanford.edu/tiny-imagenet-200.zip (237 MB; the zip itself, or extracted)",
     "cifar10": "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz (170 MB), extracted: cifar-10-batches-py/",
-    "imagenette": f"{FAST_AI}imagenette2-320.tgz (326 MB), extracted: imagenette2-320/",
+    "imagenette": f"{FAST_AI}imagenette2-320.tgz (326 MB; the archive itself, or extracted: imagenette2-320/)",
     "caltech101": f"{CALTECH}mzrjq-6wc02/files/caltech-101.zip (137 MB), and extract its 101_ObjectCategories.tar.gz",
-    "caltech256": f"{CALTECH}nyy15-4j048/files/256_ObjectCategories.tar (1.2 GB), extracted: 256_ObjectCategories/",
-    "voc2012": f"{PASCAL}VOCtrainval_11-May-2012.tar (2 GB), extracted: VOCdevkit/",
+    "caltech256": f"{CALTECH}nyy15-4j048/files/256_ObjectCategories.tar (1.2 GB; the tar itself, or extracted)",
+    "voc2012": f"{PASCAL}voc2012/VOCtrainval_11-May-2012.tar (2 GB; the tar itself, or extracted: VOCdevkit/)",
+    "voc2007": f"{PASCAL}voc2007/VOCtrainval_06-Nov-2007.tar and VOCtest_06-Nov-2007.tar (900 MB), extracted: VOCdevkit/",
+    "voc2012_actions": f"{PASCAL}voc2012/VOCtrainval_11-May-2012.tar (2 GB; the tar itself, or extracted: VOCdevkit/)",
     "imagenet": "ILSVRC2012 from https://image-net.org (register; 145 GB), arranged as train/<wnid>/ and val/<wnid>/",
     "folder": "pictures of your own as <class>/<picture>, or train/<class>/<picture> and val/<class>/<picture>",
 }
+
+
+def voc_places(year: int) -> tuple[str, ...]:
+    """Where the devkit of a year may be."""
+    own = f"VOC{year}"
+    return "", own, f"VOCdevkit/{own}", f"*/{own}", f"*/VOCdevkit/{own}"
+
+
 PLACES = {  # where the data set's own folder may be below data.root, nearest first; the folder, and what tells it
     "tiny_imagenet": (("", "*"), ("wnids.txt", "train", "val/val_annotations.txt")),
     "cifar10": (("", "cifar-10-batches-py"), ("batches.meta", "data_batch_1", "test_batch")),
     "imagenette": (("", "imagenette2*", "*"), ("train/n0*", "val/n0*")),
     "caltech101": (("", "101_ObjectCategories", "*/101_ObjectCategories"), ("*/image_0001.jpg",)),
     "caltech256": (("", "256_ObjectCategories", "*/256_ObjectCategories"), ("[0-9][0-9][0-9].*/*.jpg",)),
+    "voc2007": (voc_places(2007), ("JPEGImages", "Annotations", "ImageSets/Main/trainval.txt")),
     "voc2012": (
-        ("", "VOC2012", "VOCdevkit/VOC2012", "*/VOC2012", "*/VOCdevkit/VOC2012"),
+        voc_places(2012),
         ("JPEGImages", "Annotations", "ImageSets/Main/train.txt", "ImageSets/Main/val.txt"),
+    ),
+    "voc2012_actions": (
+        voc_places(2012),
+        ("JPEGImages", "Annotations", "ImageSets/Action/train.txt", "ImageSets/Action/val.txt"),
     ),
     "imagenet": (("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "*"), ("train/n*", "val/*")),
     "folder": (("",), ("*/*",)),
 }
-FETCHABLE = ("cifar10", "imagenette", "caltech101", "caltech256", "voc2012")
+FETCHABLE = ("cifar10", "imagenette", "caltech101", "caltech256", "voc2007", "voc2012", "voc2012_actions")
 
 
 def placed(config: DataConfig) -> DataConfig:
@@ -81,7 +97,7 @@ def find_base(config: DataConfig, root: Path) -> Path | None:
         if len(found) > 1:
             raise UserError(f"data.root={root}: holds several: give one, such as data.root={found[0]}")
         if found:
-            return found[0]
+            return innermost(found[0]) if config.name == "folder" else found[0]
     return None
 
 
@@ -102,7 +118,11 @@ def _download(config: DataConfig, root: Path) -> None:
         "imagenette": lambda: sets.Imagenette(str(root), size=width, download=True),
         "caltech101": lambda: sets.Caltech101(str(root), download=True),
         "caltech256": lambda: sets.Caltech256(str(root), download=True),
+        "voc2007": lambda: [
+            sets.VOCDetection(str(root), year="2007", image_set=split, download=True) for split in ("trainval", "test")
+        ],
         "voc2012": lambda: sets.VOCDetection(str(root), year="2012", download=True),
+        "voc2012_actions": lambda: sets.VOCDetection(str(root), year="2012", download=True),
     }
     try:
         root.mkdir(parents=True, exist_ok=True)

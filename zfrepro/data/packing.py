@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def open_data(config: DataConfig, progress: bool = True) -> Packed:
     """The packed data set, built first if it is not there yet. Raises UserError for whatever a user can mend."""
     check_options(config, "data.")
     base = locate(config)
-    identity = identify(config, base)
+    identity = identify(config, base, progress)
     folder = _folder(config, identity)
 
     def tell() -> None:
@@ -54,7 +55,7 @@ def open_data(config: DataConfig, progress: bool = True) -> Packed:
     if not (folder / MANIFEST).exists():
         with writable(folder.parent), waiting_lock(folder.with_name(f"{folder.name}.lock"), tell):
             if not (folder / MANIFEST).exists():  # another process may have built it while this one waited
-                build(config, base, folder, identity.key, progress)
+                build(config, base, folder, identity, progress)
     return load(folder)
 
 
@@ -83,18 +84,37 @@ def find_packed(config: DataConfig, key: str) -> Packed | None:
 
 def find_problems(config: DataConfig) -> list[str]:
     """What is wrong with a data set, without packing it: one sentence each, none if it can be packed (or is)."""
+    return examine(config)[0]
+
+
+def examine(config: DataConfig) -> tuple[list[str], list[str]]:
+    """What is wrong with a data set (see `find_problems`), and what is only to be known."""
     try:
-        check_options(config, "data.")
+        _check_cache(config.cache_folder)
         base = locate(config, fetch=False)
         if base is None:
             sources.check_embedded(config)
         elif base.is_file():
             check_members(base)
         else:
-            open_layout(config, base)
+            others = open_layout(config, base).passed_over
+            return [], [passed_over(others)] if others else []
     except UserError as error:
-        return [str(error)]
-    return []
+        return [str(error)], []
+    return [], []
+
+
+def _check_cache(cache: Path) -> None:
+    """Refuse a cache that cannot be written, without making it."""
+    there = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise UserError(f"data.cache={cache}: cannot be written; set ZFREPRO_CACHE=<folder>")
+
+
+def passed_over(names: Sequence[str]) -> str:
+    """The line about what lies among the pictures and is none."""
+    shown = ", ".join(names[:5]) + ("..." if len(names) > 5 else "")
+    return f"{len(names)} file{'s' if len(names) > 1 else ''} or folders that are no pictures of a class are passed over: {shown}"
 
 
 def read_image(path: Path, size: int) -> np.ndarray:
@@ -108,9 +128,9 @@ def read_image(path: Path, size: int) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------------ building
 
 
-def build(config: DataConfig, base: Path | None, folder: Path, key: str, progress: bool) -> None:
+def build(config: DataConfig, base: Path | None, folder: Path, identity: Identity, progress: bool) -> None:
     """Pack the data set into `folder`, whole or not at all. The caller holds the lock."""
-    source = sources.embedded(config) if base is None else open_source(config, base, progress)
+    source = sources.embedded(config) if base is None else identity.source or open_source(config, base, progress)
     splits = {"train": source.train, "val": source.val}
     shapes = {split: rows.measure(listing, config.workers) for split, listing in splits.items()}
     need = sum(rows.row_bytes(listing, shapes[split]) for split, listing in splits.items())
@@ -124,13 +144,15 @@ def build(config: DataConfig, base: Path | None, folder: Path, key: str, progres
             for split, own in written.items()
             for row, why in own.failures.items()
         ]
-        manifest = _manifest(config, base, source, key, _entries(fresh), skipped)
+        manifest = _manifest(config, base, source, identity.key, _entries(fresh), skipped)
         (fresh / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         for path in fresh.iterdir():
             _sync(path)
         sync_folder(fresh)
         fresh.rename(folder)
         sync_folder(folder.parent)
+    if source.passed_over:
+        print(f"note: {passed_over(source.passed_over)}", file=sys.stderr)
     if skipped:
         print(
             f"warning: {len(skipped)} images cannot be read and are left out; {folder / MANIFEST} names them",
@@ -258,6 +280,7 @@ def _manifest(
         "fit": config.fit,
         "key": key,
         "source": {"root": str(base) if base else None, **source.notes},
+        "passed_over": list(source.passed_over),
         "counts": {split: arrays[f"{split}_labels.npy"]["shape"][0] for split in ("train", "val")},
         "class_names": list(source.class_names),
         "class_ids": list(source.class_ids),

@@ -55,6 +55,7 @@ class Source:
     val: Listing
     keypoint_names: Sequence[str] = ()
     notes: dict[str, Any] = field(default_factory=dict)  # for the manifest
+    passed_over: Sequence[str] = ()  # what lies among the pictures and is none
 
 
 def image_fields(config: DataConfig) -> Fields:

@@ -28,7 +28,6 @@ masks changes, and the same part in two images against two different parts in tw
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +47,7 @@ from zfrepro.evaluator import pictures as choice
 from zfrepro.figures.correspondence import draw_masks, draw_scores
 from zfrepro.files import digest
 from zfrepro.knowledge import knows_its_task
+from zfrepro.lists import read_table
 from zfrepro.options.commands import CorrespondConfig
 from zfrepro.results import Output, writing
 from zfrepro.run import TrainedRun, open_run
@@ -196,28 +196,13 @@ def subjects_of_file(run: TrainedRun, config: CorrespondConfig) -> Subjects:
 
 def read_parts(path: Path) -> dict[str, dict[str, tuple[float, ...]]]:
     """image -> part -> left, top, right, bottom, in the file's order. Raises UserError for a file that is not so."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise UserError(f"parts={path}: cannot be read ({why})") from error
-    reader = csv.DictReader(text.splitlines(), skipinitialspace=True)
-    header = [name.strip() for name in reader.fieldnames or []]
-    if missing := [column for column in COLUMNS if column not in header]:
-        raise UserError(f"{path}: no column {', '.join(missing)}; the first line must be {','.join(COLUMNS)}")
-    reader.fieldnames = header
     found: dict[str, dict[str, tuple[float, ...]]] = {}
-    for line in reader:
-        where = f"{path}, line {reader.line_num}"
-        try:
-            box = tuple(float(line[column]) for column in COLUMNS[2:])
-        except (TypeError, ValueError):
-            raise UserError(f"{where}: left, top, right and bottom must be numbers") from None
-        image, part = (line["image"] or "").strip(), (line["part"] or "").strip()
+    for row in read_table(path, COLUMNS, "parts"):
+        box, image, part = row.numbers(*COLUMNS[2:]), row["image"], row["part"]
         if not image or not part or part == "random":
-            raise UserError(f"{where}: needs an image and the name of a part ('random' is taken)")
+            raise UserError(f"{row.where}: needs an image and the name of a part ('random' is taken)")
         if part in found.setdefault(image, {}):
-            raise UserError(f"{where}: {image} has {part} twice")
+            raise UserError(f"{row.where}: {image} has {part} twice")
         found[image][part] = box
     if len(found) < 2 or not any(part != "object" for own in found.values() for part in own):
         raise UserError(f"{path}: needs parts in at least two images, to compare them in pairs")

@@ -87,7 +87,8 @@ class ModelConfig:
 
 
 DATA_SETS = (
-    "embedded", "tiny_imagenet", "cifar10", "imagenette", "caltech101", "caltech256", "voc2012", "imagenet", "folder",
+    "embedded", "tiny_imagenet", "cifar10", "imagenette", "caltech101", "caltech256", "voc2007", "voc2012",
+    "voc2012_actions", "imagenet", "folder",
 )  # fmt: skip
 
 
@@ -122,6 +123,7 @@ class DataConfig:
         0.1, "data sets without a validation split: share of every class held out", within("(0, 1)")
     )
     split_seed: int = option(0, "... and the seed that draws it; embedded: the seed of the drawing", at_least(0))
+    background: bool = option(False, "Caltech only: its folder of pictures of nothing is a class too", anything)
     part: str = option(
         "source",
         "embedded only: source | target classes | scenes (several objects, several labels)",

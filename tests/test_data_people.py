@@ -1,0 +1,182 @@
+"""Files as people have them: archives, other names for the same, odd suffixes, stray files; all of it counted and named."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, features
+
+from zfrepro.data import Packed, examine, find_problems, open_data, read_image
+from zfrepro.errors import UserError
+from zfrepro.options.shared import DataConfig
+
+
+def picture(label: int, n: int) -> Image.Image:
+    pixels = np.random.default_rng([label, n]).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize((24, 20))
+
+
+def make(folder: Path, classes: tuple[str, ...] = ("cat", "dog"), count: int = 5) -> Path:
+    for label, name in enumerate(classes):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for n in range(count):
+            picture(label, n).save(folder / name / f"{n}.png")
+    return folder
+
+
+def config_of(tmp_path: Path, root: Path | str, **changes: object) -> DataConfig:
+    settings = {"root": str(root), "cache": str(tmp_path / "cache"), "workers": 1} | changes
+    return DataConfig(name="folder", size=16, **settings)  # type: ignore[arg-type]
+
+
+def opened(tmp_path: Path, root: Path | str) -> Packed:
+    return open_data(config_of(tmp_path, root), progress=False)
+
+
+# --------------------------------------------------------------------------------------------------------------- archives
+
+
+@pytest.mark.parametrize("form", ["zip", "tar", "gztar", "bztar", "xztar"])
+@pytest.mark.parametrize("inner", ["", "pets"])
+def test_an_archive_of_the_folder_or_of_what_is_in_it(tmp_path: Path, form: str, inner: str) -> None:
+    make(tmp_path / "here" / "pets")
+    (tmp_path / "here" / "__MACOSX" / "pets").mkdir(parents=True)
+    (tmp_path / "here" / "__MACOSX" / "pets" / "._cat").write_text("x")
+    root, base = (tmp_path / "here", None) if inner else (tmp_path / "here" / "pets", None)
+    archive = shutil.make_archive(str(tmp_path / "my.pets"), form, root, base)
+    data = opened(tmp_path, archive)
+    assert data.class_ids == ("cat", "dog") and data.key == opened(tmp_path, tmp_path / "here" / "pets").key
+    shutil.copyfile(archive, tmp_path / "copy.bin")  # another name, other times
+    shutil.rmtree(tmp_path / "cache" / "extracted")
+    assert opened(tmp_path, tmp_path / "copy.bin").folder == data.folder
+    assert not (tmp_path / "cache" / "extracted").exists()  # its key is known: nothing was unpacked again
+
+
+def test_hostile_and_broken_tars_are_refused(tmp_path: Path) -> None:
+    link, pipe = tarfile.TarInfo("cat/link"), tarfile.TarInfo("cat/pipe")
+    link.type, link.linkname, pipe.type = tarfile.SYMTYPE, "/etc/passwd", tarfile.FIFOTYPE
+    hostile = {
+        "'..'": tarfile.TarInfo("../evil.txt"), "absolute": tarfile.TarInfo("/tmp/evil.txt"), "is a link": link,
+        "neither a file nor a folder": pipe,
+    }  # fmt: skip
+    for why, member in hostile.items():
+        with tarfile.open(tmp_path / "evil.tgz", "w:gz") as archive:
+            archive.addfile(member, io.BytesIO())
+        with pytest.raises(UserError, match=why):
+            opened(tmp_path, tmp_path / "evil.tgz")
+    assert not (tmp_path / "evil.txt").exists()
+    whole = Path(shutil.make_archive(str(tmp_path / "pets"), "gztar", make(tmp_path / "pets"))).read_bytes()
+    (tmp_path / "cut.tgz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.tgz").write_text("<html>404</html>")
+    for name in ("cut.tgz", "text.tgz"):
+        (problem,) = find_problems(config_of(tmp_path, tmp_path / name))
+        assert "cannot be read as a zip or tar archive" in problem and "\n" not in problem
+
+
+# ------------------------------------------------------------------------------------------------------ names of splits
+
+
+@pytest.mark.parametrize("val", ["valid", "validation", "test", "Val", "TEST"])
+def test_other_names_of_the_validation_folder(tmp_path: Path, val: str) -> None:
+    make(tmp_path / "pets" / "train", count=4)
+    make(tmp_path / "pets" / val, count=3)
+    data = opened(tmp_path, tmp_path / "pets")
+    assert (len(data.train), len(data.val)) == (8, 6) and data.val.files[0] == f"{val}/cat/0.png"
+
+
+def test_folders_beside_the_splits_are_named(tmp_path: Path) -> None:
+    for name, count in (("Train", 4), ("val", 3), ("test", 2), ("extra", 1)):
+        make(tmp_path / "pets" / name, count=count)
+    picture(0, 0).save(tmp_path / "pets" / "cover.png")
+    problems, (note,) = examine(config_of(tmp_path, tmp_path / "pets"))
+    assert not problems and "3 files or folders" in note and "cover.png, extra/, test/" in note
+    data = opened(tmp_path, tmp_path / "pets")
+    assert (len(data.train), len(data.val)) == (8, 6)
+    assert data.manifest["passed_over"] == ["cover.png", "extra/", "test/"]
+
+
+def test_data_root_here_although_our_runs_are_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path / "pets")
+    (tmp_path / "pets" / "outputs" / "demo" / "train").mkdir(parents=True)
+    (tmp_path / "pets" / "outputs" / "demo" / ".lock").write_text("")  # how a first training finds it
+    monkeypatch.chdir(tmp_path / "pets")
+    assert opened(tmp_path, ".").class_ids == ("cat", "dog")
+
+
+# -------------------------------------------------------------------------------------------------- what is a picture
+
+
+def test_pictures_by_any_suffix_or_none(tmp_path: Path) -> None:
+    folder = make(tmp_path / "pets", count=2) / "cat"
+    formats = {
+        ".jfif": "JPEG",
+        ".JPE": "JPEG",
+        "": "JPEG",
+        ".jpeg_large": "PNG",
+        ".x": "GIF",
+        ".y": "BMP",
+        ".z": "TIFF",
+    }
+    formats |= {".w": "WEBP"} | ({".avif": "AVIF", ".v": "AVIF"} if features.check("avif") else {})
+    for n, (suffix, form) in enumerate(formats.items()):
+        picture(0, 10 + n).save(folder / f"odd{n}{suffix}", format=form)
+    data = opened(tmp_path, tmp_path / "pets")
+    assert len(data.train) + len(data.val) == 4 + len(formats) and data.manifest["passed_over"] == []
+    for split in (data.train, data.val):
+        for row, name in enumerate(split.files):
+            assert np.array_equal(split.images[row], read_image(tmp_path / "pets" / name, 16))
+
+
+def test_whatever_is_passed_over_is_counted_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make(tmp_path / "pets") / "cat"
+    (folder / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
+    (folder / "notes").write_text("BM is how bitmaps begin")
+    (folder / ".DS_Store").write_text("")
+    make(folder / "summer", ("more",))
+    os.mkfifo(folder / "pipe")
+    data = opened(tmp_path, tmp_path / "pets")
+    assert data.manifest["passed_over"] == ["cat/Thumbs.db", "cat/notes", "cat/pipe", "cat/summer/"]
+    assert (
+        "4 files or folders that are no pictures of a class are passed over: cat/Thumbs.db" in capsys.readouterr().err
+    )
+    assert len(data.train) + len(data.val) == 10
+
+
+def test_a_pipe_is_no_picture(tmp_path: Path) -> None:
+    os.mkfifo(make(tmp_path / "pets") / "cat" / "p.png")
+    with pytest.raises(UserError, match=r"1 of 11 images cannot be read, the first: cat/p\.png \(not a regular file\)"):
+        opened(tmp_path, tmp_path / "pets")
+    with pytest.raises(UserError, match="not a regular file"):
+        read_image(tmp_path / "pets" / "cat" / "p.png", 16)
+
+
+def test_folders_that_are_not_as_they_should_be(tmp_path: Path) -> None:
+    pets = make(tmp_path / "pets")
+    (pets / "empty").mkdir()
+    (problem,) = find_problems(config_of(tmp_path, pets))
+    assert str(pets / "empty") in problem and "take the folder away" in problem
+    (pets / "empty" / "a.tar").write_bytes(b"")
+    (pets / "empty" / "b.zip").write_bytes(b"")
+    assert "its 2 archives (a.tar...) are not extracted" in find_problems(config_of(tmp_path, pets))[0]
+    imagenet = tmp_path / "imagenet"
+    (imagenet / "train").mkdir(parents=True)
+    (imagenet / "train" / "n01440764.tar").write_bytes(b"")
+    make(imagenet / "val", ("n01440764",))
+    problem = find_problems(_imagenet(tmp_path, imagenet))[0]
+    assert str(imagenet / "train") in problem and "extract each of its archives" in problem
+
+
+def _imagenet(tmp_path: Path, root: Path) -> DataConfig:
+    return DataConfig(name="imagenet", size=16, root=str(root), cache=str(tmp_path / "cache"))
+
+
+def test_a_cache_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    config = config_of(tmp_path, make(tmp_path / "pets"), cache=str(tmp_path / "file" / "cache"))
+    assert "cannot be written" in find_problems(config)[0]

@@ -1,0 +1,124 @@
+"""Boxes as data sets write them down, brought to one form: half-open corners in pixels of the upright picture."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from zfrepro.data.decode import picture_size
+from zfrepro.data.packed import Boxes
+from zfrepro.errors import UserError
+from zfrepro.lists import read_table
+
+FOLDER_COLUMNS = ("image", "left", "top", "right", "bottom")
+BoxLines = Callable[
+    [Sequence[str], Sequence[int] | np.ndarray], "Boxes | None"
+]  # files and labels of a split -> their boxes
+
+
+@dataclass(frozen=True)
+class Box:
+    """One box of a picture."""
+
+    corners: tuple[float, float, float, float]  # x0, y0, x1, y1, half-open
+    label: int | None = None  # None: the picture's own class
+    where: str = ""  # file and line, for messages
+
+    def __post_init__(self) -> None:
+        x0, y0, x1, y1 = self.corners
+        if not (x0 < x1 and y0 < y1):  # also where one is no number
+            raise UserError(f"{self.where}: the box {self.shown} has no area, or its corners are swapped")
+
+    @property
+    def shown(self) -> str:
+        """As a user writes it."""
+        return ",".join(f"{value:g}" for value in self.corners)
+
+
+def gathered(found: Mapping[str, Iterable[Box]], names: Sequence[str], labels: Sequence[int] | np.ndarray) -> Boxes:
+    """The boxes of some pictures, in their order. found: by the pictures' names."""
+    own = [list(found.get(name, ())) for name in names]
+    classes = [
+        [int(label) if box.label is None else box.label for box in boxes]
+        for boxes, label in zip(own, labels, strict=True)
+    ]
+    return Boxes.of([[box.corners for box in boxes] for boxes in own], classes)
+
+
+def check_inside(base: Path, found: Mapping[str, Sequence[Box]]) -> None:
+    """Refuse boxes that lie outside their pictures. Opens the headers of all of them."""
+    for name, boxes in found.items():
+        try:
+            height, width = picture_size(base / name)
+        except Exception:  # the packing will say that it cannot be read
+            continue
+        for box in boxes:
+            x0, y0, x1, y1 = box.corners
+            if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
+                raise UserError(
+                    f"{box.where}: the box {box.shown} leaves its image {name}, which has {width} x {height} pixels"
+                )
+
+
+# --------------------------------------------------------------------------------------------------------- a user's table
+
+
+def folder_boxes(base: Path, ids: Sequence[str], names: Sequence[str]) -> dict[str, list[Box]]:
+    """By picture, from <base>/boxes.csv: image,left,top,right,bottom[,class]; empty where there is no such file.
+
+    image: relative to `base`. Corners in pixels, right and bottom outside the box. class: null for the picture's own.
+    """
+    path = base / "boxes.csv"
+    if not path.exists():
+        return {}
+    found: dict[str, list[Box]] = {}
+    label_of = {name.lower(): label for label, name in [*enumerate(names), *enumerate(ids)]}
+    for row in read_table(path, FOLDER_COLUMNS, "data.root", optional=("class",)):
+        name, given = row["image"].replace("\\", "/").removeprefix("./"), row["class"].lower()
+        if given and given not in label_of:
+            raise UserError(f"{row.where}: there is no class {row['class']}")
+        left, top, right, bottom = row.numbers(*FOLDER_COLUMNS[1:])
+        box = Box((left, top, right, bottom), label_of[given] if given else None, row.where)
+        found.setdefault(name, []).append(box)
+    return found
+
+
+# -------------------------------------------------------------------------------------------------------- PASCAL's XML
+
+
+@dataclass(frozen=True)
+class Thing:
+    """An object of a VOC annotation."""
+
+    name: str
+    difficult: bool
+    corners: tuple[float, float, float, float] | None  # as written
+    actions: Mapping[str, bool]
+
+
+def read_voc(path: Path) -> list[Thing]:
+    """The objects in a PASCAL VOC annotation (also ImageNet's). Raises UserError where it is none, or is cut off."""
+    try:
+        root = ElementTree.parse(path).getroot()
+        return [_thing(node) for node in root.iterfind("object")]
+    except (OSError, ElementTree.ParseError, ValueError) as error:
+        raise UserError(f"{path}: no VOC annotation ({error}); extract the archive again") from error
+
+
+def _thing(node: ElementTree.Element) -> Thing:
+    box = node.find("bndbox")
+    corners = None
+    if box is not None:
+        x0, y0, x1, y1 = (float(box.findtext(tag, "nan")) for tag in ("xmin", "ymin", "xmax", "ymax"))
+        corners = (x0, y0, x1, y1)
+    actions = node.find("actions")
+    return Thing(
+        node.findtext("name", "").strip(),
+        node.findtext("difficult", "0").strip() == "1",
+        corners,
+        {} if actions is None else {action.tag: (action.text or "0").strip() == "1" for action in actions},
+    )

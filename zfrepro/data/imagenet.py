@@ -1,0 +1,178 @@
+"""ImageNet (ILSVRC2012): the classes' names, the validation images' classes and the boxes, from whatever lies beside it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from zfrepro.data.annotations import Box, gathered, read_voc
+from zfrepro.data.packed import Boxes
+from zfrepro.data.sources import Source, from_files
+from zfrepro.data.trees import class_tree, given_split, pictures, subfolders
+from zfrepro.errors import UserError
+from zfrepro.lists import read_lines, read_text
+from zfrepro.options.shared import DataConfig
+
+FILES = (
+    "LOC_synset_mapping.txt", "LOC_train_solution.csv", "LOC_val_solution.csv", "meta.mat", "meta.bin",
+    "ILSVRC2012_validation_ground_truth.txt",
+)  # fmt: skip
+ANNOTATIONS = "Annotations/CLS-LOC"
+
+
+def imagenet(config: DataConfig, base: Path) -> Source:
+    """train/<wnid>/, and val/<wnid>/ or a flat val/ with the truth of the devkit, Kaggle or torchvision (meta.bin)."""
+    ids = subfolders(base / "train")
+    if not ids:
+        raise UserError(
+            f"{base / 'train'}: has no class folders; extract each of its archives into a folder of its own: "
+            'for f in n*.tar; do mkdir "${f%.tar}" && tar -xf "$f" -C "${f%.tar}"; done'
+        )
+    words = synset_words(base)
+    names = [words.get(wnid, wnid) for wnid in ids]
+    reader = BoxReader(base, ids)
+    if subfolders(base / "val"):
+        return given_split(config, base, ids, names, boxes=reader)
+    flat, others = pictures(base, base / "val")
+    truth = validation_truth(base, flat)
+    label_of = {wnid: label for label, wnid in enumerate(ids)}
+    kept = [(file, label_of[truth[Path(file).stem]]) for file in flat if truth.get(Path(file).stem) in label_of]
+    if not kept:
+        raise UserError(f"{base / 'val'}: holds no picture of the {len(ids)} classes in {base / 'train'}")
+    tree = class_tree(base, base / "train", ids)
+    files, labels = [file for file, _ in kept], [label for _, label in kept]
+    train = from_files(config, base, tree.files, tree.labels, boxes=reader(tree.files, tree.labels))
+    val = from_files(config, base, files, labels, boxes=reader(files, labels))
+    return Source(names, ids, train, val, passed_over=tree.others + others)
+
+
+def companions(base: Path) -> list[Path]:
+    """The files and folders beside ImageNet's own that are read."""
+    return [path for name in (*FILES, ANNOTATIONS) if (path := beside(base, name))]
+
+
+def beside(base: Path, name: str) -> Path | None:
+    """A file of the devkit or of Kaggle's archive, in the folder, its devkit, or up to three folders above."""
+    for folder in (base, *list(base.parents)[:3]):
+        for place in (folder, folder / "ILSVRC2012_devkit_t12" / "data", folder / "data"):
+            if (place / name).exists():
+                return place / name
+    return None
+
+
+# ---------------------------------------------------------------------------------------------------------------- names
+
+
+def devkit_synsets(path: Path) -> list[tuple[int, str, str]]:
+    """(number, wnid, words) of the leaves in the devkit's meta.mat; ground-truth numbers refer to them."""
+    import scipy.io
+
+    synsets = scipy.io.loadmat(path, squeeze_me=True)["synsets"]
+    return [(int(s["ILSVRC2012_ID"]), str(s["WNID"]), str(s["words"])) for s in synsets if int(s["num_children"]) == 0]
+
+
+def synset_words(base: Path) -> dict[str, str]:
+    """wnid -> first synonym, from whatever is there; else empty."""
+    if mapping := beside(base, "LOC_synset_mapping.txt"):
+        words = dict(line.split(" ", 1) for line in read_lines(mapping) if " " in line)
+    elif meta := beside(base, "meta.mat"):
+        words = {wnid: text for _, wnid, text in devkit_synsets(meta)}
+    elif meta := beside(base, "meta.bin"):
+        words = {wnid: names[0] for wnid, names in torchvision_meta(meta)[0].items()}
+    else:
+        words = {}
+    return {wnid: text.split(",")[0].strip() for wnid, text in words.items()}
+
+
+def torchvision_meta(path: Path) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """What torchvision's ImageNet leaves behind: wnid -> synonyms, and the validation images' wnids in order."""
+    import torch
+
+    meta: tuple[dict[str, tuple[str, ...]], list[str]] = torch.load(path, weights_only=True)
+    return meta
+
+
+# ------------------------------------------------------------------------------------------------------------ the truth
+
+
+def validation_truth(base: Path, flat: list[str]) -> dict[str, str]:
+    """Stem of a flat validation file -> wnid."""
+    if solution := beside(base, "LOC_val_solution.csv"):
+        return {stem: fields[0] for stem, fields in kaggle_rows(solution) if fields}
+    ground, meta = beside(base, "ILSVRC2012_validation_ground_truth.txt"), beside(base, "meta.mat")
+    if ground and meta:
+        wnid_of = {number: wnid for number, wnid, _ in devkit_synsets(meta)}
+        wnids = [wnid_of[int(number)] for number in read_lines(ground)]
+    elif left := beside(base, "meta.bin"):
+        wnids = torchvision_meta(left)[1]
+    else:
+        raise UserError(
+            f"{base / 'val'}: flat, and nothing says which picture is of which class: sort it into val/<wnid>/, or put "
+            f"the devkit's folder ILSVRC2012_devkit_t12 or Kaggle's LOC_val_solution.csv into {base}"
+        )
+    if len(wnids) != len(flat):
+        raise UserError(f"{base / 'val'}: {len(flat)} pictures, but the ground truth is of {len(wnids)}")
+    return {Path(file).stem: wnid for file, wnid in zip(sorted(flat), wnids, strict=True)}
+
+
+def kaggle_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Of LOC_*_solution.csv: an image's stem, and the fields wnid, xmin, ymin, xmax, ymax, wnid, ..."""
+    for row in csv.DictReader(read_text(path).splitlines()):
+        if "ImageId" not in row or row.get("PredictionString") is None:
+            raise UserError(f"{path}: not Kaggle's table of ImageId,PredictionString, or cut off; fetch it again")
+        yield row["ImageId"], row["PredictionString"].split()
+
+
+class BoxReader:
+    """The boxes of ImageNet's images: from Kaggle's LOC_*_solution.csv, or a file of XML each in Annotations/CLS-LOC.
+
+    Both write pixels from 0 and the right and lower edges as the first pixels outside, which is how they are taken.
+    """
+
+    def __init__(self, base: Path, ids: Sequence[str]) -> None:
+        self.folder = beside(base, ANNOTATIONS)
+        tables = (beside(base, f"LOC_{split}_solution.csv") for split in ("train", "val"))
+        self.tables = [path for path in tables if path]
+        self.label_of = {wnid: label for label, wnid in enumerate(ids)}
+
+    def __call__(self, files: Sequence[str], labels: Sequence[int] | np.ndarray) -> Boxes | None:
+        """Of some pictures; None where there is nothing to read."""
+        if not self.tables and self.folder is None:
+            return None
+        stems = [Path(file).stem for file in files]
+        found = self._from_tables(set(stems))
+        if self.folder is not None:
+            for file, stem in zip(files, stems, strict=True):
+                if stem not in found:
+                    found[stem] = self._from_xml(file)
+        return gathered(found, stems, labels)
+
+    def _from_tables(self, wanted: set[str]) -> dict[str, list[Box]]:
+        found: dict[str, list[Box]] = {}
+        for path in self.tables:
+            for stem, fields in kaggle_rows(path):
+                if stem in wanted:
+                    found[stem] = list(self._boxes(fields, f"{path}, {stem}"))
+        return found
+
+    def _boxes(self, fields: list[str], where: str) -> Iterator[Box]:
+        if len(fields) % 5:
+            raise UserError(f"{where}: not five fields a box, or cut off; fetch the file again")
+        for start in range(0, len(fields), 5):
+            wnid, *numbers = fields[start : start + 5]
+            if wnid in self.label_of:
+                x0, y0, x1, y1 = map(float, numbers)
+                yield Box((x0, y0, x1, y1), self.label_of[wnid], where)
+
+    def _from_xml(self, file: str) -> list[Box]:
+        """Of `val/<wnid>/<stem>` the annotation lies in val/; of an image without one there are none."""
+        split, *_, name = Path(file).parts
+        places = [Path(file).with_suffix(".xml"), Path(split, name).with_suffix(".xml")]
+        path = next((self.folder / place for place in places if self.folder and (self.folder / place).is_file()), None)
+        if path is None:
+            return []
+        things = [one for one in read_voc(path) if one.corners and one.name in self.label_of]
+        return [Box(one.corners, self.label_of[one.name], str(path)) for one in things if one.corners]

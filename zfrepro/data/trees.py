@@ -1,0 +1,163 @@
+"""Class folders as people have them: which files are pictures, which folders are classes, and what is neither."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from zfrepro.data.annotations import BoxLines
+from zfrepro.data.sources import Source, from_files, split_by_class
+from zfrepro.errors import UserError
+from zfrepro.options.shared import DataConfig
+
+SUFFIXES = {
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif", ".ppm", ".pgm", ".pbm",
+    ".pnm",
+}  # fmt: skip
+BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\x00", b"MM\x00*")
+ARCHIVES = (".tar", ".zip", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
+NOT_OURS = {
+    "__MACOSX",
+    "@eaDir",
+    "lost+found",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+}  # what systems leave behind
+TRAIN, VAL = ("train", "training"), ("val", "valid", "validation", "test", "testing")
+
+
+# ------------------------------------------------------------------------------------------------- files and folders
+
+
+def is_picture(path: str) -> bool:
+    """A file by its suffix, or, where that is none of a picture, by how it begins."""
+    if os.path.splitext(path)[1].lower() in SUFFIXES:  # noqa: PTH122 - a million of them
+        return True
+    try:
+        if not Path(path).is_file():  # a named pipe would wait forever
+            return False
+        with Path(path).open("rb") as file:
+            head = file.read(16)
+    except OSError:
+        return False
+    if head.startswith(BEGINNINGS) or (head[:2] == b"BM" and head[6:10] == bytes(4)):
+        return True
+    return (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or head[4:12] in (b"ftypavif", b"ftypavis")
+
+
+def pictures(base: Path, folder: Path) -> tuple[list[str], list[str]]:
+    """Pictures directly in `folder`, and what else is there (folders with a '/'), sorted, named relative to `base`; hidden
+    files left out."""
+    prefix = "" if folder == base else f"{folder.relative_to(base).as_posix()}/"
+    found, others = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name in NOT_OURS:
+                continue
+            if is_picture(entry.path):
+                found.append(prefix + entry.name)
+            else:
+                others.append(prefix + entry.name + "/" * entry.is_dir())
+    return sorted(found), sorted(others)
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the folders in it, sorted; hidden ones left out, those of systems, and those that hold our own runs."""
+    folders = (child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    return sorted(child.name for child in folders if child.name not in NOT_OURS and not holds_runs(child))
+
+
+def holds_runs(folder: Path) -> bool:
+    """An outputs folder, as `data.root=.` finds it among the classes."""
+    marks = ("*/train/config.yaml", "*/*/train/config.yaml", "*/.lock", "*/*/.lock")
+    return any(any(folder.glob(mark)) for mark in marks)
+
+
+def innermost(root: Path) -> Path:
+    """The folder of the classes, where `root` holds nothing but a folder that holds it, as an archive's often does."""
+    while split_folders(root) is None and len(names := subfolders(root)) == 1 and subfolders(root / names[0]):
+        root = root / names[0]
+    return root
+
+
+def split_folders(base: Path) -> tuple[str, str | None, list[str]] | None:
+    """The names of the training folder and of the validation folder (or None) with classes in them, and of what else is
+    beside them; None where there is no training folder."""
+    names = subfolders(base)
+    by_name = {name.lower(): name for name in names if subfolders(base / name)}
+    train = next((by_name[name] for name in TRAIN if name in by_name), None)
+    if train is None:
+        return None
+    val = next((by_name[name] for name in VAL if name in by_name), None)
+    return train, val, [f"{name}/" for name in names if name not in (train, val)]
+
+
+# -------------------------------------------------------------------------------------------------------------- classes
+
+
+@dataclass
+class Tree:
+    """Pictures in class folders."""
+
+    files: list[str] = field(default_factory=list)  # relative to the data set's folder
+    labels: list[int] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)  # what lies among them and is passed over
+
+
+def class_tree(base: Path, folder: Path, classes: Sequence[str], all_filled: bool = True) -> Tree:
+    """`<folder>/<class>/<picture>`. Raises UserError for a class folder without pictures (unless it may be missing)."""
+    tree = Tree()
+    for label, name in enumerate(classes):
+        if not (folder / name).is_dir() and not all_filled:
+            continue
+        found, others = pictures(base, folder / name)
+        if not found and (others or all_filled):
+            raise UserError(f"{folder / name}: {_why_empty(others)}")
+        tree.files += found
+        tree.labels += [label] * len(found)
+        tree.others += others
+    if not tree.files:
+        raise UserError(f"{folder}: there are no pictures in its class folders")
+    return tree
+
+
+def _why_empty(others: list[str]) -> str:
+    archives = [name for name in others if name.lower().endswith(ARCHIVES)]
+    if archives:
+        first = Path(archives[0]).name
+        return f"its {len(archives)} archives ({first}...) are not extracted; extract each into a folder of its own"
+    where = f" ({', '.join(others[:3])}{'...' * (len(others) > 3)})" if others else ""
+    return f"there are no pictures directly in this class folder{where}; put some there, or take the folder away"
+
+
+def drawn_split(
+    config: DataConfig, base: Path, folder: Path, ids: list[str], names: list[str], boxes: BoxLines | None = None
+) -> Source:
+    """A class tree without a validation split: a share of each class is drawn with the seed."""
+    tree = class_tree(base, folder, ids)
+    files, labels = tree.files, np.array(tree.labels)
+    val = split_by_class(files, labels, config.val_fraction, config.split_seed)
+    parts = [([files[i] for i in np.flatnonzero(rows)], labels[rows]) for rows in (~val, val)]
+    train, held = (from_files(config, base, *part, boxes=boxes and boxes(*part)) for part in parts)
+    notes = {"split": f"drawn: {config.val_fraction:g} of each class, seed {config.split_seed}"}
+    return Source(names, ids, train, held, notes=notes, passed_over=tree.others)
+
+
+def given_split(
+    config: DataConfig,
+    base: Path,
+    ids: list[str],
+    names: list[str],
+    folders: tuple[str, str] = ("train", "val"),
+    boxes: BoxLines | None = None,
+) -> Source:
+    """Classes in a training and in a validation folder below `base`."""
+    if extra := sorted(set(subfolders(base / folders[1])) - set(ids)):
+        raise UserError(f"{base / folders[1]}: its class {extra[0]!r} is not in {base / folders[0]}")
+    trees = [class_tree(base, base / name, ids, all_filled=name == folders[0]) for name in folders]
+    train, val = (from_files(config, base, t.files, t.labels, boxes=boxes and boxes(t.files, t.labels)) for t in trees)
+    return Source(names, ids, train, val, passed_over=trees[0].others + trees[1].others)

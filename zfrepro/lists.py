@@ -1,0 +1,79 @@
+"""Lists and tables as people have them: with a byte order mark, Windows line ends, semicolons or tabs for commas."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from zfrepro.errors import UserError
+
+SEPARATORS = ",;\t|"
+
+
+def read_text(path: Path) -> str:
+    """A text file: UTF-8, UTF-16 with its mark, or what Windows programs write in the west of Europe."""
+    data = path.read_bytes()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", "replace")
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines that are not empty, without spaces around them."""
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table."""
+
+    where: str  # file and line, for messages
+    values: dict[str, str]  # by column, without spaces around them
+
+    def __getitem__(self, column: str) -> str:
+        return self.values[column]
+
+    def numbers(self, *columns: str) -> tuple[float, ...]:
+        """The values of some columns, decimal commas allowed. Raises UserError where one is no finite number."""
+        try:
+            found = tuple(float(self.values[column].replace(",", ".")) for column in columns)
+        except ValueError:
+            found = (math.nan,)
+        if not all(map(math.isfinite, found)):
+            raise UserError(f"{self.where}: {', '.join(columns[:-1])} and {columns[-1]} must be numbers")
+        return found
+
+
+def read_table(path: Path, columns: Sequence[str], key: str, optional: Sequence[str] = ()) -> list[Row]:
+    """The rows of a .csv whose first line names `columns`, in any order and case, and perhaps `optional` ones.
+
+    key: the option that names the file, for messages. Raises UserError where the file is no such table.
+    """
+    try:
+        lines = [line for line in read_text(path).splitlines() if line.strip()]
+    except OSError as error:
+        raise UserError(f"{key}={path}: cannot be read ({error.strerror or error})") from error
+    separator = max(SEPARATORS, key="".join(lines[:1]).count)
+    rows: list[Row] = []
+    try:
+        reader = csv.DictReader(lines, delimiter=separator, skipinitialspace=True)
+        found = [str(name or "").strip().lower() for name in reader.fieldnames or []]
+        if missing := [name for name in columns if name not in found]:
+            needed = ",".join([*columns, *(f"[{name}]" for name in optional)])
+            raise UserError(f"{key}={path}: no column {', '.join(missing)}; the first line must be {needed}")
+        reader.fieldnames = found
+        for row in reader:
+            where = f"{key}={path}, line {reader.line_num}"
+            if any(row[name] is None for name in columns):
+                raise UserError(f"{where}: has fewer values than the first line has columns")
+            rows.append(Row(where, {name: (row.get(name) or "").strip() for name in (*columns, *optional)}))
+    except csv.Error as error:
+        raise UserError(f"{key}={path}: not readable as a table ({error})") from error
+    return rows
