@@ -57,6 +57,15 @@ def test_zfnet_multiply_adds_by_hand() -> None:
     assert "1.16 G multiply-adds in the weights, 1.17 G" in layer_table(on_meta(model("zfnet"), 5))[-1]
 
 
+def test_the_printed_table() -> None:
+    lines = [" ".join(line.split()) for line in layer_table(on_meta(model("zfnet"), 5))]
+    assert lines[0] == "zfnet: input 3x224x224, 5 classes"
+    assert lines[3] == "2 conv2 256 maps: 5x5/2, relu, 3x3/2 pad 1 pool, norm 256x13x13 43/16 614,656 415,334,400"
+    assert lines[7] == "6 fc6 4096 units: 6x6/1, relu, dropout 0.5 4096 331/32 37,752,832 37,748,736"
+    assert lines[9] == "8 softmax 5 classes: 1x1/1 5 331/32 20,485 20,480"
+    assert lines[10] == "total 58,281,093 1,163,957,376"
+
+
 def test_alexnet_sizes() -> None:
     network = on_meta(model("alexnet"), 1000)
     assert [network.sizes[i] for i in (1, 4, 5, 8, 9, 11, 13, 15)] == [55, 27, 27, 13, 13, 13, 13, 6]
@@ -179,7 +188,7 @@ def test_forward_against_torch_modules() -> None:
         w["1"], nn.ReLU(), nn.MaxPool2d(3, 2, 1), norm, w["2"], nn.ReLU(), norm, nn.MaxPool2d(3, 2),
         w["3"], nn.ReLU(), nn.MaxPool2d(2, 1), nn.Flatten(), w["4"], nn.ReLU(), w["5"],
     )  # fmt: skip
-    x = torch.randn(3, 3, 31, 31)
+    x = torch.randn(3, 3, 31, 31) * 5000  # so that normalisation is no constant factor, and its place matters
     assert torch.allclose(network(x), reference(x), rtol=1e-5, atol=1e-6)
     features = network.features(x, [1, 3, 4])
     assert sorted(features) == [1, 3, 4]

@@ -16,11 +16,11 @@ from zfrepro.models.table import ops_of, receptive_box
 from zfrepro.models.window import project
 from zfrepro.options.commands import VisualizeConfig
 from zfrepro.options.shared import Experiment
-from zfrepro.run import open_run
-from zfrepro.search import top_images
+from zfrepro.run import TrainedRun, open_run
+from zfrepro.search import Top, top_images
 from zfrepro.statistics import Estimate, Missing
 from zfrepro.visualizer.evolution import correlation
-from zfrepro.visualizer.features import cut, measure, untrained
+from zfrepro.visualizer.features import cut, measure, page_of, untrained
 from zfrepro.visualizer.filters import axis_spectrum, band_shares, grid_peak, grid_peak_error
 
 
@@ -54,6 +54,16 @@ def test_a_page_holds_what_the_network_sees(pages: Path) -> None:
                 assert np.array_equal(page["patches"][m, 0][y0 - y : y1 - y, x0 - x : x1 - x], seen)
 
 
+def assert_projected(
+    found: np.ndarray, run: TrainedRun, split: str, layer: int, maps: np.ndarray, count: int, rules: Rules
+) -> None:
+    """Projections of the strongest images of some maps are those of these rules, and not of the default ones."""
+    top = top_images(run, split)[layer]
+    top = Top(top.values[:, :count], top.images[:, :count], top.rows[:, :count], top.columns[:, :count])
+    given, default = (page_of(run, split, layer, top, maps, rule).projections for rule in (rules, Rules()))
+    assert np.array_equal(found.reshape(given.shape), given) and not np.allclose(given, default, rtol=1e-2)
+
+
 def test_pages_know_what_is_up_to_date(pages: Path, zfrepro: Zfrepro) -> None:
     outputs = f"outputs={pages.parents[1]}"
     options = [outputs, "run=tiny", "num_maps=5", "device=cpu", "precision=fp32"]
@@ -61,6 +71,8 @@ def test_pages_know_what_is_up_to_date(pages: Path, zfrepro: Zfrepro) -> None:
     zfrepro("visualize", *options, "layer=3", "maps=[1,0]", "unpool=max", "ties=first")
     with np.load(pages / "layer3.npz") as page:
         assert page["maps"].tolist() == [1, 0]
+        run = open_run(Experiment(run="tiny", outputs=str(pages.parents[1]), device="cpu", precision="fp32"))
+        assert_projected(page["projections"], run, "val", 3, page["maps"], 9, Rules("max", "first"))
     metrics = json.loads((pages / "metrics.json").read_text())
     for layer in range(1, 6):
         found = metrics[f"layer{layer}"]
@@ -84,12 +96,14 @@ def test_impossible_pages_are_refused(tiny_run: Path, zfrepro: Zfrepro, options:
 
 
 def test_evolution(tiny_run: Path, zfrepro: Zfrepro) -> None:
-    zfrepro("evolve", f"outputs={tiny_run}", "run=tiny", "num_maps=2", "alike_maps=4", "device=cpu")
+    zfrepro("evolve", f"outputs={tiny_run}", "run=tiny", "num_maps=2", "alike_maps=4", "device=cpu", "ties=first")
     folder = tiny_run / "tiny" / "fig4_evolution"
     with np.load(folder / "arrays.npz") as arrays:
         assert arrays["epochs"].tolist() == [1, 2]
         assert arrays["projections_5"].shape[:2] == (2, 2) and arrays["alike_1"].shape == (4, 1)
         assert np.abs(arrays["alike_3"]).max() <= 1 + 1e-6 and arrays["common_3"].max() <= 1
+        last = open_run(Experiment(run="tiny", outputs=str(tiny_run), device="cpu", precision="fp32"), 2)
+        assert_projected(arrays["projections_5"][:, -1], last, "train", 5, arrays["maps_5"], 1, Rules(ties="first"))
     assert all((folder / name).exists() for name in ("evolution.png", "alike.png", "metrics.json"))
 
 
@@ -100,6 +114,7 @@ def test_filters_trains_what_is_missing_once(tiny_run: Path, zfrepro: Zfrepro) -
         "epochs=1",
         "sibling_epochs=1",
         "num_maps=4",
+        "ties=first",
         "device=cpu",
         "precision=fp32",
     ]
@@ -109,6 +124,9 @@ def test_filters_trains_what_is_missing_once(tiny_run: Path, zfrepro: Zfrepro) -
     written = weights.stat().st_mtime_ns
     metrics = json.loads((folder / "metrics.json").read_text())
     assert {"own", "sibling", "with", "without"} < set(metrics)
+    run = open_run(Experiment(run="tiny", outputs=str(tiny_run), device="cpu", precision="fp32"))
+    with np.load(folder / "arrays.npz") as arrays:
+        assert_projected(arrays["projections_own"], run, "val", 2, arrays["maps_own"], 1, Rules(ties="first"))
     assert metrics["without"]["renorm_radius"] is None and metrics["sibling"]["grid_frequency"] == 0.25
     assert "up to date" in zfrepro("filters", *options).stdout and weights.stat().st_mtime_ns == written
     assert len((folder / "table.csv").read_text().splitlines()) == 5
