@@ -21,7 +21,7 @@ from zfrepro.run import TrainedRun, open_run
 
 @pytest.fixture(scope="module")
 def run(tiny_run: Path) -> TrainedRun:
-    return open_run(Common(run="tiny", outputs=str(tiny_run)))
+    return open_run(Common(run="tiny", outputs=str(tiny_run), precision="fp32"))
 
 
 def by_loop(image: np.ndarray, kind: str, value: float, border: np.ndarray) -> np.ndarray:

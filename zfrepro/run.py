@@ -58,6 +58,11 @@ class TrainedRun:
         return squared(self.data, self.side) if self.data.fit == "whole" else self.data
 
     @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the classes that the images' labels number: the network's; where it has no softmax, the data set's."""
+        return self.class_names if self.network.softmax else self.data.class_names
+
+    @property
     def side(self) -> int:
         """S: the packed squares' side; of whole images, the smallest size to which they were resized in training."""
         return int(self.mean.shape[0])

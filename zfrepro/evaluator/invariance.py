@@ -11,13 +11,14 @@ others are compared.
     images (N, s, s, 3) uint8; names, labels (N,); class_names; layers (L,); steps (T, K): pixels down, factor, degrees
     distance (N, T, K, L): Euclidean, between the features of the transformed and the untouched image
     norm (N, L): of the untouched image's features; between (N - 1, L): their distance from the next image's
-    probability (N, T, K) of the true class
+    probability (N, T, K) of the true class; NaN where the network has no softmax, as in claims.npz
     examples (N, T, 5, s, s, 3) uint8: the pictures at five of the steps, example_steps (T, 5)
 `claims.npz`: distance, norm, between, probability, labels, rows of the validation images behind the claims.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,7 @@ from zfrepro.errors import require_choice, require_layer
 from zfrepro.evaluator import pictures as choice
 from zfrepro.figures.invariance import draw_claims, draw_invariance
 from zfrepro.files import digest
+from zfrepro.forward import batch_size
 from zfrepro.knowledge import knows_its_task
 from zfrepro.options.commands import InvarianceConfig
 from zfrepro.results import writing
@@ -69,39 +71,39 @@ def invariance(config: InvarianceConfig) -> None:
         if out is None:
             return
         seen = choice.survey(run, run.network.conv_layers[-1], config.seed)
-        shown = own or choice.chosen(run, seen, config.num_images)
+        shown = own or choice.chosen(run, seen, config.num_images, wrong_ones=True)
         steps = step_values(config, run.network.input_size)
         fine = choice.finely(run, shown, config.images, FINER)
         curves = measure(run, fine, shown.labels, steps, layers, config)
         pictures, at = example_pictures(run, fine, steps, config.fill)
-        names = [run.class_names[int(label)] for label in shown.labels]
-        out.figure(
-            "invariance.png", draw_invariance(names, pictures, at, steps, curves.distance, curves.probability, layers)
-        )
+        figure = draw_invariance(shown.titles, pictures, at, steps, curves.distance, curves.probability, layers)
+        out.figure("invariance.png", figure)
         out.arrays(
             "arrays.npz",
             images=run.crops(shown.images).numpy(),
             names=np.array(shown.names),
             labels=shown.labels,
-            class_names=np.array(run.class_names),
+            class_names=np.array(run.label_names),
             layers=np.array(layers),
             steps=steps,
             examples=pictures,
             example_steps=at,
             **vars(curves),
         )
-        metrics: dict[str, Any] = {"layers": layers, "fill": config.fill, "images": names}
-        which = choice.correct(seen)[: config.claims_images]
-        measures: dict[str, Measure] = dict.fromkeys(
-            NAMES, Missing(f"{len(which)} images to measure on, classified correctly; 3 are needed")
-        )
-        if len(which) > 2:
-            many = choice.take(run.squares.val, seen.rows[which])
+        metrics: dict[str, Any] = {"layers": layers, "fill": config.fill, "images": shown.titles}
+        which, missing = choice.measured_on(seen, config.claims_images)
+        measures: dict[str, Measure] = dict.fromkeys(NAMES, Missing(f"{choice.ENOUGH} images are needed"))
+        if len(which) >= choice.ENOUGH:
+            many = choice.take(run, seen.rows[which])
             fine = choice.finely(run, many, [], FINER)
             curves = measure(run, fine, many.labels, steps, layers, config)
-            metrics["claims"] = claims_of(curves, steps, layers)
+            if missing:
+                curves = dataclasses.replace(curves, probability=np.full_like(curves.probability, np.nan))
+            metrics["claims"] = claims_of(curves, steps, layers) | (
+                {"probabilities": f"missing: {missing}"} if missing else {}
+            )
             metrics["claims"]["moved_at"] = fine.shape[1] // run.mean.shape[0]  # times the packed resolution
-            measures = estimates(curves, steps, layers)
+            measures = estimates(curves, steps, layers, missing)
             out.figure(
                 "claims.png",
                 draw_claims(steps, curves.distance / curves.norm[:, None, None], curves.probability, layers),
@@ -109,7 +111,7 @@ def invariance(config: InvarianceConfig) -> None:
             out.arrays(
                 "claims.npz", rows=many.rows, labels=many.labels, steps=steps, layers=np.array(layers), **vars(curves)
             )
-        out.done(metrics, measures, knows_its_task(run, seen.predicted != seen.labels))
+        out.done(metrics, measures, knows_its_task(run, seen.wrong))
         _print(metrics)
 
 
@@ -195,38 +197,47 @@ def measure(
     layers: list[int],
     config: InvarianceConfig,
 ) -> Curves:
-    """All steps of all transformations of all images (N, f S, f S, 3), in batches."""
-    factor = images.shape[1] // run.mean.shape[0]
+    """All steps of all transformations of all images (N, f S, f S, 3), in batches and in the run's precision."""
+    factor, top = images.shape[1] // run.mean.shape[0], run.network.softmax
     matrix = torch.cat([matrices(kind, values) for kind, values in zip(TRANSFORMATIONS, steps)])  # (T * K, 2, 3)
     still = untouched(steps)[0]  # one untouched step serves all transformations: they agree there
-    border, network = border_of(run, config.fill), run.network
-    distance, norm, probability, between = [], [], [], []
-    last: list[Tensor] = []  # the untouched features of the batch before's last image
-    whole = max(1, config.batch_size // len(matrix))  # images whose steps fit a batch
-    bar = tqdm(range(0, len(images), whole), desc="Fig. 5", unit="batch", disable=None, leave=False)
-    for start in bar:
-        part = torch.from_numpy(images[start : start + whole]).to(run.device)
-        count = len(part)
-        moved = transform(
-            part.repeat_interleave(len(matrix), 0), matrix.repeat(count, 1, 1), border, BORDERS[config.fill], factor
-        )
-        found = network.features(centre_crop(moved, run.mean, network.input_size, run.scale), [*layers, network.top])
-        flat = [found[layer].flatten(1).unflatten(0, (count, -1)) for layer in layers]  # (n, T * K, D)
-        distance.append(torch.stack([(f - f[:, still : still + 1]).norm(dim=2) for f in flat], 2).cpu())
-        norm.append(torch.stack([f[:, still].norm(dim=1) for f in flat], 1).cpu())
-        calm = [torch.cat([*([last[i]] if last else []), f[:, still]]) for i, f in enumerate(flat)]
-        between.append(torch.stack([(f[1:] - f[:-1]).norm(dim=1) for f in calm], 1).cpu())
-        last = [f[-1:] for f in calm]
-        softmax = found[network.top].softmax(1).unflatten(0, (count, -1)).cpu()
-        own = torch.from_numpy(labels[start : start + whole]).view(-1, 1, 1).expand(-1, len(matrix), 1)
-        probability.append(softmax.gather(2, own)[..., 0])
-    shape = (len(images), *steps.shape)
-    return Curves(
-        torch.cat(distance).double().numpy().reshape(*shape, len(layers)),
-        torch.cat(norm).double().numpy(),
-        torch.cat(probability).double().numpy().reshape(shape),
-        torch.cat(between).double().numpy(),
+    border, wanted = border_of(run, config.fill), [*layers, *([top] if top else [])]
+    most = min(config.batch_size, batch_size(run.network, wanted, run.device.type))
+
+    def features(pictures: Tensor, moves: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Features (n, D) of each layer for pictures moved by `moves` (n, 2, 3), and probabilities (n, C)."""
+        moved = transform(pictures, moves, border, BORDERS[config.fill], factor)
+        with run.autocast():
+            found = run.network.features(centre_crop(moved, run.mean, run.network.input_size, run.scale), wanted)
+        softmax = found[top].float().softmax(1) if top else torch.full((len(moved), 1), torch.nan)
+        return [found[layer].float().flatten(1) for layer in layers], softmax
+
+    distance = torch.zeros(len(images), len(matrix), len(layers), dtype=torch.float64)
+    norm, probability = (
+        torch.zeros(len(images), len(layers)).double(),
+        torch.full(distance.shape[:2], torch.nan).double(),
     )
+    between: list[Tensor] = []
+    last: list[Tensor] = []  # the untouched features of the image before
+    with tqdm(total=distance[..., 0].numel(), desc="Fig. 5", unit=" images", disable=None, leave=False) as bar:
+        for number in range(len(images)):
+            picture = torch.from_numpy(images[number : number + 1]).to(run.device)
+            calm, _ = features(picture, matrix[still : still + 1])
+            norm[number] = torch.cat([one.norm(dim=1) for one in calm])
+            between += [torch.cat([(one - before).norm(dim=1) for one, before in zip(calm, last)])] if last else []
+            last = calm
+            for chosen in torch.arange(len(matrix)).split(most):
+                found, softmax = features(picture.expand(len(chosen), -1, -1, -1), matrix[chosen])
+                distance[number, chosen] = (
+                    torch.stack([(f - c).norm(dim=1) for f, c in zip(found, calm)], 1).cpu().double()
+                )
+                probability[number, chosen] = softmax[:, labels[number] if top else 0].cpu().double()
+                bar.update(len(chosen))
+    distance = distance.unflatten(1, steps.shape)
+    for t, place in enumerate(untouched(steps)):
+        distance[:, t, place] = 0  # the same picture, whatever rounding makes of it in batches of another size
+    apart = torch.stack(between).cpu().double() if between else torch.zeros(0, len(layers)).double()
+    return Curves(distance.numpy(), norm.numpy(), probability.unflatten(1, steps.shape).numpy(), apart.numpy())
 
 
 def example_pictures(
@@ -270,7 +281,8 @@ def claims_of(curves: Curves, steps: np.ndarray, layers: list[int]) -> dict[str,
     small_step: the smallest step; relative_distance: to the norm of the untouched features; of_between_images: to the
     mean distance between different images' features; linearity_r2: of the mean curve against the size of the change,
     see `linearity`; probability_loss: mean over steps and images of what the true class loses, in
-    percentage points; kept: the mean probability as a share of the untouched picture's, in percent.
+    percentage points; kept: the mean probability as a share of the untouched picture's, in percent. Without
+    probabilities (NaN) the last two are not there.
     """
     norm = np.where(curves.norm > 0, curves.norm, np.nan)  # of a dead layer there is no relative distance
     relative = curves.distance / norm[:, None, None]
@@ -292,9 +304,10 @@ def claims_of(curves: Curves, steps: np.ndarray, layers: list[int]) -> dict[str,
             per_image = per_image[~np.isnan(per_image)]  # features that no step moves have no curve
             one[f"layer{layer}_linearity_r2_single_images"] = _mean(per_image)
             one[f"layer{layer}_linearity_r2_single_images_std"] = _std(per_image)
-        one["probability_loss_points"] = float(loss.mean())
-        one["probability_loss_points_standard_error"] = float(loss.std(ddof=1) / np.sqrt(len(loss)))
-        one["probability_kept_percent"] = float(100 * curves.probability[:, t][:, others].mean() / clean.mean())
+        if not np.isnan(loss).all():
+            one["probability_loss_points"] = float(loss.mean())
+            one["probability_loss_points_standard_error"] = float(loss.std(ddof=1) / np.sqrt(len(loss)))
+            one["probability_kept_percent"] = float(100 * curves.probability[:, t][:, others].mean() / clean.mean())
         found[kind] = one
     return found
 
@@ -306,15 +319,17 @@ NAMES = (
 )
 
 
-def estimates(curves: Curves, steps: np.ndarray, layers: list[int]) -> dict[str, Measure]:
-    """The numbers on which the claims about Fig. 5 rest, over N images: see `claims_of`."""
+def estimates(curves: Curves, steps: np.ndarray, layers: list[int], missing: str = "") -> dict[str, Measure]:
+    """The numbers on which the claims about Fig. 5 rest, over N images: see `claims_of`. missing: why there are no
+    probabilities, if there are none."""
     found: dict[str, Measure] = {}
     first, top = (pick(range(len(layers)), key=lambda i: layers[i]) for pick in (min, max))
     for t, (kind, still) in enumerate(zip(TRANSFORMATIONS, untouched(steps))):
         change = turned(kind, steps[t], still)
         moved = curves.probability[:, t][:, change != 0].mean(1)
         clean = curves.probability[:, t, still]
-        found[f"{kind}_kept"] = statistics.bootstrap(_kept, moved, clean, of="images", unit="%")
+        kept = Missing(missing) if missing else statistics.bootstrap(_kept, moved, clean, of="images", unit="%")
+        found[f"{kind}_kept"] = kept
         if kind not in CLAIMED:
             continue
         names = (f"{kind}_first_minus_top", f"{kind}_r2")
@@ -355,5 +370,8 @@ def _print(metrics: dict[str, Any]) -> None:
                 small, line = one[f"layer{layer}_relative_distance_small_step"], one[f"layer{layer}_linearity_r2"]
                 moves = f"moves by {small:.2f} (R2 of the curve {line:.2f})" if np.isfinite(small + line) else "is dead"
                 parts.append(f"layer {layer} {moves}")
-            loss = one["probability_loss_points"]
-            print(f"{kind}: the first step, {', '.join(parts)}; the true class loses {loss:.1f} points on average")
+            loss = one.get("probability_loss_points")
+            falls = "" if loss is None else f"; the true class loses {loss:.1f} points on average"
+            print(f"{kind}: the first step, {', '.join(parts)}{falls}")
+    if missing := metrics.get("claims", {}).get("probabilities"):
+        print(f"probabilities: {missing}")

@@ -61,12 +61,17 @@ class Maps:
     map: int
     unit: tuple[int, int]  # row, column of the map's maximum in the clean image
     activity: np.ndarray  # (P, P): the map's sum over space
-    probability: np.ndarray  # (P, P) of the true class
+    probability: np.ndarray  # (P, P) of the true class; here and below NaN and -1 where the network has no softmax
     top_class: np.ndarray  # (P, P) int64
     top_probability: np.ndarray  # (P, P)
     clean_activity: float
     clean_probability: float
     clean_top_class: int
+
+    @property
+    def watched(self) -> np.ndarray:
+        """(P, P) what the square is to lower: the probability, or else the activity."""
+        return self.activity if np.isnan(self.probability).all() else self.probability
 
 
 def occlude(config: OccludeConfig) -> None:
@@ -87,20 +92,18 @@ def occlude(config: OccludeConfig) -> None:
             "square": slide.square,
             "positions": len(slide.starts) ** 2,
             "fill": config.fill,
-            "images": [_summary(run, *one) for one in zip(shown.names, maps, shown.labels)],
+            "images": [_summary(run, *one) for one in zip(shown.names, maps, shown.titles)],
         }
         _draw(out, run, shown, slide, maps, _projections(run, seen, shown, slide, maps, config.others))
-        right = choice.correct(seen)[: config.claims_images]
-        measures: dict[str, Measure] = dict.fromkeys(
-            NAMES, Missing(f"{len(right)} images to measure on, classified correctly; 3 are needed")
-        )
-        if len(right) > 2:
-            claims, arrays = measure_claims(run, seen, slide, config.claims_images)
+        which, missing = choice.measured_on(seen, config.claims_images)
+        measures: dict[str, Measure] = dict.fromkeys(NAMES, Missing(f"{choice.ENOUGH} images are needed"))
+        if len(which) >= choice.ENOUGH:
+            claims, arrays = measure_claims(run, seen, slide, which, missing)
             out.arrays("claims.npz", **arrays)
             out.figure("claims.png", draw_claims(claims))
             metrics["claims"] = claims
-            measures = estimates(arrays)
-        out.done(metrics, measures, knows_its_task(run, seen.predicted != seen.labels))
+            measures = estimates(arrays, missing)
+        out.done(metrics, measures, knows_its_task(run, seen.wrong))
         _print(metrics)
 
 
@@ -121,23 +124,28 @@ def slide_of(run: TrainedRun, config: OccludeConfig) -> Slide:
 
 @torch.no_grad()
 def slide_over(network: Network, image: Tensor, label: int, slide: Slide) -> Maps:
-    """All maps of one image (3, s, s) in one pass over the positions."""
-    clean = network.features(image[None], [slide.layer, network.top])
+    """All maps of one image (3, s, s) in one pass over the positions. label: ignored where the network has no softmax."""
+    wanted = [slide.layer, *([network.softmax] if network.softmax else [])]
+    clean = network.features(image[None], wanted)
     layer = clean[slide.layer][0]
     number = int(layer.amax((1, 2)).argmax())
     place = int(layer[number].argmax())
-    softmax = clean[network.top][0].double().softmax(0)
 
     def reduce(found: dict[int, Tensor]) -> Tensor:
-        probabilities = found[network.top].double().softmax(1)
-        top = probabilities.max(1)
+        """(N, 4): the map's activity, the true class's probability, the most probable class and its probability."""
         activity = found[slide.layer][:, number].double().sum((1, 2))
-        return torch.stack([activity, probabilities[:, label], top.values, top.indices.double()], 1)
+        if network.softmax is None:
+            return torch.stack(
+                [activity, *(torch.full_like(activity, value) for value in (torch.nan, -1, torch.nan))], 1
+            )
+        probabilities = found[network.softmax].double().softmax(1)
+        top = probabilities.max(1)
+        return torch.stack([activity, probabilities[:, label], top.indices.double(), top.values], 1)
 
-    wanted = [slide.layer, network.top]
     stream = occluded_features(network, image, slide.fill, slide.square, slide.starts, slide.starts, wanted)
     side = len(slide.starts)
-    activity, probability, top, classes = collect(stream, reduce).T.reshape(4, side, side).numpy()
+    activity, probability, classes, top = collect(stream, reduce).T.reshape(4, side, side).numpy()
+    before = reduce(clean)[0].tolist()
     return Maps(
         map=number,
         unit=(place // layer.shape[2], place % layer.shape[2]),
@@ -145,9 +153,9 @@ def slide_over(network: Network, image: Tensor, label: int, slide: Slide) -> Map
         probability=probability,
         top_class=classes.astype(np.int64),
         top_probability=top,
-        clean_activity=float(layer[number].double().sum()),
-        clean_probability=float(softmax[label]),
-        clean_top_class=int(softmax.argmax()),
+        clean_activity=before[0],
+        clean_probability=before[1],
+        clean_top_class=int(before[2]),
     )
 
 
@@ -198,14 +206,14 @@ def heat_map(drop: np.ndarray, cover: np.ndarray) -> np.ndarray:
 
 
 def measure_claims(
-    run: TrainedRun, seen: Survey, slide: Slide, count: int
+    run: TrainedRun, seen: Survey, slide: Slide, which: np.ndarray, missing: str = ""
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The two claims of Fig. 7 over `count` correctly classified validation images: numbers, and arrays behind them.
+    """The two claims of Fig. 7 over the images `which` of the survey: numbers, and arrays behind them. missing: why they have
+    no probabilities that mean something, if they have none; those are left out then.
 
     Each comparison stands beside a control that knows nothing of the image at hand: the same with the next image's
     projection or mask. Objects sit near the middle; a measure must beat that to mean something.
     """
-    which = choice.correct(seen)[:count]
     split = run.squares.val
     inputs = run.inputs(split.images[seen.rows[which]])
     pairs = zip(inputs, seen.labels[which].tolist())
@@ -215,7 +223,6 @@ def measure_claims(
     projections = project_maps(run.network, inputs, slide.layer, maps)
     arrays = {
         "rows": seen.rows[which],
-        "probability_drop": np.stack([m.clean_probability - m.probability for m in maps]),
         "activity_drop": np.stack([m.clean_activity - m.activity for m in maps]),
         "energy": np.stack([below_square(energy, cover) for energy in (projections**2).sum(3)]),
         "ys": np.array(slide.starts),
@@ -223,6 +230,10 @@ def measure_claims(
         "square": np.array(slide.square),
     }
     claims: dict[str, Any] = {"images": len(which)}
+    if missing:
+        claims["probabilities"] = f"missing: {missing}"
+    else:
+        arrays["probability_drop"] = np.stack([m.clean_probability - m.probability for m in maps])
     claims["activity_falls_where_the_projection_is"] = _beside_control(
         [correlation(d, e) for d, e in zip(arrays["activity_drop"], arrays["energy"])],
         [correlation(d, e) for d, e in zip(arrays["activity_drop"], np.roll(arrays["energy"], -1, 0))],
@@ -230,22 +241,23 @@ def measure_claims(
     if split.truth is not None:
         masks = run.crops(np.stack([split.truth.masks[row] for row in seen.rows[which]])).numpy() / 255.0
         arrays["cover"] = np.stack([below_square(mask, cover) for mask in masks]) / slide.square**2
-        claims |= _mask_claims(arrays["probability_drop"], masks, arrays["cover"], cover)
+        claims |= {} if missing else _mask_claims(arrays["probability_drop"], masks, arrays["cover"], cover)
     return claims, arrays
 
 
 NAMES = ("object_correlation", "object_minus_other", "projection_correlation", "projection_minus_other")
 
 
-def estimates(arrays: dict[str, np.ndarray]) -> dict[str, Measure]:
+def estimates(arrays: dict[str, np.ndarray], missing: str = "") -> dict[str, Measure]:
     """The numbers on which the claims about Fig. 7 rest: correlations over positions, and what they exceed those with the
-    next image's object or projection by. arrays: see `measure_claims`."""
+    next image's object or projection by. arrays, missing: see `measure_claims`."""
     found: dict[str, Measure] = {}
     kinds = (("object", "probability_drop", "cover"), ("projection", "activity_drop", "energy"))
     for kind, drop, below in kinds:
         names = (f"{kind}_correlation", f"{kind}_minus_other")
-        if below not in arrays:
-            found |= dict.fromkeys(names, Missing("needs images whose objects' masks are known: the embedded data set"))
+        if below not in arrays or drop not in arrays:
+            why = "needs images whose objects' masks are known: the embedded data set"
+            found |= dict.fromkeys(names, Missing(why if below not in arrays else missing))
             continue
         own, other = (
             np.array([correlation(d, c) for d, c in zip(arrays[drop], given)])
@@ -309,13 +321,13 @@ def _beside_control(own: list[float], control: list[float]) -> dict[str, float]:
 # ------------------------------------------------------------------------------------------------------------- output
 
 
-def _summary(run: TrainedRun, name: str, m: Maps, label: int) -> dict[str, Any]:
+def _summary(run: TrainedRun, name: str, m: Maps, title: str) -> dict[str, Any]:
     """One image's numbers for metrics.json."""
+    found: dict[str, Any] = {"name": name, "class": title, "map": m.map}
+    if run.network.softmax is None:
+        return found | {"clean_activity": m.clean_activity, "lowest_activity": float(m.activity.min())}
     lowest = np.unravel_index(m.probability.argmin(), m.probability.shape)
-    return {
-        "name": name,
-        "class": run.class_names[int(label)],
-        "map": m.map,
+    return found | {
         "clean_probability": m.clean_probability,
         "lowest_probability": float(m.probability.min()),
         "class_there": run.class_names[int(m.top_class[lowest])],
@@ -353,14 +365,14 @@ def _draw(
     filled = choice.fill_pixels(run, slide.fill)
     examples = []
     for i, m in enumerate(maps):
-        row, column = np.unravel_index(m.probability.argmin(), m.probability.shape)
+        row, column = np.unravel_index(m.watched.argmin(), m.watched.shape)
         y, x = slide.starts[row], slide.starts[column]
         square = slice(y, y + slide.square), slice(x, x + slide.square)
         covered = images[i].copy()
         covered[square] = filled[square]
         examples.append(
             Example(
-                title=run.class_names[int(shown.labels[i])],
+                title=shown.titles[i],
                 covered=covered,
                 image=images[i],
                 corner=(y, x),
@@ -382,7 +394,7 @@ def _draw(
         images=images,
         names=np.array(shown.names),
         labels=shown.labels,
-        class_names=np.array(run.class_names),
+        class_names=np.array(run.label_names),
         ys=np.array(slide.starts),
         xs=np.array(slide.starts),
         square=np.array(slide.square),
@@ -399,7 +411,10 @@ def _draw(
 
 def _print(metrics: dict[str, Any]) -> None:
     """The claims in a few lines."""
-    for key, value in metrics.get("claims", {}).items():
+    claims = metrics.get("claims", {})
+    if missing := claims.get("probabilities"):
+        print(f"probabilities: {missing}")
+    for key, value in claims.items():
         if isinstance(value, dict) and "p_value" in value:
             control = f"control {value['control']:.2f}, p = {value['p_value']:.1e}"
             print(f"{key.replace('_', ' ')}: {value['mean']:.2f} ({control})")

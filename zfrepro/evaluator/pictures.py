@@ -10,12 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zfrepro.data import Split, read_image
+from zfrepro.data import read_image
 from zfrepro.data.finer import finer, finest
 from zfrepro.errors import UserError, nearest, require_choice
+from zfrepro.forward import forward
 from zfrepro.run import TrainedRun
 
 POOL = 2000  # validation images that are looked at, at most, when images are chosen
+ENOUGH = 3  # images for a claim to be measured
+NO_SOFTMAX = "the network has no softmax: its weights came without a classifier"
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,10 @@ class Pictures:
     """N pictures as packed, with their classes."""
 
     images: np.ndarray  # (N, S, S, 3) uint8
-    labels: np.ndarray  # (N,) int64
+    labels: np.ndarray  # (N,) int64; -1: of no class that is known
     rows: np.ndarray  # (N,) int64: rows of the validation split, -1 for a user's own
     names: list[str]  # file names
+    titles: list[str]  # what their classes are called
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -37,40 +41,50 @@ class Survey:
 
     rows: np.ndarray  # (N,) int64, rows of the validation split
     labels: np.ndarray  # (N,) int64
-    predicted: np.ndarray  # (N,) int64, most probable class
-    probability: np.ndarray  # (N,) float32, of the true class
+    predicted: np.ndarray  # (N,) int64, most probable class; -1: the network has no softmax
+    probability: np.ndarray  # (N,) float32, of the true class; NaN likewise
     strongest: Tensor  # (N, maps) float32: maximum of each map of the layer
     places: Tensor  # (N, maps) int64: its flat place, row * side + column
 
+    @property
+    def wrong(self) -> np.ndarray | None:
+        """(N,) whether the most probable class is another than the true one; None: there are no probabilities."""
+        return None if (self.predicted < 0).all() else self.predicted != self.labels
 
-@torch.no_grad()
-def survey(run: TrainedRun, layer: int, seed: int, batch: int = 128) -> Survey:
+
+def survey(run: TrainedRun, layer: int, seed: int) -> Survey:
     """Up to POOL validation images, drawn by seed: predictions, and the maxima of a convolutional layer's maps."""
-    split = run.squares.val
+    split, top = run.squares.val, run.network.softmax
     rows = np.random.default_rng(seed).permutation(len(split))[:POOL]
-    predicted, probability, strongest, places = [], [], [], []
-    for start in range(0, len(rows), batch):
-        part = rows[start : start + batch]
-        found = run.network.features(run.inputs(split.images[part]), [layer, run.network.top])
-        softmax = found[run.network.top].softmax(1).cpu()
-        values, where = found[layer].flatten(2).max(2)
-        predicted.append(softmax.argmax(1))
-        probability.append(softmax.gather(1, torch.from_numpy(split.labels[part])[:, None])[:, 0])
-        strongest.append(values.cpu())
-        places.append(where.cpu())
+    softmax, peaks = [], []
+    for part, found in forward(run, split.images, [layer, *([top] if top else [])], rows, "looking at images"):
+        peaks.append([one.cpu() for one in found[layer].float().flatten(2).max(2)])
+        softmax.append(found[top].float().softmax(1).cpu() if top else torch.full((len(part), 1), torch.nan))
+    strongest, places = (torch.cat(parts) for parts in zip(*peaks))
+    answers, labels = torch.cat(softmax), split.labels[rows]
     return Survey(
         rows=rows,
-        labels=split.labels[rows],
-        predicted=torch.cat(predicted).numpy(),
-        probability=torch.cat(probability).numpy(),
-        strongest=torch.cat(strongest),
-        places=torch.cat(places),
+        labels=labels,
+        predicted=answers.argmax(1).numpy() if top else np.full(len(rows), -1),
+        probability=answers.gather(1, torch.from_numpy(labels if top else 0 * labels)[:, None])[:, 0].numpy(),
+        strongest=strongest,
+        places=places,
     )
 
 
 def correct(seen: Survey) -> np.ndarray:
     """Numbers (into the survey) of the images whose most probable class is the true one."""
     return np.flatnonzero(seen.predicted == seen.labels)
+
+
+def measured_on(seen: Survey, count: int) -> tuple[np.ndarray, str]:
+    """Numbers (into the survey) of at most `count` images on which claims are measured: classified correctly. Where these are
+    too few, any, for what needs no probabilities; and then why there are none of these, else ''."""
+    right = correct(seen)
+    if seen.wrong is not None and len(right) >= ENOUGH:
+        return right[:count], ""
+    why = f"only {len(right)} of {len(seen.rows)} validation images are classified correctly; {ENOUGH} are needed"
+    return np.arange(len(seen.rows))[:count], why if seen.wrong is not None else NO_SOFTMAX
 
 
 def of_different_classes(labels: np.ndarray, count: int) -> np.ndarray:
@@ -83,33 +97,45 @@ def of_different_classes(labels: np.ndarray, count: int) -> np.ndarray:
     return np.argsort(turn, kind="stable")[:count]
 
 
-def chosen(run: TrainedRun, seen: Survey, count: int) -> Pictures:
-    """Correctly classified validation images of different classes. Raises UserError where there is none."""
+def chosen(run: TrainedRun, seen: Survey, count: int, wrong_ones: bool = False) -> Pictures:
+    """Correctly classified validation images of different classes, or any where the network has no softmax. Where none is
+    classified correctly, `wrong_ones` will do; else that raises UserError."""
     right = correct(seen)
     if not len(right):
-        raise UserError(f"run={run.folder.name}: no validation image is classified correctly; train it longer")
-    return take(run.squares.val, seen.rows[right[of_different_classes(seen.labels[right], count)]])
+        if not wrong_ones and seen.wrong is not None:
+            raise UserError(f"run={run.folder.name}: no validation image is classified correctly; train it longer")
+        right = np.arange(len(seen.rows))
+    return take(run, seen.rows[right[of_different_classes(seen.labels[right], count)]])
 
 
-def take(split: Split, rows: np.ndarray) -> Pictures:
-    """Rows of a split, in the given order."""
-    return Pictures(
-        np.stack([split.images[row] for row in rows]), split.labels[rows], rows, [split.files[int(row)] for row in rows]
-    )
+def take(run: TrainedRun, rows: np.ndarray) -> Pictures:
+    """Rows of the validation images, in the given order."""
+    split, names = run.squares.val, run.label_names
+    labels, files = split.labels[rows], [split.files[int(row)] for row in rows]
+    return Pictures(split.images[rows], labels, rows, files, [names[label] for label in labels.tolist()])
 
 
 def own_pictures(run: TrainedRun, images: Sequence[str], labels: Sequence[str]) -> Pictures:
-    """A user's pictures. labels: class names, one a picture; none at all: the network's most probable class.
+    """A user's pictures. labels: class names, one a picture; none at all: the network's most probable class. Where the
+    network has no softmax, they are titles.
 
     Raises UserError for a file that is no image and a label that is no class.
     """
     pixels = np.stack([read_image(Path(path).expanduser(), run.mean.shape[0]) for path in images])
-    if labels:
-        numbers = np.array([class_number(run.class_names, name) for name in labels])
+    names = [Path(path).name for path in images]
+    if run.network.softmax is None:
+        numbers, titles = np.full(len(pixels), -1), list(labels) or names
     else:
-        with torch.no_grad():
-            numbers = run.network(run.inputs(pixels)).argmax(1).cpu().numpy()
-    return Pictures(pixels, numbers, np.full(len(pixels), -1), [Path(path).name for path in images])
+        numbers = np.array([class_number(run.class_names, name) for name in labels]) if labels else answers(run, pixels)
+        titles = [run.class_names[number] for number in numbers.tolist()]
+    return Pictures(pixels, numbers, np.full(len(pixels), -1), names, titles)
+
+
+@torch.no_grad()
+def answers(run: TrainedRun, pixels: np.ndarray) -> np.ndarray:
+    """(N,) the most probable classes of pictures."""
+    found: np.ndarray = run.network(run.inputs(pixels)).argmax(1).cpu().numpy()
+    return found
 
 
 def finely(run: TrainedRun, pictures: Pictures, files: Sequence[str], factors: Sequence[int]) -> np.ndarray:

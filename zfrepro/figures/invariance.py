@@ -26,9 +26,10 @@ def draw_invariance(
     """The paper's panel: a row a transformation; examples, distance at each layer, probability of the true class.
 
     pictures: (N, T, 5, s, s, 3) uint8 at the steps `at` (T, 5); steps (T, K); distance (N, T, K, L);
-    probability (N, T, K).
+    probability (N, T, K), NaN: there is none, and no panel.
     """
-    columns = 2 + len(layers)
+    answers = not np.isnan(probability).all()
+    columns = 1 + len(layers) + answers
     figure = new_figure(2.75 * columns + 1.0, 2.65 * len(steps))
     grid = figure.add_gridspec(len(steps), columns, width_ratios=[1.25] + [1] * (columns - 1))
     for t, values in enumerate(steps):
@@ -47,14 +48,15 @@ def draw_invariance(
         strip.spines[:].set_visible(False)
         strip.set_title(TITLES[t] + ("" if t else "\nexamples"))
         panels = [(f"layer {layer}: distance", distance[:, t, :, i]) for i, layer in enumerate(layers)]
-        panels.append(("probability of the true class", probability[:, t]))
+        if answers:
+            panels.append(("probability of the true class", probability[:, t]))
         for c, (title, curves) in enumerate(panels, start=1):
             axes = figure.add_subplot(grid[t, c])
             for curve in curves:
                 axes.plot(values, curve, linewidth=1.6)
             axes.set_xlabel(UNITS[t])
             axes.set_xlim(values[0], values[-1])
-            axes.set_ylim(0, 1.02 if c == len(panels) else None)
+            axes.set_ylim(0, 1.02 if answers and c == len(panels) else None)
             if t == 0:
                 axes.set_title(title)
     return figure
@@ -63,21 +65,24 @@ def draw_invariance(
 @styled
 def draw_claims(steps: np.ndarray, relative: np.ndarray, probability: np.ndarray, layers: Sequence[int]) -> Figure:
     """Mean and spread (10th to 90th percentile) over many images: distances relative to the features' norm above,
-    probability below. relative: (N, T, K, L); probability: (N, T, K)."""
-    figure = new_figure(3.2 * len(steps), 5.0)
-    panels = figure.subplots(2, len(steps), squeeze=False, sharey="row")
+    probability below. relative: (N, T, K, L); probability: (N, T, K), NaN: there is none, and no panel."""
+    answers = not np.isnan(probability).all()
+    figure = new_figure(3.2 * len(steps), 5.0 if answers else 2.8)
+    panels = figure.subplots(1 + answers, len(steps), squeeze=False, sharey="row")
     for t, values in enumerate(steps):
         for i, layer in enumerate(layers):
             _band(panels[0, t], values, relative[:, t, :, i], f"layer {layer}", COLOURS[i])
-        _band(panels[1, t], values, probability[:, t], "true class", COLOURS[2])
+        if answers:
+            _band(panels[1, t], values, probability[:, t], "true class", COLOURS[2])
         panels[0, t].set_title(TITLES[t])
-        panels[1, t].set_xlabel(UNITS[t])
+        panels[-1, t].set_xlabel(UNITS[t])
         for axes in panels[:, t]:
             axes.set_xlim(values[0], values[-1])
             axes.set_ylim(0, None)
     panels[0, 0].set_ylabel("distance / norm of the features")
-    panels[1, 0].set_ylabel("probability of the true class")
-    panels[1, 0].set_ylim(0, 1)
+    if answers:
+        panels[1, 0].set_ylabel("probability of the true class")
+        panels[1, 0].set_ylim(0, 1)
     panels[0, 0].legend(loc="upper center", ncols=len(layers), fontsize=8)
     figure.supxlabel(f"mean of {len(relative)} validation images; shaded: 10th to 90th percentile", fontsize=8)
     return figure

@@ -44,9 +44,11 @@ WIDTH, TOP, STEP = 12.75, 0.62, SIDE + 0.16
 
 @styled
 def draw_occlusion(examples: Sequence[Example], class_names: Sequence[str], layer: int) -> Figure:
-    """A row an image, the paper's five panels a row."""
+    """A row an image, the paper's five panels a row; without probabilities (NaN) the first three."""
+    answers = not all(np.isnan(one.probability).all() for one in examples)
+    lefts, whole = (LEFTS, WIDTH) if answers else (LEFTS[:3], LEFTS[3])
     height = TOP + STEP * len(examples)
-    figure = new_figure(WIDTH, height, layout=None)
+    figure = new_figure(whole, height, layout=None)
     heads = ("(a) input, square where it\nhurts most", f"(b) layer {layer}, strongest map:\ntotal activation",
              f"(c) layer {layer}, strongest map:\nprojections", "(d) classifier: probability\nof the true class",
              "(e) classifier:\nmost probable class")  # fmt: skip
@@ -54,14 +56,15 @@ def draw_occlusion(examples: Sequence[Example], class_names: Sequence[str], laye
         bottom = height - TOP - STEP * row - SIDE
 
         def place(left: float, width: float = SIDE, bottom: float = bottom) -> Axes:
-            return figure.add_axes((left / WIDTH, bottom / height, width / WIDTH, SIDE / height))
+            return figure.add_axes((left / whole, bottom / height, width / whole, SIDE / height))
 
-        panels = [place(left) for left in LEFTS]
+        panels = [place(left) for left in lefts]
         _input(panels[0], one)
         _heat(figure, panels[1], place(LEFTS[1] + SIDE + 0.07, 0.09), one, one.activity, float(one.activity.min()))
         _projections(panels[2], one)
-        _heat(figure, panels[3], place(LEFTS[3] + SIDE + 0.07, 0.09), one, one.probability, 0.0)
-        _classes(panels[4], one, class_names)
+        if answers:
+            _heat(figure, panels[3], place(LEFTS[3] + SIDE + 0.07, 0.09), one, one.probability, 0.0)
+            _classes(panels[4], one, class_names)
         panels[0].set_ylabel(label(one.title), fontsize=11)
         panels[1].set_ylabel(f"map {one.map}", color="#8a8a8a", fontsize=8)
         if row == 0:

@@ -88,8 +88,11 @@ def evolution_panel(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
 # -------------------------------------------------------------------------------------------------- Figure 7: occlusion
 
 
-def occlusion_panel(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The explorer's images and numbers: for every position of the square, row by row, what `arrays.npz` holds."""
+def occlusion_panel(arrays: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
+    """The explorer's images and numbers: for every position of the square, row by row, what `arrays.npz` holds. None for a
+    network without softmax: the picture shows all there is."""
+    if np.isnan(arrays["probability"]).all():
+        return None
     names = [str(name) for name in arrays["class_names"]]
     fields = ("probability", "top_probability", "activity")
     values = {
