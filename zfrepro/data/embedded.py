@@ -41,7 +41,7 @@ __all__ = [
     "whole_shapes",
 ]
 
-VERSION = 5  # of the pixels: part of the key under which packed data is kept
+VERSION = 6  # of the pixels: part of the key under which packed data is kept
 MIN_SIZE = 16
 HIDDEN, TINY = 0.3, 0.008  # visible share of an object, and share of the image, below which it is 'difficult'
 

@@ -60,7 +60,7 @@ def portraits(names: Sequence[str], rows: Array, keys: Array, canvas: Canvas) ->
 
 def _portrait(kind: Kind, shift: Array, keys: Array, canvas: Canvas) -> tuple[Array, Array, Array]:
     chance = uniforms(scramble(keys ^ np.uint64(1)), 16)
-    scale = chance[:, 0:1] * 0.34 + 0.62
+    scale = chance[:, 0:1] * 0.36 + 0.56
     room = 1.04 - scale
     pose = _pose(keys, room * (2.0 * chance[:, 1:2] - 1.0), room * (2.0 * chance[:, 2:3] - 1.0), scale)
     light = light_of(keys)
