@@ -25,6 +25,7 @@ from zfrepro.errors import UserError, explain_os_error, nearest
 from zfrepro.options.commands import (
     AblateConfig,
     CorrespondConfig,
+    DepthConfig,
     DoctorConfig,
     EvaluateConfig,
     EvolveConfig,
@@ -78,6 +79,9 @@ COMMANDS = {
         AblateConfig,
         "remove or resize layers and train (Table 3)",
         "zfrepro.evaluator.ablation:ablate",
+    ),
+    "depth": Command(
+        DepthConfig, "networks A to E, trained and tested (VGG, Tables 3-6)", "zfrepro.evaluator.depth:depth"
     ),
     "transfer": Command(
         TransferConfig,

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-from tqdm import tqdm
+
+from zfrepro.trainer.several import raise_failures, train_all
 
 from zfrepro import papers, statistics
 from zfrepro.data import Split, open_data
@@ -32,8 +32,8 @@ from zfrepro.options.shared import ModelConfig
 from zfrepro.results import writing
 from zfrepro.run import TrainedRun, load_config, open_run, require_softmax
 from zfrepro.statistics import Measure, Missing, below_chance
-from zfrepro.trainer import train
 from zfrepro.trainer.recipe import FROM_SCRATCH, derive, finished
+from zfrepro.trainer.several import raise_failures, train_all
 from zfrepro.workers import in_parallel
 
 
@@ -91,17 +91,15 @@ def ablate(config: AblateConfig) -> None:
     wanted = VARIANTS if config.variant == "all" else (config.variant,)
     jobs = {name: [job(config, source, name, seed) for seed in config.seeds or [config.seed]] for name in wanted}
     # Table 3's last rows first, which are the widest: begun last, they would keep the other processors waiting.
-    failures = train_all(config, [run for runs in reversed(jobs.values()) for run in runs])
+    every = [run for runs in reversed(jobs.values()) for run in runs]
+    failures = train_all(every, config.workers, config.device, config.debug)
     if config.variant == "all":
         there = {name: [run for run in runs if finished(run)] for name, runs in jobs.items()}
         if any(there.values()):
             write(config, source, there)
     else:
         print(f"{config.variant} is trained; `zfrepro ablate` with variant=all makes the table")
-    if failures:
-        error = UserError(f"{len(failures)} of {sum(map(len, jobs.values()))} trainings failed: " + "; ".join(failures))
-        error.status = 1  # type: ignore[attr-defined]
-        raise error
+    raise_failures(failures, len(every))
 
 
 # ------------------------------------------------------------------------------------------------------------- training
@@ -148,31 +146,6 @@ def architecture(name: str) -> str:
         if name.startswith(base):
             return base
     raise UserError(f"model.name={name}: Table 3 is about alexnet and zfnet; train a run of one of them")
-
-
-def train_all(config: AblateConfig, runs: Sequence[TrainConfig]) -> list[str]:
-    """Train what is not trained yet, several side by side; return a line for each failure."""
-    tasks = [partial(attempt, run, config.debug) for run in runs]
-    logs = [run.folder / "train.log" for run in runs]
-    failures = []
-    for failure in in_parallel(tasks, logs, config.workers, config.device, "training"):
-        if failure:
-            failures.append(failure)
-            tqdm.write(f"failed, the others go on: {failure}")
-    return failures
-
-
-def attempt(run: TrainConfig, debug: bool) -> str | None:
-    """Train; return a line about the failure if there is one. A request to stop is no failure and goes on upwards."""
-    try:
-        train(run)
-    except Exception as error:
-        if hasattr(error, "status"):
-            raise
-        if debug or not isinstance(error, UserError):
-            traceback.print_exc()
-        return f"{run.run.rpartition('/')[2]} ({' '.join(str(error).split()) or type(error).__name__})"
-    return None
 
 
 # ------------------------------------------------------------------------------------------------------------ measuring

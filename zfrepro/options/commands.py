@@ -259,6 +259,36 @@ class AblateConfig(Experiment):
     )
 
 
+CONFIGURATIONS = ("a", "a_lrn", "b", "b_5x5", "c", "d", "e")
+
+
+@dataclass
+class DepthConfig(Experiment):
+    """`zfrepro depth` (VGG, Tables 3-6)."""
+
+    configurations: list[str] = option(
+        list(CONFIGURATIONS),
+        "networks to train; the deeper ones start from a",
+        each(one_of(*CONFIGURATIONS), some=True),
+    )
+    scales: list[int] = option(
+        [64, 96, 128],
+        "training scales: S, a larger S, and the upper end of the scale jitter from S on",
+        each(at_least(1)),
+    )
+    seeds: list[int] = option([], "nets of every row, one a seed; []: `seed` alone", each(SEEDS))
+    epochs: Optional[int] = option(None, f"passes over the training images; {OWN}", at_least(1))
+    tuning_epochs: Optional[int] = option(
+        None, f"passes where a network starts from itself at another scale; {OWN}", at_least(1)
+    )
+    workers: int = option(0, WORKERS, at_least(0), neutral=True)
+
+    def check(self) -> None:
+        """Three scales that rise."""
+        rising = len(self.scales) == 3 and sorted(self.scales) == list(self.scales)
+        require("scales", list(self.scales), rising, "three sizes that rise, as [64,96,128]")
+
+
 @dataclass
 class TargetConfig(Common):
     """What `transfer` and `probe` share: a target data set, read by the frozen layers of a run."""

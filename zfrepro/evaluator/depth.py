@@ -1,0 +1,456 @@
+"""`zfrepro depth`: networks A to E trained at three scales, tested as in Tables 3 to 6 (VGG, sections 3 and 4).
+
+Trainings, as runs below outputs/<run>/depth/, in waves that start from one another (VGG, section 3.1):
+
+1. A (the run itself, where it is A at the small scale), and A with local response normalisation, from drawn weights;
+2. B, C, D, E, and B with 5x5 filters, at the small scale S; each starts from A of its seed: A's first four convolutions, by
+   shape, and the fully connected layers;
+3. C, D, E at the larger S, from themselves at the small one, at a tenth of the learning rate;
+4. C, D, E with S drawn for every image, from themselves at the larger S, at a tenth of the learning rate.
+
+Every network is an ordinary run: `zfrepro visualize run=<run>/depth/d_64` works. A network's answers for the validation images
+lie beside it and are not computed again while its weights are the same.
+
+`arrays.npz` of each table, for R rows: rows (R,) names; errors (R, k, 2) top-1 and top-5 in percent of each net, NaN where
+there is none; paper (R, 2), NaN where the paper has no such row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zfrepro import papers, statistics
+from zfrepro.errors import UserError
+from zfrepro.evaluator.errors import top_errors
+from zfrepro.evaluator.testing import METHODS, around, own_scale, posteriors
+from zfrepro.figures.depth import draw_rows
+from zfrepro.files import atomic_write, file_hash
+from zfrepro.knowledge import chance, verdict
+from zfrepro.options.commands import DepthConfig, TrainConfig
+from zfrepro.options.compose import load_model
+from zfrepro.options.shared import ModelConfig
+from zfrepro.papers import find_item
+from zfrepro.results import Output, writing
+from zfrepro.run import load_config, open_run
+from zfrepro.statistics import Measure, Missing, below_chance, mean_std
+from zfrepro.trainer.recipe import derive, finished
+from zfrepro.trainer.several import raise_failures, train_all
+from zfrepro.workers import in_parallel
+
+NAMES = {"a": "A", "a_lrn": "A-LRN", "b": "B", "b_5x5": "B with 5x5 filters", "c": "C", "d": "D", "e": "E"}
+EVERY_SCALE = ("c", "d", "e")  # A, A-LRN and B exist at the small scale only
+FROM_A = 4  # convolutions of A that the deeper networks start from, as printed (open point O2)
+KINDS = ("small", "large", "jitter")
+PAPER_SCALES = {"small": "256", "large": "384", "jitter": "[256;512]"}
+TENTH = 0.1  # of the learning rate, where a network starts from itself at another scale
+
+
+@dataclass(frozen=True)
+class Net:
+    """One network of a row: a configuration at a training scale with a seed, and its training."""
+
+    configuration: str  # of NAMES
+    kind: str  # of KINDS: the training scale
+    seed: int
+    training: TrainConfig
+
+    @property
+    def row(self) -> tuple[str, str]:
+        """Which row of the tables it belongs to."""
+        return self.configuration, self.kind
+
+
+def depth(config: DepthConfig) -> None:
+    """Train what is not trained yet, test it, and write Tables 3, 4, 5 and 6, each into its folder.
+
+    A network that fails is reported and leaves out those that start from it; the exit status is then 1.
+    """
+    source = load_config(config.folder)
+    source.data.root = config.data.root or source.data.root
+    failures: list[str] = []
+    nets: list[Net] = []
+    for wave in (("a", "a_lrn"), ("b", "b_5x5", "c", "d", "e"), "large", "jitter"):
+        chosen = [net for net in planned(config, source, wave, nets) if net.training.run != config.run]
+        failures += train_all([net.training for net in chosen], config.workers, config.device, config.debug)
+        nets += [net for net in planned(config, source, wave, nets) if finished(net.training)]
+    if nets:
+        answers = Answers(config, nets)
+        for make in (single_scale, multi_scale, evaluation, fusion):
+            make(config, answers)
+    raise_failures(failures, len(nets) + len(failures))
+
+
+# ------------------------------------------------------------------------------------------------------------- trainings
+
+
+def planned(config: DepthConfig, source: TrainConfig, wave: str | tuple[str, ...], done: Sequence[Net]) -> list[Net]:
+    """The networks of a wave, those whose start is not `done` left out."""
+    trained = {(*net.row, net.seed): net for net in done}
+    found = []
+    for configuration in config.configurations:
+        for seed in config.seeds or [config.seed]:
+            if isinstance(wave, tuple):
+                if configuration in wave:
+                    kind, start = "small", None if wave[0] == "a" else ("a", "small", seed)
+                    found.append((configuration, kind, seed, start))
+            elif configuration in EVERY_SCALE:
+                before = KINDS[KINDS.index(wave) - 1]
+                found.append((configuration, wave, seed, (configuration, before, seed)))
+    return [
+        Net(configuration, kind, seed, training(config, source, configuration, kind, seed, start and trained[start]))
+        for configuration, kind, seed, start in found
+        if start is None or start in trained
+    ]
+
+
+def training(
+    config: DepthConfig, source: TrainConfig, configuration: str, kind: str, seed: int, start: Net | None
+) -> TrainConfig:
+    """The training of one network: the run's own recipe with its layer table, its scale and what it starts from."""
+    small, large, largest = config.scales
+    scale = {"small": [small], "large": [large], "jitter": [small, largest]}[kind]
+    model, epochs = table(source, configuration), config.epochs or source.epochs
+    own = (source.model, source.seed, list(source.train_scale), source.epochs)
+    if start is None and (model, seed, scale, epochs) == own:
+        return dataclasses.replace(source, run=config.run, outputs=config.outputs)
+    changes: dict[str, Any] = {"model": model, "seed": seed, "train_scale": scale, "epochs": epochs}
+    if start is not None and start.configuration == configuration:
+        changes |= {"init_from": start.training.run, "lr": TENTH * source.lr, "warmup_steps": 0}
+        changes["epochs"] = config.tuning_epochs or epochs
+    elif start is not None:
+        changes |= {"init_from": start.training.run, "init_match": "order", "init_convolutions": FROM_A}
+    name = f"depth/{configuration}_" + "-".join(map(str, scale)) + (f"_s{seed}" if seed else "")
+    return derive(source, config, name, **changes)
+
+
+def table(source: TrainConfig, configuration: str) -> ModelConfig:
+    """The layer table of a configuration at the size of the run's own. Raises UserError for a run that is none of VGG's."""
+    name = source.model.name
+    if not name.startswith("vgg_"):
+        raise UserError(
+            f"run={source.run}: its network is {name}; train one of VGG's first: zfrepro train preset=vgg_demo"
+        )
+    return load_model(f"vgg_{configuration}" + ("_demo" if name.endswith("_demo") else ""))
+
+
+# --------------------------------------------------------------------------------------------------------------- answers
+
+
+class Answers:
+    """What the trained networks say of the validation images."""
+
+    def __init__(self, config: DepthConfig, nets: Sequence[Net]) -> None:
+        self.config = config
+        self.nets = list(nets)
+        first = open_run(dataclasses.replace(config, run=nets[0].training.run))
+        self.data = first.data
+        self.labels = first.data.val.labels
+        self.hashes = {net.training.run: file_hash(checkpoint(net)) for net in nets}
+
+    def of(self, configuration: str, kind: str) -> list[Net]:
+        """The networks of a row, by seed."""
+        return [net for net in self.nets if net.row == (configuration, kind)]
+
+    def scales(self, net: Net, several: bool) -> list[int]:
+        """The test sizes of a net."""
+        run = open_run(dataclasses.replace(self.config, run=net.training.run))
+        return around(run) if several else [own_scale(run)]
+
+    def prepare(self, wanted: Sequence[tuple[Net, str, bool]], what: str) -> None:
+        """Compute what is not there yet of (net, method, several sizes), side by side."""
+        missing = [one for one in wanted if not self._path(*one).exists()]
+        tasks = [partial(answer, self.config, net.training.run, method, several, self._path(net, method, several))
+                 for net, method, several in missing]  # fmt: skip
+        logs = [net.training.folder / "train.log" for net, _, _ in missing]
+        for _ in in_parallel(tasks, logs, self.config.workers, self.config.device, what):
+            pass
+
+    def __call__(self, net: Net, method: str = "dense", several: bool = False) -> np.ndarray:
+        """(N, C) posteriors, memory-mapped; of both methods their mean (open point O9)."""
+        if method == "dense_and_multi_crop":
+            return (self(net, "dense", several) + self(net, "multi_crop", several)) / 2
+        found: np.ndarray = np.load(self._path(net, method, several), mmap_mode="r")
+        return found
+
+    def wrong(self, posteriors: np.ndarray) -> np.ndarray:
+        """(N,) where the most probable class is not the true one."""
+        found: np.ndarray = posteriors.argmax(1) != self.labels
+        return found
+
+    def _path(self, net: Net, method: str, several: bool) -> Path:
+        """The file of a net's answers; its name changes with the weights and the data."""
+        sizes = "several" if several else "single"
+        name = f"{method}-{sizes}-{self.hashes[net.training.run][:12]}-{self.data.key[:12]}.npy"
+        return net.training.folder / "answers" / name
+
+
+def checkpoint(net: Net) -> Path:
+    """A net's weights."""
+    return net.training.folder / "train" / "checkpoints" / "best.pt"
+
+
+def answer(config: DepthConfig, run: str, method: str, several: bool, path: Path) -> None:
+    """Compute and keep a net's posteriors for the validation images."""
+    net = open_run(dataclasses.replace(config, run=run))
+    found = posteriors(net, net.data.val, method, around(net) if several else [own_scale(net)])
+    with atomic_write(path) as file:
+        np.save(file, found)
+
+
+# ---------------------------------------------------------------------------------------------------------------- tables
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of one of the tables: what it is called, where it is tested, our nets' posteriors, and the paper's errors."""
+
+    name: str
+    trained: str  # S
+    tested: str  # Q
+    posteriors: list[np.ndarray]  # a net each, (N, C)
+    paper: tuple[float | None, float | None]
+
+
+def single_scale(config: DepthConfig, answers: Answers) -> None:
+    """Table 3: dense evaluation at one size, and the claims about depth, filters, normalisation and jitter."""
+    answers.prepare([(net, "dense", False) for net in answers.nets], "testing at one size")
+    crops = [net for row in ("b", "b_5x5") for net in answers.of(row, "small")]
+    answers.prepare([(net, "centre", False) for net in crops], "testing on the centre crop")
+    reference = papers.reported("vgg_table3_single_scale")
+    rows = [row_of(answers, row, False, reference) for row in rows_of(answers)]
+    write(config, answers, "vgg_table3", rows, estimates_of_table3(answers))
+
+
+def multi_scale(config: DepthConfig, answers: Answers) -> None:
+    """Table 4: dense evaluation at three sizes."""
+    nets = [net for net in answers.nets if net.configuration in ("b", *EVERY_SCALE)]
+    answers.prepare([(net, "dense", True) for net in nets], "testing at three sizes")
+    reference = papers.reported("vgg_table4_multi_scale")
+    rows = [row_of(answers, row, True, reference) for row in rows_of(answers) if row[0] in ("b", *EVERY_SCALE)]
+    jittered = [net for net in nets if net.kind == "jitter" and net.configuration in ("d", "e")]
+    gain = compared(
+        answers, [answers(net) for net in jittered], [answers(net, "dense", True) for net in jittered],
+        "no net of D or E was trained with scale jitter",
+    )  # fmt: skip
+    write(config, answers, "vgg_table4", rows, {"gain_of_scales": gain})
+
+
+def evaluation(config: DepthConfig, answers: Answers) -> None:
+    """Table 5: dense evaluation, crops, and both, at three sizes, of the jittered D and E."""
+    nets = [net for row in ("d", "e") for net in answers.of(row, "jitter")]
+    methods = ("dense", "multi_crop", "dense_and_multi_crop")
+    answers.prepare([(net, method, True) for net in nets for method in methods[:2]], "testing on 150 crops")
+    rows = [
+        Row(
+            f"{NAMES[configuration]}, {METHODS[method]}", scale_of(config, "jitter"),
+            sizes_of(answers, answers.of(configuration, "jitter"), True),
+            [answers(net, method, True) for net in answers.of(configuration, "jitter")],
+            reported_errors(papers.reported("vgg_table5_evaluation"), config=configuration.upper(), method=PAPER_METHODS[method]),
+        )
+        for configuration in ("d", "e") if answers.of(configuration, "jitter")
+        for method in methods
+    ]  # fmt: skip
+    by = {method: [answers(net, method, True) for net in nets] for method in methods}
+    without = "no net of D or E was trained with scale jitter"
+    gains = {f"{method}_minus_both": compared(answers, by[method], by[methods[2]], without) for method in methods[:2]}
+    write(config, answers, "vgg_table5", rows, gains)
+
+
+def fusion(config: DepthConfig, answers: Answers) -> None:
+    """Table 6: several networks together: D and E with jitter, and the seven of the paper's submission."""
+    seven = [*(("d", kind) for kind in KINDS), ("c", "small"), ("c", "large"), ("e", "small"), ("e", "large")]
+    members = {"D and E": [("d", "jitter"), ("e", "jitter")], "D, C and E at all scales": seven}
+    reference = papers.reported("vgg_table6_fusion")
+    rows: list[Row] = []
+    gain: Measure = Missing("D and E trained with scale jitter are needed")
+    for name, wanted in members.items():
+        pairs = list(zip(*(answers.of(*row) for row in wanted)))  # a set of networks for every seed
+        for method in ("dense", "multi_crop", "dense_and_multi_crop")[: 3 if name == "D and E" else 1]:
+            theirs = reported_errors(reference, nets=str(len(wanted)), method=PAPER_METHODS[method])
+            together = [np.mean([answers(net, method, True) for net in nets], axis=0) for nets in pairs]
+            if together:
+                tested = sizes_of(answers, pairs[0], True)
+                rows.append(Row(f"{name}, {METHODS[method]}", "", tested, together, theirs))
+            if together and (name, method) == ("D and E", "dense"):
+                best = better(answers, [[nets[i] for nets in pairs] for i in range(2)])
+                gain = compared(answers, [answers(net, method, True) for net in best], together, "")
+    write(config, answers, "vgg_table6", rows, {"best_minus_fusion": gain})
+
+
+PAPER_METHODS = {"dense": "dense", "multi_crop": "multi-crop", "dense_and_multi_crop": "multi-crop and dense"}
+
+
+def better(answers: Answers, rows: Sequence[Sequence[Net]]) -> Sequence[Net]:
+    """The nets of the row with the lower error, at several sizes."""
+    errors = [np.mean([answers.wrong(answers(net, "dense", True)).mean() for net in row]) for row in rows]
+    return rows[int(np.argmin(errors))]
+
+
+def rows_of(answers: Answers) -> list[tuple[str, str]]:
+    """Configuration and training scale of every row that has a net, in the paper's order."""
+    return [(name, kind) for name in NAMES for kind in KINDS if answers.of(name, kind)]
+
+
+def row_of(answers: Answers, row: tuple[str, str], several: bool, reference: Reference) -> Row:
+    """A row of Tables 3 and 4."""
+    configuration, kind = row
+    nets = answers.of(*row)
+    theirs = reported_errors(reference, config=configuration.upper().replace("_", "-"), train_s=PAPER_SCALES[kind])
+    found = [answers(net, "dense", several) for net in nets]
+    return Row(NAMES[configuration], scale_of(answers.config, kind), sizes_of(answers, nets, several), found, theirs)
+
+
+def scale_of(config: DepthConfig, kind: str) -> str:
+    """A training scale in words: 64, or [64;128]."""
+    small, large, largest = config.scales
+    return {"small": str(small), "large": str(large), "jitter": f"[{small};{largest}]"}[kind]
+
+
+def sizes_of(answers: Answers, nets: Sequence[Net], several: bool) -> str:
+    """The test sizes of a row in words."""
+    return " ".join(map(str, answers.scales(nets[0], several)))
+
+
+Reference = list[dict[str, str | float | None]]
+
+
+def reported_errors(reference: Reference, **wanted: str) -> tuple[float | None, float | None]:
+    """The paper's errors in the row whose columns have these values; None where there is none."""
+    for row in reference:
+        if all(as_text(row[key]) == value for key, value in wanted.items()):
+            top1, top5 = (
+                None if row[key] is None else float(row[key] or 0) for key in ("val_top1_error", "val_top5_error")
+            )
+            return top1, top5
+    return None, None
+
+
+def as_text(value: str | float | None) -> str:
+    """A cell of a table of numbers as it was written."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def write(config: DepthConfig, answers: Answers, item: str, rows: Sequence[Row], measures: dict[str, Measure]) -> None:
+    """One table: the file, the chart, the arrays, the metrics."""
+    about = find_item(item)
+    together = "-".join(digest[:12] for digest in answers.hashes.values())
+    with writing(config.folder / about.folder, config, together, inputs=answers.data.key) as out:
+        if out is None or not rows:
+            return
+        errors = np.full((len(rows), max(len(row.posteriors) for row in rows), 2), np.nan)
+        for i, row in enumerate(rows):
+            for j, found in enumerate(row.posteriors):
+                errors[i, j] = top_errors(found, answers.labels)
+        paper = np.array([row.paper for row in rows], dtype=float)
+        out.table(*cells(rows, errors), notes(answers, about.title))
+        names = [f"{row.name}, {row.trained}".rstrip(", ") for row in rows]
+        out.arrays("arrays.npz", rows=np.array(names), errors=errors, paper=paper)
+        out.figure(f"{about.folder}.png", draw_rows(names, errors, paper, f"{about.title}: {about.caption}"))
+        finish(out, answers, rows, errors, measures)
+
+
+def cells(rows: Sequence[Row], errors: np.ndarray) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows: ours, and the paper's beside them."""
+    kinds = ("val_top1_error", "val_top5_error")
+    columns = ["network", "train_s", "test_q", *(f"{kind}{end}" for kind in kinds for end in ("", "_std")), "nets"]
+    columns += [f"paper_{kind}" for kind in kinds]
+    found = []
+    for row, own in zip(rows, errors):
+        spreads = [mean_std(own[~np.isnan(own[:, i]), i].tolist()) for i in range(2)]
+        numbers = [value for pair in spreads for value in pair]
+        found.append([row.name, row.trained, row.tested, *numbers, len(row.posteriors), *row.paper])
+    return columns, found
+
+
+def notes(answers: Answers, title: str) -> str:
+    """What ours were trained and measured on."""
+    source = answers.nets[0].training
+    each = ", ".join(f"{net.training.run.rpartition('/')[2]}: {net.training.epochs}" for net in answers.nets)
+    return (
+        f"{title}. Errors in percent, means and standard deviations over nets of different seeds. The paper's: ImageNet 2012 "
+        f"validation. Ours: {source.data.name}, {len(answers.labels)} validation images of {answers.data.num_classes} classes, "
+        f"crops of {source.model.input_size} px; batches of {source.batch_size}, learning rate {source.lr:g} "
+        f"({source.schedule}), a tenth of it where a net starts from itself at another scale. Epochs: {each}."
+    )
+
+
+def finish(
+    out: Output, answers: Answers, rows: Sequence[Row], errors: np.ndarray, measures: dict[str, Measure]
+) -> None:
+    """Metrics, estimates, and a line a row."""
+    metrics = {
+        "rows": [
+            {"network": row.name, "train_s": row.trained, "test_q": row.tested, "top1": own[:, 0], "top5": own[:, 1]}
+            for row, own in zip(rows, errors)
+        ]
+    }
+    best = float(np.nanmin(errors[..., 0]))
+    out.done(metrics, measures, verdict(best, len(answers.labels), chance(answers.labels)))
+    for row, own in zip(rows, errors):
+        top1, count = np.nanmean(own[:, 0]), len(row.posteriors)
+        print(f"{row.name:<34} S {row.trained:<9} Q {row.tested:<12} {top1:5.1f} % top-1 ({count} nets)")
+
+
+# ------------------------------------------------------------------------------------------------------------- estimates
+
+
+def compared(
+    answers: Answers, worse: Sequence[np.ndarray], better: Sequence[np.ndarray], why: str, paired: bool = True
+) -> Measure:
+    """Error of some posteriors minus that of others; paired: of the same nets, used in two ways, or started from each other.
+
+    why: what is missing, where there are none.
+    """
+    if not worse or not better:
+        return Missing(why)
+    wrong = [np.stack([answers.wrong(one) for one in given]) for given in (worse, better)]
+    lower = min(100 * float(one.mean()) for one in wrong)
+    guess = chance(answers.labels)
+    if not below_chance(lower, len(answers.labels), guess):
+        return Missing(f"the networks are at chance: {lower:.1f} % error, guessing gives {guess:.1f} %")
+    note = " and ".join(f"{100 * one.mean():.1f} %" for one in wrong)
+    measure: Callable[..., Measure] = statistics.same_nets if paired else statistics.nets
+    return measure(*wrong, note=f"{note}, {len(wrong[0])} and {len(wrong[1])} nets")
+
+
+def estimates_of_table3(answers: Answers) -> dict[str, Measure]:
+    """The numbers on which the claims about Table 3 rest: differences between rows at the small scale, over nets; and between
+    training scales, of the same configurations."""
+
+    def gap(worse: str, better: str, method: str = "dense") -> Measure:
+        rows = [answers.of(name, "small") for name in (worse, better)]
+        missing = ", ".join(NAMES[name] for name, nets in zip((worse, better), rows) if not nets)
+        a, b = ([answers(net, method) for net in nets] for nets in rows)
+        return compared(answers, a, b, f"{missing} is not trained", paired=False)
+
+    return {
+        "gain_of_lrn": gap("a", "a_lrn"),
+        "a_minus_d": gap("a", "d"),
+        "d_minus_e": gap("d", "e"),
+        "b_minus_c": gap("b", "c"),
+        "c_minus_d": gap("c", "d"),
+        "b_5x5_minus_b": gap("b_5x5", "b", "centre"),
+        "gain_of_jitter": gain_of_jitter(answers),
+    }
+
+
+def gain_of_jitter(answers: Answers) -> Measure:
+    """The better of the two fixed scales against jitter, of the same configurations and seeds; C, D and E together."""
+    fixed: list[np.ndarray] = []
+    jittered: list[np.ndarray] = []
+    for configuration in EVERY_SCALE:
+        rows = [answers.of(configuration, kind) for kind in KINDS]
+        if all(rows):
+            errors = [np.mean([answers.wrong(answers(net)).mean() for net in row]) for row in rows[:2]]
+            seeds = {net.seed: net for net in rows[int(np.argmin(errors))]}
+            pairs = [(seeds[net.seed], net) for net in rows[2] if net.seed in seeds]
+            fixed += [answers(net) for net, _ in pairs]
+            jittered += [answers(net) for _, net in pairs]
+    return compared(answers, fixed, jittered, "no configuration is trained at all three scales")
