@@ -1,0 +1,241 @@
+"""VGG's Tables 3 to 6: which networks start from which, the paper's rows, estimates on hand-made answers, the command."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from tests.conftest import Zfrepro
+from zfrepro import papers
+from zfrepro.evaluator import depth
+from zfrepro.evaluator.depth import KINDS, NAMES, PAPER_SCALES, Answers, Net, planned, reported_errors
+from zfrepro.options.commands import DepthConfig, TrainConfig
+from zfrepro.options.compose import load_model
+from zfrepro.options.shared import DataConfig
+from zfrepro.statistics import Estimate, Missing
+
+WAVES: tuple[Any, ...] = (("a", "a_lrn"), ("b", "b_5x5", "c", "d", "e"), "large", "jitter")
+
+
+def config(tmp_path: Path, **options: Any) -> DepthConfig:
+    return DepthConfig(run="vgg", outputs=str(tmp_path), **options)
+
+
+def source(**changes: Any) -> TrainConfig:
+    """A run of A at the small scale."""
+    data = DataConfig(name="embedded", size=128, fit="whole")
+    given = {"preset": "vgg_demo", "epochs": 9, "lr": 0.02, "warmup_steps": 300, "train_scale": [64], **changes}
+    return TrainConfig(run="vgg", model=load_model("vgg_a_demo"), data=data, **given)
+
+
+def everything(given: DepthConfig, own: TrainConfig) -> list[Net]:
+    """All that would be trained if nothing failed."""
+    nets: list[Net] = []
+    for wave in WAVES:
+        nets += planned(given, own, wave, nets)
+    return nets
+
+
+# -------------------------------------------------------------------------------------------------------------- trainings
+
+
+def test_every_row_of_the_papers_tables_is_trained(tmp_path: Path) -> None:
+    nets = everything(config(tmp_path), source())
+    rows = {(NAMES[net.configuration], PAPER_SCALES[net.kind]) for net in nets}
+    for table in ("vgg_table3_single_scale", "vgg_table4_multi_scale"):
+        wanted = {(str(row["config"]), depth.as_text(row["train_s"])) for row in papers.reported(table)}
+        assert wanted <= rows
+    assert len(nets) == len(rows) == 13  # Table 3's twelve, and B with 5x5 filters
+
+
+def test_what_starts_from_what(tmp_path: Path) -> None:
+    own = source()
+    nets = {net.row: net.training for net in everything(config(tmp_path, tuning_epochs=3), own)}
+    assert nets["a", "small"].run == "vgg", "the run itself is A at the small scale"
+    assert nets["a_lrn", "small"].init_from is None and nets["a_lrn", "small"].model.name == "vgg_a_lrn_demo"
+    for name in ("b", "b_5x5", "c", "d", "e"):
+        first = nets[name, "small"]
+        assert (first.init_from, first.init_match, first.init_convolutions) == ("vgg", "order", 4)
+        assert (first.lr, first.epochs, first.train_scale) == (0.02, 9, [64])
+    for name in ("c", "d", "e"):
+        large, jitter = nets[name, "large"], nets[name, "jitter"]
+        assert (large.init_from, jitter.init_from) == (nets[name, "small"].run, large.run)
+        assert (large.init_match, large.lr, large.epochs, large.warmup_steps) == ("number", pytest.approx(0.002), 3, 0)
+        assert (large.train_scale, jitter.train_scale) == ([96], [64, 128])
+        assert jitter.model == nets[name, "small"].model
+    assert len({one.run for one in nets.values()}) == len(nets)
+
+
+def test_seeds_keep_to_their_own_start(tmp_path: Path) -> None:
+    nets = everything(config(tmp_path, seeds=[0, 1], configurations=["a", "d"]), source())
+    assert sorted((*net.row, net.seed) for net in nets) == sorted(
+        (*row, seed) for row in (("a", "small"), *(("d", kind) for kind in KINDS)) for seed in (0, 1)
+    )
+    for net in nets:
+        assert net.training.seed == net.seed
+        if net.training.init_from:
+            assert net.training.init_from.endswith("_s1") == (net.seed == 1)
+
+
+def test_other_recipes_are_not_the_run_itself(tmp_path: Path) -> None:
+    for own in (source(train_scale=[96]), source(seed=3)):
+        assert everything(config(tmp_path, configurations=["a"]), own)[0].training.run == "vgg/depth/a_64"
+    assert everything(config(tmp_path, configurations=["a"], epochs=4), source())[0].training.epochs == 4
+
+
+def test_what_could_not_be_started_is_left_out(tmp_path: Path) -> None:
+    assert planned(config(tmp_path), source(), "large", []) == []
+    assert everything(config(tmp_path, configurations=["d"]), source()) == []
+
+
+# ------------------------------------------------------------------------------------------------------- tables by hand
+
+
+LABELS = np.arange(200) % 4
+
+
+def answering(error: float, seed: int) -> np.ndarray:
+    """Posteriors of a net that is wrong on that share of the images, others for every seed."""
+    wrong = np.random.default_rng(seed).permutation(len(LABELS)) < error * len(LABELS)
+    return np.eye(4, dtype=np.float32)[np.where(wrong, (LABELS + 1) % 4, LABELS)]
+
+
+def answers_of(errors: dict[tuple[str, str, int], float], more: dict[tuple[str, str], float] | None = None) -> Answers:
+    """Made-up answers: (configuration, kind, seed) -> error; `more`: (method, 'single' or 'several') -> what it takes off."""
+    answers = Answers.__new__(Answers)
+    answers.nets = [Net(name, kind, seed, cast(Any, None)) for name, kind, seed in errors]
+    answers.labels = LABELS
+    shifts = more or {}
+
+    def found(self: Answers, net: Net, method: str = "dense", several: bool = False) -> np.ndarray:
+        shift = shifts.get((method, "several" if several else "single"), 0)
+        return answering(
+            errors[net.configuration, net.kind, net.seed] + shift, 97 * net.seed + ord(net.configuration[0])
+        )
+
+    answers.__class__ = type("Made", (Answers,), {"__call__": found})
+    return answers
+
+
+def test_depth_is_measured_between_nets_of_several_seeds() -> None:
+    errors = {("a", "small", s): 0.40 + 0.01 * s for s in range(3)} | {("d", "small", s): 0.20 for s in range(3)}
+    found = depth.estimates_of_table3(answers_of(errors))
+    gap = found["a_minus_d"]
+    assert isinstance(gap, Estimate) and gap.value == pytest.approx(21) and gap.low > 0 and gap.n == 3
+    assert isinstance(found["d_minus_e"], Missing) and "E is not trained" in found["d_minus_e"].why
+    reverse = {(("d" if name == "a" else "a"), kind, s): error for (name, kind, s), error in errors.items()}
+    other = depth.estimates_of_table3(answers_of(reverse))["a_minus_d"]
+    assert isinstance(other, Estimate) and other.high < 0
+
+
+def test_one_net_each_says_nothing_about_nets() -> None:
+    found = depth.estimates_of_table3(answers_of({("a", "small", 0): 0.4, ("d", "small", 0): 0.2}))["a_minus_d"]
+    assert isinstance(found, Estimate) and found.low == -np.inf and found.high == np.inf
+
+
+def test_networks_at_chance_show_nothing() -> None:
+    guessing = {(name, "small", s): 0.75 for name in ("a", "d") for s in range(3)}
+    found = depth.estimates_of_table3(answers_of(guessing))["a_minus_d"]
+    assert isinstance(found, Missing) and "at chance" in found.why
+
+
+def test_jitter_against_the_better_fixed_scale() -> None:
+    kinds = {"small": 0.30, "large": 0.25, "jitter": 0.20}
+    errors = {(name, kind, 0): error for name in ("c", "d", "e") for kind, error in kinds.items()}
+    found = depth.gain_of_jitter(answers_of(errors))
+    assert isinstance(found, Estimate) and found.value == pytest.approx(5) and found.n == 3
+    assert isinstance(depth.gain_of_jitter(answers_of({("d", "jitter", 0): 0.2})), Missing)
+
+
+def test_both_methods_together_are_their_mean(tmp_path: Path) -> None:
+    answers = Answers.__new__(Answers)
+    net, path = Net("d", "jitter", 0, cast(Any, None)), {}
+    for method in ("dense", "multi_crop"):
+        path[method] = tmp_path / f"{method}.npy"
+        np.save(path[method], answering(0.3, ord(method[0])))
+    answers._path = lambda net, method, several: path[method]  # type: ignore[method-assign]
+    both = answers(net, "dense_and_multi_crop", True)
+    np.testing.assert_array_equal(both, (np.load(path["dense"]) + np.load(path["multi_crop"])) / 2)
+
+
+def test_the_papers_numbers_stand_beside_the_right_rows() -> None:
+    single, multi = (papers.reported(f"vgg_{name}") for name in ("table3_single_scale", "table4_multi_scale"))
+    assert reported_errors(single, config="A-LRN", train_s="256") == (29.7, 10.5)
+    assert reported_errors(single, config="E", train_s="[256;512]") == (25.5, 8.0)
+    assert reported_errors(multi, config="D", train_s="384") == (26.5, 8.6)
+    assert reported_errors(single, config="B-5X5", train_s="256") == (None, None)
+    fused = papers.reported("vgg_table6_fusion")
+    assert reported_errors(fused, nets="2", method="multi-crop and dense") == (23.7, 6.8)
+    assert reported_errors(fused, nets="7", method="dense") == (24.7, 7.5)
+    both = reported_errors(papers.reported("vgg_table5_evaluation"), config="E", method="multi-crop and dense")
+    assert both == (24.4, 7.1)
+
+
+# ------------------------------------------------------------------------------------------------------------ the command
+
+
+TINY = [
+    "data.train_per_class=2",
+    "data.val_per_class=1",
+    "epochs=1",
+    "batch_size=40",
+    "warmup_steps=2",
+    "precision=fp32",
+]
+
+
+@pytest.fixture(scope="module")
+def vgg(tmp_path_factory: pytest.TempPathFactory, zfrepro: Zfrepro, cache: Path) -> Path:
+    """An outputs folder with the run `vgg`: A for one epoch, and Tables 3 to 6 of A, D and E."""
+    outputs = tmp_path_factory.mktemp("vgg")
+    zfrepro("train", "preset=vgg_demo", f"outputs={outputs}", "run=vgg", *TINY)
+    zfrepro("depth", f"outputs={outputs}", "run=vgg", "configurations=[a,d,e]", "scales=[64,72,80]", "precision=fp32")
+    return outputs
+
+
+def test_four_tables_come_out(vgg: Path) -> None:
+    rows = {
+        "vgg_table3_single_scale": 7,
+        "vgg_table4_multi_scale": 6,
+        "vgg_table5_evaluation": 6,
+        "vgg_table6_fusion": 3,
+    }
+    for name, count in rows.items():
+        folder = vgg / "vgg" / name
+        table = list(csv.DictReader((folder / "table.csv").read_text().splitlines()))
+        assert len(table) == count and (folder / f"{name}.png").stat().st_size > 5000
+        metrics = json.loads((folder / "metrics.json").read_text())
+        with np.load(folder / "arrays.npz") as arrays:
+            for row, own, errors in zip(table, metrics["rows"], arrays["errors"]):
+                assert float(row["val_top1_error"]) == pytest.approx(errors[0, 0]) == pytest.approx(own["top1"][0])
+    assert len(list((vgg / "vgg" / "depth").iterdir())) == 6
+
+
+def test_nothing_is_done_twice(vgg: Path, zfrepro: Zfrepro) -> None:
+    times = {
+        path: path.stat().st_mtime_ns for path in (vgg / "vgg" / "depth").rglob("*") if path.suffix in (".pt", ".npy")
+    }
+    done = zfrepro(
+        "depth", f"outputs={vgg}", "run=vgg", "configurations=[a,d,e]", "scales=[64,72,80]", "precision=fp32"
+    )
+    assert done.stdout.count("up to date") == 4
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [("scales=[64,32,96]", "scales="), ("configurations=[f]", "configurations="), ("seeds=[1,1]", "seeds=")],
+)
+def test_mistakes_are_one_line(vgg: Path, zfrepro: Zfrepro, option: str, says: str) -> None:
+    done = zfrepro("depth", f"outputs={vgg}", "run=vgg", option, check=False)
+    assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_another_papers_network_is_refused(tiny_run: Path, zfrepro: Zfrepro) -> None:
+    done = zfrepro("depth", f"outputs={tiny_run}", "run=tiny", check=False)
+    assert done.returncode == 2 and "preset=vgg_demo" in done.stderr
