@@ -49,7 +49,16 @@ PLANS = {
     "demo": Plan(
         "zfnet",
         # The demo is to be finished while one waits: fewer folds and sizes than elsewhere, never shorter trainings.
-        options={"transfer": ["folds=2", "per_class.table5=[30,60]"], "probe": ["folds=2"]},
+        options={
+            "transfer": ["folds=2", "per_class.table5=[30,60]"],
+            "probe": ["folds=2"],
+            # Three nets of the rows on which most claims rest, one of each of the others.
+            "ablate": [
+                "seeds=[0,1,2]",
+                "once=[alexnet_no_3_4,alexnet_no_7,alexnet_no_6_7,alexnet_fc_2048,alexnet_fc_8192,zfnet_fc_2048,"
+                "zfnet_fc_8192,zfnet_maps_512,zfnet_maps_512_fc_8192]",
+            ],
+        },
         minutes={
             "train": 2.6, "visualize": 0.2, "evolve": 0.6, "invariance": 0.3, "filters": 2.9, "occlude": 0.6,
             "correspond": 0.2, "ablate": 8.2, "evaluate": 0.2, "transfer": 3.1, "probe": 0.4, "report": 0.3,
@@ -57,8 +66,8 @@ PLANS = {
         own_truth=True,
     ),
     "pretrained": Plan("zfnet", options={"transfer": ["scratch=false"]}),
-    "tiny_imagenet": Plan("zfnet"),
-    "paper": Plan("zfnet", seeds=(0, 1, 2, 3, 4)),
+    "tiny_imagenet": Plan("zfnet", options={"ablate": ["seeds=[0,1,2]"]}),
+    "paper": Plan("zfnet", options={"ablate": ["seeds=[0,1,2,3,4]"]}, seeds=(0, 1, 2, 3, 4)),
     "vgg_demo": Plan("vgg", VGG, beside=("visualize", "invariance", "occlude"), own_truth=True),
     "vgg": Plan("vgg", VGG),
 }  # fmt: skip

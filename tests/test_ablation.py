@@ -19,7 +19,7 @@ from zfrepro import papers
 from zfrepro.checkpoints import save_checkpoint
 from zfrepro.data import open_data
 from zfrepro.errors import UserError
-from zfrepro.evaluator.ablation import VARIANTS, ablate, edited
+from zfrepro.evaluator.ablation import VARIANTS, ablate, edited, seeds_of
 from zfrepro.files import write_text
 from zfrepro.models.network import Network, initialise
 from zfrepro.models.summary import on_paper
@@ -198,3 +198,9 @@ def test_one_variant_alone_is_trained_for_a_sweep(tiny_run: Path, trainer: Put) 
     assert [run.run for run in stub.trained] == ["tiny/table3_ablation/alexnet_no_7_s9"]
     with pytest.raises(UserError, match="did you mean alexnet_no_7"):
         ablate(config(tiny_run, "variant=alexnet_no7"))
+
+
+def test_rows_that_matter_less_get_one_net() -> None:
+    config = AblateConfig(run="r", seeds=[3, 4, 5], once=["alexnet_no_7"])
+    assert seeds_of(config, "alexnet_no_7") == [3] and seeds_of(config, "zfnet") == [3, 4, 5]
+    assert seeds_of(AblateConfig(run="r", seed=7), "zfnet") == [7]

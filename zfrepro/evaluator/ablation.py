@@ -84,12 +84,13 @@ def ablate(config: AblateConfig) -> None:
     A row that fails is reported and leaves the others alone; the exit status is then 1.
     """
     require_choice("variant", config.variant, ["all", *VARIANTS])
-    for name in config.average:
-        require_choice("average", name, VARIANTS)
+    for key in ("average", "once"):
+        for name in getattr(config, key):
+            require_choice(key, name, VARIANTS)
     source = load_config(config.folder)
     source.data.root = config.data.root or source.data.root
     wanted = VARIANTS if config.variant == "all" else (config.variant,)
-    jobs = {name: [job(config, source, name, seed) for seed in config.seeds or [config.seed]] for name in wanted}
+    jobs = {name: [job(config, source, name, seed) for seed in seeds_of(config, name)] for name in wanted}
     # Table 3's last rows first, which are the widest: begun last, they would keep the other processors waiting.
     every = [run for runs in reversed(jobs.values()) for run in runs]
     failures = train_all(every, config.workers, config.device, config.debug)
@@ -100,6 +101,12 @@ def ablate(config: AblateConfig) -> None:
     else:
         print(f"{config.variant} is trained; `zfrepro ablate` with variant=all makes the table")
     raise_failures(failures, len(every))
+
+
+def seeds_of(config: AblateConfig, variant: str) -> list[int]:
+    """The seeds of a row's nets."""
+    seeds = list(config.seeds) or [config.seed]
+    return seeds[:1] if variant in config.once else seeds
 
 
 # ------------------------------------------------------------------------------------------------------------- training

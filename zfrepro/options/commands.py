@@ -246,6 +246,7 @@ class AblateConfig(Experiment):
     data: DataShare = group(DataShare, "where the run's data set lies, and how much of it")
     variant: str = option("all", "one row to train, for sweeps; all: every row, and the table", anything)
     seeds: list[int] = option([], "nets of every row, one a seed; []: `seed` alone", each(SEEDS))
+    once: list[str] = option([], "rows that are trained with the first of the seeds alone", each(anything))
     epochs: Optional[int] = option(None, f"passes over the training images; {OWN}", at_least(1))
     batch_size: Optional[int] = option(None, f"images of an update; {OWN}", at_least(1))
     lr: Optional[float] = option(None, f"learning rate; {OWN}", positive)
