@@ -15,8 +15,6 @@ from functools import partial
 
 import numpy as np
 
-from zfrepro.trainer.several import raise_failures, train_all
-
 from zfrepro import papers, statistics
 from zfrepro.data import Split, open_data
 from zfrepro.errors import UserError, require_choice

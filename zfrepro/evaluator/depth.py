@@ -126,6 +126,8 @@ def training(
         changes["epochs"] = config.tuning_epochs or epochs
     elif start is not None:
         changes |= {"init_from": start.training.run, "init_match": "order", "init_convolutions": FROM_A}
+    if start is not None and checkpoint(start).exists():
+        changes["init_hash"] = file_hash(checkpoint(start))
     name = f"depth/{configuration}_" + "-".join(map(str, scale)) + (f"_s{seed}" if seed else "")
     return derive(source, config, name, **changes)
 
