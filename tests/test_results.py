@@ -60,10 +60,12 @@ def test_damaged_and_hostile_checkpoints(tmp_path: Path, kind: str) -> None:
 
 
 def test_checkpoint_round_trip(tmp_path: Path) -> None:
-    state = {"model": {"w": torch.randn(3, 2)}, "epoch": 3, "names": ["a"]}
+    weights, mean = torch.randn(3, 2), torch.rand(4, 4, 3)
+    state = {"model": {"w": weights}, "epoch": 3, "class_names": ["a"], "mean": mean, "scale": torch.tensor(1.0)}
     save_checkpoint(tmp_path / "c.pt", state)
     loaded = load_checkpoint(tmp_path / "c.pt")
-    assert torch.equal(loaded["model"]["w"], state["model"]["w"]) and loaded["names"] == ["a"]
+    assert torch.equal(loaded["model"]["w"], weights) and torch.equal(loaded["mean"], mean)
+    assert loaded["class_names"] == ["a"] and loaded["epoch"] == 3
 
 
 def test_lock_is_for_one_process(tmp_path: Path) -> None:

@@ -5,22 +5,50 @@ from __future__ import annotations
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
+from torch import Tensor
 
 from zfrepro.errors import UserError
 from zfrepro.files import atomic_write
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint atomically."""
+    """Write a checkpoint atomically. Raises OSError where it cannot be written; what stood there then stands there still."""
     with atomic_write(path) as file:
-        torch.save(state, file)
+        watched = _Watched(file)
+        try:
+            torch.save(state, cast(IO[bytes], watched))
+        except RuntimeError as error:  # torch's own, about a position in the file
+            if watched.failed is None:
+                raise
+            raise watched.failed from error
+
+
+class _Watched:
+    """A file that remembers why it could not be written."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.failed: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.failed = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU, tensors and plain values only. Raises UserError where it is damaged or hostile."""
+    """Read a checkpoint onto the CPU, tensors and plain values only.
+
+    Raises UserError where it is damaged or hostile, lacks what a network needs, or holds weights that are no numbers.
+    """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -32,4 +60,36 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(state, dict) or "model" not in state:
         raise UserError(f"{path}: not a checkpoint of zfrepro; move it away, or train again with resume=false")
+    for name, right in ENTRIES.items():
+        if not right(state.get(name)):
+            wrong = "is damaged" if name in state else "is missing"
+            raise UserError(f"{path}: its entry '{name}' {wrong}; move it away, or train again with resume=false")
+    if not all(bool(weights.isfinite().all()) for weights in state["model"].values()):
+        raise UserError(
+            f"{path}: holds weights that are no finite numbers; train again with a lower lr and resume=false, or import "
+            "sound ones"
+        )
     return state
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and value >= 0 and not isinstance(value, bool)
+
+
+def _are_numbers(value: Any, *shapes: int) -> bool:
+    """A tensor of finite numbers with so many dimensions, the last of them three colours."""
+    right = isinstance(value, Tensor) and value.is_floating_point() and value.ndim in shapes
+    return right and (value.ndim == 0 or value.shape[-1] == 3) and bool(value.isfinite().all())
+
+
+ENTRIES = {
+    "model": lambda value: (
+        isinstance(value, dict)
+        and len(value) > 0
+        and all(isinstance(weights, Tensor) and weights.is_floating_point() for weights in value.values())
+    ),
+    "class_names": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+    "mean": lambda value: _are_numbers(value, 1, 3),
+    "scale": lambda value: _are_numbers(value, 0, 1),
+    "epoch": _is_number,
+}

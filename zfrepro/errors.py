@@ -42,4 +42,6 @@ def explain_os_error(error: OSError) -> str:
         return f"{place}: no space left on the disk; free some, then give the same command again: finished work is kept"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{place}: cannot be written ({error.strerror}); make it writable or give outputs=<another folder>"
+    if error.errno == errno.EFBIG:
+        return f"{place}: larger than files may be here (see `ulimit -f`); raise that limit, then give the same command again"
     return f"{place}: {error.strerror or error}"

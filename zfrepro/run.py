@@ -134,7 +134,8 @@ def load_config(folder: Path, run: str | None = None) -> TrainConfig:
 
 def snapshots(folder: Path) -> list[int]:
     """Epochs whose weights were kept, in order."""
-    return sorted(int(p.stem.removeprefix("epoch_")) for p in (folder / "train" / "checkpoints").glob("epoch_*.pt"))
+    kept = (path.stem.removeprefix("epoch_") for path in (folder / "train" / "checkpoints").glob("epoch_*.pt"))
+    return sorted(int(epoch) for epoch in kept if epoch.isdecimal())
 
 
 def open_run(config: Common, which: str | int = "best") -> TrainedRun:

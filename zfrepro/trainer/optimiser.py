@@ -24,6 +24,19 @@ def renormalise(filters: Tensor, radius: float) -> Tensor:
     return over.sum()
 
 
+def restore_momentum(optimiser: torch.optim.SGD, state: dict[int, dict[str, Tensor | None]]) -> None:
+    """Take up the momentum of an optimiser's `state_dict()["state"]`; the rest is the config's.
+
+    Raises ValueError (or what Python does) where it is not the momentum of these weights.
+    """
+    weights = [one for group in optimiser.param_groups for one in group["params"]]
+    for number, saved in state.items():
+        buffer = saved["momentum_buffer"]
+        if buffer is not None and (buffer.shape != weights[number].shape or not bool(buffer.isfinite().all())):
+            raise ValueError(f"momentum of weights {number}")
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
 @dataclass
 class LearningRate:
     """The learning rate of every step, in [0, config.lr].
@@ -75,5 +88,7 @@ class LearningRate:
 
     def restore(self, state: dict[str, float]) -> None:
         """Take up `state()` again."""
-        self.factor, self.best_error = state["factor"], state["best_error"]
+        if not 0 < state["factor"] <= 1:
+            raise ValueError("factor of the learning rate")
+        self.factor, self.best_error = float(state["factor"]), float(state["best_error"])
         self.bad_epochs = int(state["bad_epochs"])

@@ -84,13 +84,15 @@ class Progress:
 
     def restore(self, state: dict[str, Any], leads: bool) -> None:
         """Take up `state` again; the sums of all processes go on in the one that leads."""
-        self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
-        self.metrics, saved = list(state["metrics"]), state["tally"]
-        loss, wrong, images = saved["sums"]
+        self.epoch, self.step, self.seconds = int(state["epoch"]), int(state["step"]), float(state["seconds"])
+        self.metrics, saved = [dict(line) for line in state["metrics"]], state["tally"]
+        loss, wrong, images = map(float, saved["sums"])
+        if self.epoch < 0 or self.step < 0 or len(self.metrics) != self.epoch:
+            raise ValueError("no place in a training")
         if leads:
             self.tally.loss += loss
             self.tally.wrong += int(wrong)
             self.tally.images += int(images)
-        self.tally.seconds = saved["seconds"]
+        self.tally.seconds = float(saved["seconds"])
         for layer, count in saved["renormalised"].items():
             self.tally.renormalised[layer] += count

@@ -28,7 +28,7 @@ from zfrepro.options.commands import TrainConfig
 from zfrepro.trainer.distributed import Team, team
 from zfrepro.trainer.feed import Feed, epoch_order
 from zfrepro.trainer.folder import Folder
-from zfrepro.trainer.optimiser import LearningRate, renormalise
+from zfrepro.trainer.optimiser import LearningRate, renormalise, restore_momentum
 from zfrepro.trainer.progress import Progress, Tally, Totals
 from zfrepro.trainer.start import freeze, open_source, own_inputs, source_inputs, take_over, with_source
 from zfrepro.trainer.tasks import Classification, Task
@@ -229,20 +229,24 @@ class Training:
 
     def _look(self, told: bool = False) -> Totals:
         """The epoch so far, over all processes. Raises UserError, on all of them, where any one's loss is not finite."""
-        totals, config = Totals.of(self.at.tally, self.team, told), self.config
+        totals = Totals.of(self.at.tally, self.team, told)
         if not math.isfinite(totals.loss):
-            lr = self.rate.at(self.at.epoch * self.steps + self.at.step)
-            raise UserError(
-                f"the loss is not finite in epoch {self.at.epoch + 1} by step {self.at.step} (lr {lr:.2g}): try a lower lr "
-                f"(lr={config.lr / 4:g}), a longer warm-up (warmup_steps={max(300, 2 * config.warmup_steps)}) or "
-                "precision=fp32; the last checkpoint is kept"
-            )
+            raise self._diverged("the loss is not finite")
         return totals
+
+    def _diverged(self, what: str) -> UserError:
+        lr, warm = self.rate.at(self.at.epoch * self.steps + self.at.step), max(300, 2 * self.config.warmup_steps)
+        return UserError(
+            f"{what} in epoch {self.at.epoch + 1} by step {self.at.step} (lr {lr:.2g}): try a lower lr "
+            f"(lr={self.config.lr / 4:g}), a longer warm-up (warmup_steps={warm}) or precision=fp32; the last checkpoint is kept"
+        )
 
     # --------------------------------------------------------------------------------------------------- checkpoints
 
     def _weights(self) -> dict[str, Any]:
-        """What every other command needs of a checkpoint."""
+        """What every other command needs of a checkpoint. Raises UserError where they are no numbers any more."""
+        if not torch.stack([weights.isfinite().all() for weights in self.network.parameters()]).all():
+            raise self._diverged("weights are not finite")
         return {
             "model": self.network.state_dict(),
             "class_names": list(self.data.class_names),
@@ -266,11 +270,12 @@ class Training:
         try:
             saved = state["trainer"]
             self.network.load_state_dict(state["model"])
-            self.optimiser.load_state_dict(saved["optimiser"])
+            restore_momentum(self.optimiser, saved["optimiser"]["state"])
             self.rate.restore(saved["rate"])
             self.at.restore(saved, self.team.leads)
-            precision = saved["precision"]
-        except (KeyError, ValueError, RuntimeError) as error:
+            precision = {"fp32": "fp32", "bf16": "bf16"}[saved["precision"]]
+            min(float(line[self.task.best]) for line in self.at.metrics or [{self.task.best: 0}])
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"{shown(self.folder.last)}: not a checkpoint of this run; move it away, or give resume=false"
             ) from error
