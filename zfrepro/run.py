@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,8 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from zfrepro.checkpoints import load_checkpoint
-from zfrepro.data import Known, Packed, open_own, recall
+from zfrepro.data import Known, Packed, Split, open_own, recall
+from zfrepro.data.matching import Classes, Matching, match_classes
 from zfrepro.data.rescaling import Images, rescaled
 from zfrepro.data.squares import squared
 from zfrepro.data.transforms import centre_crop, resized
@@ -46,6 +48,7 @@ class TrainedRun:
     scale: Tensor  # () or (3,) float32: factor on the mean-subtracted pixels
     device: torch.device
     precision: str  # fp32 | bf16
+    class_ids: tuple[str, ...] = ()  # WordNet ids, or folders' names; empty where they are not known
 
     @cached_property
     def data(self) -> Packed:
@@ -66,6 +69,24 @@ class TrainedRun:
     def side(self) -> int:
         """S: the packed squares' side; of whole images, the smallest size to which they were resized in training."""
         return int(self.mean.shape[0])
+
+    @cached_property
+    def matching(self) -> Matching:
+        """Which of the network's classes the data set's are. Says what could not be matched."""
+        data = Classes(self.data.class_ids, self.data.class_names)
+        if self.known is not None or self.network.softmax is None:  # trained here; or nothing is told apart
+            return Matching(np.arange(len(data.names)), [], [])
+        found = match_classes(Classes(self.class_ids, self.class_names), data)
+        if note := found.note():
+            print(
+                f"run={self.config.run}: {note}; their images are left out where the true class is needed",
+                file=sys.stderr,
+            )
+        return found
+
+    def labels_of(self, split: Split) -> np.ndarray:
+        """(N,) int64: the network's numbers of the true classes of a split of its data; -1 where it has no such class."""
+        return self.matching.numbers[split.labels]
 
     def inputs(self, images: np.ndarray | Tensor) -> Tensor:
         """Network inputs (B, 3, s, s): centre crops, mean subtracted, scaled; s = network.input_size."""
@@ -169,6 +190,7 @@ def open_run(config: Common, which: str | int = "best") -> TrainedRun:
         checkpoint_hash=file_hash(checkpoint),
         epoch=int(state["epoch"]),
         class_names=tuple(state["class_names"]),
+        class_ids=tuple(state.get("class_ids", ())),
         known=recall(state) or _recall_last(checkpoint),
         mean=_mean_image(state["mean"], _side(trained)).to(device),
         scale=state["scale"].to(device),

@@ -164,7 +164,7 @@ def subjects_of_data(run: TrainedRun, config: CorrespondConfig) -> list[Subjects
         masks = run.crops(np.stack([split.truth.masks[row] for row in rows])).numpy() / 255.0
         random = np.stack([random_places(m, b, RANDOM_PLACES, generator) for m, b in zip(masks, boxes)])
         own = choice.take(run, rows)
-        found.append(Subjects(run.label_names[label], own.names, own.images, PARTS, boxes, random))
+        found.append(Subjects(data.class_names[label], own.names, own.images, PARTS, boxes, random))
     return found
 
 

@@ -33,26 +33,42 @@ def evaluate(config: EvaluateConfig) -> None:
             raise UserError(
                 f"runs={names}: {name} was trained on other data than {names[0]}; average runs of one data set"
             )
+        if run.class_names != runs[0].class_names:
+            raise UserError(
+                f"runs={names}: {name} tells other classes apart than {names[0]}; average runs of the same ones"
+            )
+    rows = tested(runs[0])
     hashes = "-".join(run.checkpoint_hash for run in runs)
     with writing(config.folder / "table2_imagenet", config, hashes, inputs=runs[0].data.key) as out:
         if out is None:
             return
-        answers = {name: answer(config, run) for name, run in zip(names, runs)}
+        answers = {name: answer(config, run, rows) for name, run in zip(names, runs)}
         members = [answers[name][0] for name in averaged]
         if len(members) > 1:
             centres = np.mean([answers[name][1] for name in averaged], axis=0)
             answers[f"average of {len(averaged)}"] = np.mean(members, axis=0), centres
-        write(out, config, answers, members, averaged, runs[0])
+        write(out, config, answers, members, averaged, runs[0], rows)
 
 
-def answer(config: EvaluateConfig, run: TrainedRun) -> tuple[np.ndarray, np.ndarray]:
-    """(N, C) posteriors for the validation images, by the method asked for and of the centre crop at the size of the packed
+def tested(run: TrainedRun) -> np.ndarray:
+    """The rows of the validation images whose classes the network has. Raises UserError where there are none."""
+    rows = np.flatnonzero(run.labels_of(run.data.val) >= 0)
+    if not len(rows):
+        raise UserError(
+            f"run={run.config.run}: no class of the data set is one of the network's; import it with classes=<file>, or give "
+            "data whose classes have their names or WordNet ids"
+        )
+    return rows
+
+
+def answer(config: EvaluateConfig, run: TrainedRun, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N, C) posteriors for some validation images, by the method asked for and of the centre crop at the size of the packed
     images, or of the training images where they were rescaled."""
     split = run.data.val
-    centre = posteriors(run, split, "centre", batch=config.batch_size)
+    centre = posteriors(run, split, "centre", rows=rows, batch=config.batch_size)
     if config.method == "centre" and not config.test_scales:
         return centre, centre
-    return posteriors(run, split, config.method, config.test_scales, batch=config.batch_size), centre
+    return posteriors(run, split, config.method, config.test_scales, rows, config.batch_size), centre
 
 
 def top_errors(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
@@ -87,10 +103,10 @@ def errors_of(answers: tuple[np.ndarray, np.ndarray], labels: np.ndarray) -> dic
 
 def write(
     out: Output, config: EvaluateConfig, answers: dict[str, tuple[np.ndarray, np.ndarray]], members: list[np.ndarray],
-    averaged: list[str], run: TrainedRun,
+    averaged: list[str], run: TrainedRun, rows: np.ndarray,
 ) -> None:  # fmt: skip
     """Table 2 (the paper's rows, then ours), its chart, the answers, the metrics."""
-    labels = run.data.val.labels
+    labels = run.labels_of(run.data.val)[rows]
     results = {name: errors_of(pair, labels) for name, pair in answers.items()}
     columns = [
         "model",
@@ -101,9 +117,9 @@ def write(
         "val_top5_error_centre",
     ]
     reference = papers.reported("table2_imagenet")
-    rows = [[row.get(column) for column in columns] for row in reference]
-    rows += [[f"ours: {name}", *(result.get(column) for column in columns[1:])] for name, result in results.items()]
-    out.table(columns, rows, notes(config, run))
+    table = [[row.get(column) for column in columns] for row in reference]
+    table += [[f"ours: {name}", *(result.get(column) for column in columns[1:])] for name, result in results.items()]
+    out.table(columns, table, notes(config, run, len(rows)))
     top = [np.argsort(-found, axis=1, kind="stable")[:, :5] for found, _ in answers.values()]
     probability = [found[np.arange(len(labels)), labels] for found, _ in answers.values()]
     arrays = {"labels": labels, "top": np.stack(top), "probability": np.stack(probability)}
@@ -118,12 +134,18 @@ def write(
         print(f"{name}: {top1:.1f} % top-1, {top5:.1f} % top-5 error ({METHODS[config.method]})")
 
 
-def notes(config: EvaluateConfig, run: TrainedRun) -> str:
+def notes(config: EvaluateConfig, run: TrainedRun, images: int) -> str:
     """What ours were measured on."""
     data, scales = run.config.data, ", ".join(map(str, config.test_scales))
     sizes = f", test images at {scales} px" if scales else ""
     return (
         f"Errors in percent; ours by {METHODS[config.method]}{sizes}, the last columns of the centre crop. Rows of the paper: "
-        f"ImageNet 2012, ten crops. Ours: {run.config.model.name}, {len(run.data.val)} validation images of "
-        f"{len(run.class_names)} classes of {data.name} at {data.size} px."
+        f"ImageNet 2012, ten crops. Ours: {run.config.model.name}, {images} validation images, {how_many_classes(run)} of "
+        f"{data.name} at {data.size} px."
     )
+
+
+def how_many_classes(run: TrainedRun) -> str:
+    """'20 classes', or '10 classes (of the network's 1000)'."""
+    there, all_of_them = len(np.unique(run.matching.numbers[run.matching.numbers >= 0])), len(run.class_names)
+    return f"{there} classes" + (f" (of the network's {all_of_them})" if there < all_of_them else "")

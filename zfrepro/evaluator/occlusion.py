@@ -348,7 +348,7 @@ def _projections(
         "other_images": run.crops(run.squares.val.images[rows.ravel()])
         .numpy()
         .reshape(*rows.shape, *projected[0].shape[1:]),
-        "other_labels": run.squares.val.labels[rows],
+        "other_labels": run.labels_of(run.squares.val)[rows],
     }
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zfrepro.data import read_image
 from zfrepro.data.finer import finer, finest
+from zfrepro.data.matching import Classes, candidates
 from zfrepro.errors import UserError, nearest, require_choice
 from zfrepro.forward import forward
 from zfrepro.run import TrainedRun
@@ -53,20 +54,23 @@ class Survey:
 
 
 def survey(run: TrainedRun, layer: int, seed: int) -> Survey:
-    """Up to POOL validation images, drawn by seed: predictions, and the maxima of a convolutional layer's maps."""
+    """Up to POOL validation images, drawn by seed: predictions, and the maxima of a convolutional layer's maps. Images of
+    classes that the network does not have are left out, unless there are no others; their label is -1."""
     split, top = run.squares.val, run.network.softmax
-    rows = np.random.default_rng(seed).permutation(len(split))[:POOL]
+    true = run.labels_of(split)
+    known = np.flatnonzero(true >= 0)
+    rows = np.random.default_rng(seed).permutation(known if len(known) else len(split))[:POOL]
     softmax, peaks = [], []
     for part, found in forward(run, split.images, [layer, *([top] if top else [])], rows, "looking at images"):
         peaks.append([one.cpu() for one in found[layer].float().flatten(2).max(2)])
         softmax.append(found[top].float().softmax(1).cpu() if top else torch.full((len(part), 1), torch.nan))
     strongest, places = (torch.cat(parts) for parts in zip(*peaks))
-    answers, labels = torch.cat(softmax), split.labels[rows]
+    answers, labels = torch.cat(softmax), true[rows]
     return Survey(
         rows=rows,
         labels=labels,
         predicted=answers.argmax(1).numpy() if top else np.full(len(rows), -1),
-        probability=answers.gather(1, torch.from_numpy(labels if top else 0 * labels)[:, None])[:, 0].numpy(),
+        probability=answers.gather(1, torch.from_numpy(labels.clip(0) if top else 0 * labels)[:, None])[:, 0].numpy(),
         strongest=strongest,
         places=places,
     )
@@ -109,10 +113,14 @@ def chosen(run: TrainedRun, seen: Survey, count: int, wrong_ones: bool = False) 
 
 
 def take(run: TrainedRun, rows: np.ndarray) -> Pictures:
-    """Rows of the validation images, in the given order."""
-    split, names = run.squares.val, run.label_names
-    labels, files = split.labels[rows], [split.files[int(row)] for row in rows]
-    return Pictures(split.images[rows], labels, rows, files, [names[label] for label in labels.tolist()])
+    """Rows of the validation images, in the given order. Where the network does not have a picture's class, the one that it
+    takes it for."""
+    data, split = run.squares, run.squares.val
+    images, labels, files = split.images[rows], run.labels_of(split)[rows], [split.files[int(row)] for row in rows]
+    titles = [data.class_names[label] for label in split.labels[rows].tolist()]
+    if (labels < 0).any():
+        labels = np.where(labels < 0, answers(run, images), labels)
+    return Pictures(images, labels, rows, files, titles)
 
 
 def own_pictures(run: TrainedRun, images: Sequence[str], labels: Sequence[str]) -> Pictures:
@@ -126,7 +134,8 @@ def own_pictures(run: TrainedRun, images: Sequence[str], labels: Sequence[str]) 
     if run.network.softmax is None:
         numbers, titles = np.full(len(pixels), -1), list(labels) or names
     else:
-        numbers = np.array([class_number(run.class_names, name) for name in labels]) if labels else answers(run, pixels)
+        classes = Classes(run.class_ids, run.class_names)
+        numbers = np.array([class_number(classes, name) for name in labels]) if labels else answers(run, pixels)
         titles = [run.class_names[number] for number in numbers.tolist()]
     return Pictures(pixels, numbers, np.full(len(pixels), -1), names, titles)
 
@@ -150,12 +159,16 @@ def finely(run: TrainedRun, pictures: Pictures, files: Sequence[str], factors: S
     return pictures.images if factor == 1 else np.stack([read_image(path, factor * size) for path in paths])
 
 
-def class_number(class_names: Sequence[str], name: str) -> int:
-    """The number of the class `name`, case aside. Raises UserError, with the nearest, where there is none."""
-    lower = [known.lower() for known in class_names]
-    if name.lower() in lower:
-        return lower.index(name.lower())
-    hint = nearest(name.lower(), lower) or f"; known are {', '.join(class_names[:8])}{'...' * (len(lower) > 8)}"
+def class_number(classes: Classes, name: str) -> int:
+    """The number of the class `name`, a name or an id. Raises UserError, with the nearest, where there is none or several."""
+    found = candidates(classes, name)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        several = [classes.ids[one] if classes.ids else classes.names[one] for one in found]
+        raise UserError(f"labels={name}: may be any of {', '.join(several)}; give one of these")
+    lower = [known.lower() for known in classes.names]
+    hint = nearest(name.lower(), lower) or f"; known are {', '.join(classes.names[:8])}{'...' * (len(lower) > 8)}"
     raise UserError(f"labels={name}: no class of this run{hint}")
 
 

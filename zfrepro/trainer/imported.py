@@ -20,6 +20,7 @@ from torch import Tensor
 
 from zfrepro.checkpoints import save_checkpoint
 from zfrepro.data import placed
+from zfrepro.data.matching import imagenet_wnids
 from zfrepro.errors import UserError, require
 from zfrepro.figures.training import draw_filters
 from zfrepro.files import file_hash, lock, read_json, shown, write_json
@@ -202,7 +203,9 @@ def classes_of(config: ImportConfig, source: Source, network: Network) -> tuple[
             raise UserError(f"classes={config.classes}: these weights have no classifier; leave classes= out")
         return read_classes(Path(config.classes).expanduser(), count)
     names = known.class_names(source.architecture, count) if source.architecture else None
-    return list(names or [f"class {number}" for number in range(count)]), []
+    if names is None:
+        return [f"class {number}" for number in range(count)], []
+    return list(names), list(imagenet_wnids()) if count == len(imagenet_wnids()) else []
 
 
 def read_classes(path: Path, count: int) -> tuple[list[str], list[str]]:
