@@ -83,6 +83,11 @@ def test_a_request_to_stop_travels_between_processes() -> None:
     )
 
 
+def test_a_worker_looks_for_its_parent_before_it_loads_torch() -> None:
+    code = "import sys, zfrepro.workers; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 PARENT = """
 import os, sys, time
 from functools import partial

@@ -1,6 +1,7 @@
 """Trainings side by side: processes of one thread each do twice the work of one training with all the threads.
 
-A worker ends with its parent, however that ends; a training that is told to stop saves first.
+A worker ends with its parent, however that ends; a training that is told to stop saves first. This file loads no torch, which
+takes seconds: a worker looks for its parent before.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from zfrepro.devices import resolve_device
 from zfrepro.errors import UserError
 
 GOES_ON = "the same command (without resume=false) goes on from here"
@@ -104,6 +105,8 @@ def in_parallel(
 
 def usual_workers(device: str) -> int:
     """How many trainings at once: on a GPU, or within a distributed run, one; on the CPU one for each, at most 4."""
+    from zfrepro.devices import resolve_device
+
     alone = resolve_device(device).type != "cpu" or int(os.environ.get("WORLD_SIZE", "1")) > 1
     return 1 if alone else min(cpus(), MOST)
 
@@ -131,11 +134,11 @@ _stop: Event | None = None  # set: take up no further task
 
 
 def _start_training(parent: int, threads: int, stop: Event) -> None:
-    import torch
-
     global _stop
     _stop = stop
     start_worker(parent)
+    import torch
+
     torch.set_num_threads(threads)
 
 
@@ -165,7 +168,7 @@ def start_worker(parent: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == parent and psutil.pid_exists(parent):  # Windows gives no orphan another parent
             time.sleep(0.5)
         os._exit(1)
 
