@@ -35,7 +35,7 @@ def trainer(monkeypatch: pytest.MonkeyPatch) -> Put:
     """Put another function in the place of `train`; returns it."""
 
     def put(function: Any) -> Any:
-        monkeypatch.setattr("zfrepro.evaluator.ablation.train", function)
+        monkeypatch.setattr("zfrepro.trainer.several.train", function)
         return function
 
     return put
