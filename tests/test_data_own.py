@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from PIL import Image
 from zfrepro.data import identity, marks, open_data, open_own, packed_folder, recall, remember
 from zfrepro.data.sources import split_by_class
 from zfrepro.errors import UserError
+from zfrepro.options.identity import decisive
 from zfrepro.options.shared import DataConfig
 
 COLOURS = {"cat": (200, 40, 40), "cow": (40, 200, 40), "dog": (40, 40, 200), "ant": (120, 120, 0), "bee": (0, 120, 120)}
@@ -261,3 +263,14 @@ def test_a_run_and_its_data(tmp_path: Path, zfrepro: Callable[..., object]) -> N
     assert "nothing to do" in done.stdout  # the same data in another place
     done = zfrepro("train", *TINY, f"data.root={others}", "epochs=1", *where, cwd=tmp_path, check=False)
     assert "2 classes missing" in done.stderr
+
+
+def test_options_that_say_nothing_about_a_data_set_do_not_count(tmp_path: Path) -> None:
+    """Another default of the drawn data does not keep a training on photographs from going on."""
+    photographs = config_of(tmp_path, tmp_path)
+    assert decisive(photographs) == decisive(dataclasses.replace(photographs, train_per_class=9, part="target"))
+    assert decisive(photographs) != decisive(dataclasses.replace(photographs, val_fraction=0.3))
+    drawn = DataConfig("embedded", 24)
+    assert decisive(drawn) == decisive(dataclasses.replace(drawn, val_fraction=0.3))
+    assert decisive(drawn) != decisive(dataclasses.replace(drawn, train_per_class=9))
+    assert decisive(photographs)["name"] == "folder"

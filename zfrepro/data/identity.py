@@ -105,34 +105,34 @@ def stamp_of(base: Path) -> str | None:
     """A hash of names, sizes, times and inodes of a file, or of all that lies in a folder and is not hidden; no file is
     opened. None where something is so young that another change might not show."""
     digest, newest = hashlib.sha256(), 0
-    for name, status in _entries(base):
-        facts = f"{name} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}\n"
-        digest.update(facts.encode("utf-8", "surrogateescape"))
-        newest = max(newest, status.st_mtime_ns, status.st_ctime_ns)
+    for folder, entries in _folders(base):
+        found = [(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in entries]
+        digest.update(repr((folder, found)).encode("utf-8", "surrogateescape"))
+        newest = max([newest, *(max(entry[2:4]) for entry in found)])
     young = time.time_ns() - newest < SETTLED * 1e9
     return None if young else digest.hexdigest()
 
 
-def _entries(base: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Files, named relative to `base`, in a fixed order; runs that were written there are no data."""
+def _folders(base: Path) -> Iterator[tuple[str, list[tuple[str, os.stat_result]]]]:
+    """Folders, named relative to `base`, with their files, in a fixed order; runs that were written there are no data."""
     if base.is_file():
-        yield "", base.stat()
+        yield "", [("", base.stat())]
         return
     beside = companions(base)
-    for companion in beside:
-        yield companion.name, companion.stat()
+    yield "beside", [(path.name, path.stat()) for path in beside]
     waiting, seen = [str(base), *(str(path) for path in beside if path.is_dir())], set()
     while waiting:
         folder = waiting.pop()
         if (real := os.path.realpath(folder)) in seen:
             continue  # links may lead in circles
         seen.add(real)
+        files = []
         with os.scandir(folder) as entries:
-            listed = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
-        shown = os.path.relpath(folder, base)
-        for entry in listed:
-            if entry.is_dir():
-                if not holds_runs(Path(entry.path)):
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.name.startswith("."):
+                    continue
+                if not entry.is_dir():
+                    files.append((entry.name, entry.stat(follow_symlinks=entry.is_file())))  # a dangling link's own
+                elif not holds_runs(Path(entry.path)):
                     waiting.append(entry.path)
-            else:
-                yield f"{shown}/{entry.name}", entry.stat(follow_symlinks=entry.is_file())  # a dangling link's own
+        yield os.path.relpath(folder, base), files

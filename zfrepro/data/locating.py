@@ -63,7 +63,8 @@ def placed(config: DataConfig) -> DataConfig:
 def how_to_get(config: DataConfig) -> str:
     """What a user does to have the data set here."""
     fetch = "; or give data.download=true" if config.name in FETCHABLE else ""
-    return f"fetch {GET[config.name]}, and give data.root=<where it is>{fetch}"
+    verb = "arrange" if config.name == "folder" else "fetch"
+    return f"{verb} {GET[config.name]}, and give data.root=<where it is>{fetch}"
 
 
 def locate(config: DataConfig, fetch: bool = True) -> Path | None:
@@ -84,8 +85,8 @@ def locate(config: DataConfig, fetch: bool = True) -> Path | None:
         return base
     if config.root is None:
         raise UserError(f"data.root is not given, and {config.name} has to come from somewhere: {how_to_get(config)}")
-    missing = "is not laid out as" if root.exists() else "does not exist; it should hold"
-    raise UserError(f"data.root={config.root}: {missing} {config.name}: {how_to_get(config)}")
+    missing = f"is not laid out as {config.name}" if root.exists() else "does not exist"
+    raise UserError(f"data.root={config.root}: {missing}: {how_to_get(config)}")
 
 
 def find_base(config: DataConfig, root: Path) -> Path | None:

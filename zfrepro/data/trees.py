@@ -73,8 +73,17 @@ def subfolders(folder: Path) -> list[str]:
 
 def holds_runs(folder: Path) -> bool:
     """An outputs folder, as `data.root=.` finds it among the classes."""
-    marks = ("*/train/config.yaml", "*/*/train/config.yaml", "*/.lock", "*/*/.lock")
-    return any(any(folder.glob(mark)) for mark in marks)
+    return any(_is_run(child) or any(map(_is_run, _folders(child))) for child in _folders(folder))
+
+
+def _is_run(folder: Path) -> bool:
+    """Also one that begins: its lock is there first."""
+    return (folder / "train" / "config.yaml").exists() or (folder / ".lock").exists()
+
+
+def _folders(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        return [Path(entry.path) for entry in entries if entry.is_dir()]
 
 
 def innermost(root: Path) -> Path:

@@ -27,9 +27,11 @@ def flatten(options: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def decisive(config: Any) -> dict[str, Any]:
-    """The flattened options that determine the numbers: all that are not declared neutral."""
+    """The flattened options that determine the numbers: all that are not declared neutral, or without use beside others."""
     flat: dict[str, Any] = {}
     for field in dataclasses.fields(config):
+        if field.name in getattr(config, "unused", ()):
+            continue
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             flat |= {f"{field.name}.{key}": item for key, item in decisive(value).items()}

@@ -134,6 +134,14 @@ class DataConfig:
     workers: int = option(0, "processes that decode; 0: one per CPU", at_least(0), neutral=True)
 
     @property
+    def unused(self) -> set[str]:
+        """The options that say nothing about this data set."""
+        drawn, taken = {"part", "train_per_class", "val_per_class"}, {"val_fraction", "on_error", "background"}
+        if self.name == "embedded":
+            return taken
+        return drawn | (set() if self.name.startswith("caltech") else {"background"})
+
+    @property
     def cache_folder(self) -> Path:
         """The data cache, absolute."""
         return home_expanded("data.cache", self.cache or _cache()).resolve()
