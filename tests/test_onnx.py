@@ -184,6 +184,36 @@ def test_contrast_normalisation(tmp_path: Path, before: bool) -> None:
     assert network.config.layers[0].norm == ("before_pool" if before else "after_pool")
 
 
+class Normalised(nn.Module):
+    """As AlexNet and ZFNet are written in PyTorch, whose exporters take the contrast normalisation to pieces."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c, self.d, self.n = nn.Conv2d(3, 7, 5, 2), nn.Conv2d(7, 6, 3), nn.LocalResponseNorm(5, 0.9, 0.7, 2.0)
+        self.pool, self.top = nn.MaxPool2d(3, 2), nn.Linear(6 * 16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.pool(self.n(torch.relu(self.c(x))))
+        return self.top(self.n(torch.relu(self.d(x))).flatten(1))
+
+
+@pytest.mark.parametrize("modern", [False, True])
+def test_contrast_normalisation_in_pieces(tmp_path: Path, modern: bool) -> None:
+    if modern:
+        pytest.importorskip("onnxscript")
+    network = agrees(export(shaken(Normalised()), tmp_path / "pieces.onnx", 31, modern))
+    assert [row.norm for row in network.config.layers] == ["before_pool", "before_pool"]
+    assert network.config.norm_size == 5 and network.config.norm_alpha == pytest.approx(0.18)
+
+
+def test_zeros_around_the_maps_are_the_convolutions(tmp_path: Path) -> None:
+    ends = np.array([0, 1, 1, 0, 0, 1, 1, 0])
+    graph = Graph(("n", 10, 10, 3)).add("Pad", ends).add("Transpose", perm=[0, 3, 1, 2]).conv(4, 3, pads=[1] * 4)
+    graph.add("Pad", np.array([0, 0, 2, 2, 0, 0, 2, 2]), np.array(0, np.float32)).conv(5, 4, kernel=4, strides=[2, 2])
+    network = agrees(graph.saved(tmp_path / "pads.onnx"))
+    assert [row.padding for row in network.config.layers] == [2, 2]
+
+
 def test_pooling_before_the_relu_and_rounding_up_where_it_makes_no_difference(tmp_path: Path) -> None:
     graph = (
         Graph((1, 3, 13, 13)).conv(4, 3, relu=False).add("MaxPool", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)
@@ -250,6 +280,20 @@ REFUSED = {
     "no relu": (lambda g: g.conv(4, 3, relu=False).conv(4, 4), "Conv 'conv_0' has no ReLU"),
     "no relu above": (lambda g: g.conv(4, 3).conv(4, 4, relu=False), "Conv 'conv_2' has no ReLU behind it and is not fully"),
     "relu first": (lambda g: g.add("Relu").conv(4, 3), "Relu 'relu_0' comes before the first"),
+    "zeros before a pooling": (
+        lambda g: g.conv(4, 3).add("Pad", np.array([0, 0, 1, 1] * 2)).add("MaxPool", **POOL),
+        "MaxPool 'maxpool_3' comes after zeros around the maps",
+    ),
+    "zeros on one side": (lambda g: g.add("Pad", np.array([0] * 6 + [1, 1])).conv(4, 3), "Pad 'pad_0' pads by [0, 0, 0,"),
+    "ones around": (
+        lambda g: g.add("Pad", np.array([0, 0, 1, 1] * 2), np.array(1, np.float32)).conv(4, 3),
+        "Pad 'pad_0' pads by something else",
+    ),
+    "mirrored": (
+        lambda g: g.add("Pad", np.array([0, 0, 1, 1] * 2), mode="reflect").conv(4, 3),
+        "Pad 'pad_0' pads by something else",
+    ),
+    "a square": (lambda g: g.conv(4, 3).add("Mul", "relu_1_out").conv(4, 4), "Mul 'mul_2' joins or leaves"),
     "a residual": (
         lambda g: g.conv(4, 3, relu=False).conv(4, 4, pads=[1] * 4, relu=False).add("Add", "conv_0_out").add("Relu"),
         "Conv 'conv_0' has no ReLU",

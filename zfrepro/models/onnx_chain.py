@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -77,12 +77,17 @@ class _Walk:
         self.active = True  # whether the current layer's ReLU was seen
         self.ended = False  # by a softmax
         self.norm: Attributes = {}
+        self.padded = 0  # zeros around the maps, for the next convolution
+        self.pieces: set[str] = (
+            set()
+        )  # tensors inside a contrast normalisation that is written out, and what it comes to
+        self.written_out: Attributes = {}
         self.node: Any = None
         self.places: dict[str, Callable[[Attributes], None]] = {
             "Add": self._add, "AveragePool": self._average_pool, "BatchNormalization": self._batch_norm, "Conv": self._conv,
             "Dropout": self._dropout, "Flatten": self._flatten, "Gemm": self._gemm,
             "GlobalAveragePool": self._global_average_pool, "Identity": self._identity, "LRN": self._lrn,
-            "MatMul": self._matmul, "MaxPool": self._max_pool, "Relu": self._relu, "Reshape": self._reshape,
+            "MatMul": self._matmul, "MaxPool": self._max_pool, "Pad": self._pad, "Relu": self._relu, "Reshape": self._reshape,
             "Softmax": self._softmax, "Transpose": self._transpose,
         }  # fmt: skip
 
@@ -111,7 +116,8 @@ class _Walk:
             try:
                 if self._complete() and self.node.op_type in WEIGHTS:
                     break
-                self._take()
+                if not self._is_piece():
+                    self._take()
             except UserError:
                 if self._complete():
                     break
@@ -153,6 +159,8 @@ class _Walk:
             self._refuse("takes the pictures where its weights should be")
         if self.ended and self.node.op_type != "Identity":
             self._refuse("comes after the softmax")
+        if self.padded and self.node.op_type not in ("Conv", "Transpose", "Identity"):
+            self._refuse("comes after zeros around the maps, which the table has in convolutions alone")
         try:
             place(self._attributes())
         except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
@@ -220,6 +228,7 @@ class _Walk:
         if given.get("group", 1) != 1:
             self._refuse(f"has {given['group']} groups; the table's convolutions have one")
         kernel, stride, padding = self._window(given, weight.shape[2:])
+        padding, self.padded = padding + self.padded, 0
         if weight.shape[1] != self.shape[1]:
             self._refuse(f"takes {weight.shape[1]} maps and gets {self.shape[1]}")
         row = LayerConfig(kind="conv", maps=len(weight), kernel=kernel, stride=stride, padding=padding)
@@ -334,6 +343,76 @@ class _Walk:
         if self.norm and self.norm != norm:
             self._refuse("differs from the contrast normalisation below it; the table has one for all layers")
         self.norm, row.norm = norm, "after_pool" if row.pool else "before_pool"
+
+    def _is_piece(self) -> bool:
+        """Whether the node belongs to a contrast normalisation that is written out, as PyTorch exports it: here /
+        (k + alpha * mean of here^2 over neighbouring maps)^beta. Its last node stands for the whole."""
+        node = self.node
+        if node.op_type == "Mul" and list(node.input) == [self.here] * 2 and (found := self._norm_in_pieces()):
+            self.written_out, self.pieces = found, set(node.output)
+            return True
+        if not self.pieces or not self.pieces & set(node.input):
+            return False
+        if node.op_type == "Div" and node.input[0] == self.here:
+            self._lrn(self.written_out)
+            self.here, self.pieces = node.output[0], set()
+            self.shapes[self.here] = self.shape
+            return True
+        if node.op_type == "Pad":
+            ends = [int(one) for one in self.constants.get(node.input[1], np.zeros(0)).ravel() if one]
+            if ends != [int(self.written_out["size"]) // 2] * 2:
+                self._refuse("sums over neighbouring maps that do not lie around their middle")
+        self.pieces |= set(node.output)
+        return True
+
+    def _norm_in_pieces(self) -> Attributes | None:
+        """What the square of `here` is the beginning of, in LRN's terms; None: something else."""
+        makers = {name: node for node in self.graph.node for name in node.output}
+        ends = [node for node in self.graph.node if node.op_type == "Div" and node.input[0] == self.here]
+        name, found = ends[0].input[1] if len(ends) == 1 else "", {}
+        for kind, key in (("Pow", "beta"), ("Add", "bias"), ("Mul", "alpha")):
+            node = makers.get(name)
+            numbers = [] if node is None else [self._number(makers, one) for one in node.input]
+            known = [one for one in numbers if one is not None]
+            if node is None or node.op_type != kind or len(known) != 1 or len(numbers) != 2:
+                return None
+            found[key], name = known[0], node.input[numbers.index(None)]
+        while (node := makers.get(name)) is not None and node.op_type in ("Squeeze", "Reshape", "Unsqueeze", "If"):
+            inner = [one for branch in node.attribute for one in branch.g.node if one.op_type == "Squeeze"]
+            name = (inner[0] if node.op_type == "If" and inner else node).input[0]
+        if node is None or node.op_type != "AveragePool":
+            return None
+        windows = {one.name: list(one.ints) for one in node.attribute}
+        size, *others = windows["kernel_shape"]
+        flat = set(others) <= {1} and set(windows.get("strides", [1])) == {1} and not any(windows.get("pads", [0]))
+        return found | {"size": size} if flat else None
+
+    def _number(self, makers: Mapping[str, Any], name: str) -> float | None:
+        """A constant number, also of a node that comes later; None: no constant."""
+        from onnx import numpy_helper
+
+        value, node = self.constants.get(name), makers.get(name)
+        if value is None and node is not None and node.op_type == "Constant" and node.attribute[0].HasField("t"):
+            value = numpy_helper.to_array(node.attribute[0].t)
+        return float(value.item()) if value is not None and value.size == 1 else None
+
+    def _pad(self, given: Attributes) -> None:
+        """Zeros around the maps: they become the next convolution's own, as in Keras' ZeroPadding2D before it."""
+        amounts = given["pads"] if "pads" in given else self._given(1).ravel().tolist()
+        value, axes = self._optional(2), self._optional(3)
+        ends = list(zip(amounts, amounts[len(self.shape) :]))
+        if given.get("mode", b"constant") != b"constant" or axes is not None or given.get("value", 0) or (
+            value is not None and value.any()
+        ):  # fmt: skip
+            self._refuse("pads by something else than zeros around the maps")
+        sides = {end for axis, pair in zip(self.axes, ends) for end in pair if axis in "HW"}
+        if (
+            self.axes == "N"
+            or len(sides) != 1
+            or any(any(pair) for axis, pair in zip(self.axes, ends) if axis not in "HW")
+        ):
+            self._refuse(f"pads by {amounts}; the table's layers pad all sides of the maps alike")
+        self.padded = int(sides.pop())
 
     def _conv_row(self) -> LayerConfig:
         """The layer that the node belongs to."""

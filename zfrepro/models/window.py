@@ -335,3 +335,20 @@ def project_windows(
     pixels, activations = (torch.cat(parts)[back] for parts in zip(*found))
     rows, columns = ([starts[unit][axis] for unit in back.tolist()] for axis in (0, 1))
     return Windows(pixels, rows, columns, activations, network.input_size)
+
+
+@torch.no_grad()
+def unit_values(
+    network: Network, images: Tensor, layer: int, units: Sequence[tuple[int, int, int]] | Tensor,
+    which: Sequence[int] | Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """(U,) outputs of units of a convolutional layer, at the cost of their receptive fields; units, which: see `project`."""
+    units, which = checked_units(network, images, layer, units, which)
+    ops = ops_of(network.layers, layer)
+    frames = cones(ops, op_sizes(ops, network.input_size), units[:, 1].tolist(), units[:, 2].tolist())
+    values = images.new_zeros(len(units))
+    for group in chunks(network, frames, ops, which, images.element_size()):
+        needed, rank = which[group].unique(return_inverse=True)
+        top, _ = climb(network, images[needed], rank.tolist(), [frame.of(group) for frame in frames], ops, DEFAULT)
+        values[group] = top[torch.arange(len(group), device=top.device), units[group, 0], 0, 0]
+    return values
