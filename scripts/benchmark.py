@@ -3,6 +3,7 @@
 python scripts/benchmark.py train        the training loop against a bare forward-backward-step loop on random tensors
 python scripts/benchmark.py deconv       windowed projections against automatic differentiation, and top-nine search
 python scripts/benchmark.py occlusion    the incremental occluder against brute force, and against one position at a time
+python scripts/benchmark.py crops        scale-jittered crops out of packed pixels, and out of JPEG files
 """
 
 from __future__ import annotations
@@ -224,6 +225,100 @@ def slide(network: Network, square: int, args: argparse.Namespace) -> None:
     )
 
 
+# ----------------------------------------------------------------------------------------------------------------- crops
+
+FEEDS = (  # smaller side of the packed images, smallest and largest side S when rescaled, crop
+    (128, 64, 128, 56), (128, 64, 64, 56), (256, 256, 256, 224), (384, 384, 384, 224), (512, 256, 512, 224),
+)  # fmt: skip
+
+
+def crops(args: argparse.Namespace) -> None:
+    """Images per second and core (of processor time) of VGG's feed: scale-jittered crops out of whole images of many shapes,
+    packed as raw pixels, and as JPEG files (quality 90) that are decoded, resized and cropped by Pillow for every visit."""
+    from zfrepro.data.rescaling import draw_places, read_crops, resample, rescaled_shapes, shapes_of
+
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    for short, low, high, crop in FEEDS:
+        images = Ragged([plasma(short, seed) for seed in range(args.images)])
+        files = [to_jpeg(picture) for picture in images.pictures]
+        rows = np.arange(args.batch) % len(images)
+        shapes = shapes_of(images, rows)
+        places = draw_places(shapes, (low, high), crop, generator)
+        sizes = rescaled_shapes(shapes, places.side.numpy()).tolist()
+        corners = torch.stack([places.y, places.x], 1).tolist()
+        regions = read_crops(images, rows, places, crop)
+        read = rate(partial(read_crops, images, rows, places, crop), args)
+        made = rate(partial(resample, regions, torch.zeros(3), 0.1), args)
+        decoded = rate(partial(decode_all, [files[row] for row in rows], sizes, corners, crop), args)
+        pixels, jpeg = (
+            float(np.mean([len(one) for one in many])) for many in ([p.tobytes() for p in images.pictures], files)
+        )
+        print(
+            f"{short} px, S {low} to {high}, {crop} px crops: raw pixels {pixels / 1e3:.0f} kB an image, read {read:.0f}/s, "
+            f"rescaled {made:.0f}/s, both {1 / (1 / read + 1 / made):.0f}/s; JPEG {jpeg / 1e3:.0f} kB, {decoded:.0f}/s"
+        )
+
+
+class Ragged:
+    """Images of many shapes, in memory."""
+
+    def __init__(self, pictures: list[np.ndarray]) -> None:
+        self.pictures, self.shapes = pictures, np.array([picture.shape[:2] for picture in pictures])
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.pictures[row]
+
+
+def plasma(short: int, seed: int) -> np.ndarray:
+    """(h, w, 3) uint8 of 1/f noise, which takes about as many bytes as JPEG as a photograph; one of five proportions."""
+    from PIL import Image
+
+    generator = np.random.default_rng(seed)
+    ratio = (1.0, 4 / 3, 3 / 2, 3 / 4, 2 / 3)[seed % 5]
+    height, width = (short, round(short * ratio)) if ratio >= 1 else (round(short / ratio), short)
+    total = np.zeros((height, width, 3))
+    for cells in (2, 4, 8, 16, 32, 64, 128):
+        noise = generator.integers(0, 256, (cells, cells, 3)).astype(np.uint8)
+        total += np.asarray(Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)) / cells**0.7
+    return np.uint8(255 * (total - total.min()) / np.ptp(total))
+
+
+def to_jpeg(picture: np.ndarray) -> bytes:
+    """As a file of quality 90."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    Image.fromarray(picture).save(file := BytesIO(), "JPEG", quality=90)
+    return file.getvalue()
+
+
+def decode_all(files: list[bytes], sizes: list[list[int]], corners: list[list[int]], crop: int) -> None:
+    """Decode, resize, crop."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    for file, (height, width), (y, x) in zip(files, sizes, corners):
+        image = Image.open(BytesIO(file)).convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+        np.asarray(image.crop((x, y, x + crop, y + crop)))
+
+
+def rate(work: Callable[[], object], args: argparse.Namespace) -> float:
+    """Images per second of processor time, the best of `args.repeats`."""
+    work()
+    spent = []
+    for _ in range(args.repeats):
+        start = time.process_time()
+        work()
+        spent.append(time.process_time() - start)
+    return float(args.batch) / min(spent)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
@@ -249,6 +344,11 @@ def main() -> None:
     command.add_argument("--stride", type=int, default=8)
     command.add_argument("--batches", type=int, nargs="+", default=[4, 8, 16, 32, 64, 128])
     command.add_argument("--repeats", type=int, default=2)
+    command = commands.add_parser("crops", help=crops.__doc__)
+    command.set_defaults(work=crops)
+    command.add_argument("--images", type=int, default=40)
+    command.add_argument("--batch", type=int, default=64)
+    command.add_argument("--repeats", type=int, default=7)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.work(args)
