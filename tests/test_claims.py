@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterator
@@ -284,6 +285,23 @@ def test_estimates_are_written_and_read(output: Output) -> None:
     assert from_data(stored["estimates"]["alexnet_minus_zfnet"]) == measure
     single = from_data(stored["estimates"]["validation_gain"])
     assert isinstance(single, Estimate) and (single.low, single.high) == (-math.inf, math.inf)
+
+
+def test_another_version_of_the_code_is_another_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an earlier version made is made again, what the same version made is not."""
+    from zfrepro.options.shared import Experiment
+    from zfrepro.results import writing
+
+    folder, config = tmp_path / "table3_ablation", Experiment(run="a")
+    with writing(folder, config) as out:
+        assert out is not None
+        out.done({})
+    with writing(folder, config) as out:
+        assert out is None
+    item = papers.find_item("table3")
+    monkeypatch.setattr(papers, "items_in", lambda name: [dataclasses.replace(item, version=item.version + 1)])
+    with writing(folder, config) as out:
+        assert out is not None
 
 
 def test_names_that_no_claim_knows_are_refused(output: Output) -> None:

@@ -135,6 +135,23 @@ def test_averaging_gains_what_it_gains() -> None:
     assert found(statistics.averaging(*(part[:2] if part.ndim == 2 else part for part in draw(50)))).low == -math.inf
 
 
+def test_averaging_by_hand() -> None:
+    """Four nets on six images: the variance over images, and the jackknife's over nets, by loops."""
+    generator = np.random.default_rng(3)
+    wrong, rest = generator.random((2, 4, 6)) < 0.5
+    together = generator.random(6) < 0.3
+    one = found(statistics.averaging(wrong, together, rest))
+    by_image = [100 * (wrong[:, j].mean() - together[j]) for j in range(6)]
+    left = [100 * np.mean([wrong[k].mean() for k in range(4) if k != i]) - 100 * rest[i].mean() for i in range(4)]
+    over_images = np.var(by_image, ddof=1) / 6
+    over_nets = 3 / 4 * sum((value - np.mean(left)) ** 2 for value in left)
+    half = (one.high - one.low) / 2
+    assert one.value == pytest.approx(np.mean(by_image))
+    assert half / stats.t.ppf(0.975, one.df) == pytest.approx(math.sqrt(over_images + over_nets))
+    df = (over_images + over_nets) ** 2 / (over_images**2 / 5 + over_nets**2 / 3)
+    assert one.df == pytest.approx(df)
+
+
 def test_bootstrap_agrees_with_students_on_a_mean() -> None:
     values = np.random.default_rng(0).normal(5, 2, 200)
     own = found(statistics.bootstrap(lambda v: v.mean(), values, of="images", draws=1000))

@@ -297,8 +297,9 @@ def claims_of(curves: Curves, steps: np.ndarray, layers: list[int]) -> dict[str,
         for i, layer in enumerate(layers):
             one[f"layer{layer}_relative_distance_small_step"] = float(small[:, i].mean())
             one[f"layer{layer}_relative_distance_small_step_std"] = float(small[:, i].std(ddof=1))
-            small_of_between = curves.distance[:, t, still + 1, i].mean() / curves.between[:, i].mean()
-            one[f"layer{layer}_small_step_of_between_images"] = float(small_of_between)
+            between = float(curves.between[:, i].mean())
+            of_between = float(curves.distance[:, t, still + 1, i].mean()) / between if between else float("nan")
+            one[f"layer{layer}_small_step_of_between_images"] = of_between
             one[f"layer{layer}_linearity_r2"] = linearity(change, relative[:, t, :, i].mean(0))
             per_image = np.array([linearity(change, curve) for curve in relative[:, t, :, i]])
             per_image = per_image[~np.isnan(per_image)]  # features that no step moves have no curve
