@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import importlib
+import io
 import os
 import re
 import sys
@@ -15,13 +17,14 @@ from typing import Any, NamedTuple, NoReturn
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from zfrepro import __version__
 from zfrepro.errors import UserError, explain_os_error, nearest
+from zfrepro.options.arguments import for_hydra
 from zfrepro.options.commands import (
     AblateConfig,
     CorrespondConfig,
@@ -40,9 +43,9 @@ from zfrepro.options.commands import (
     TransferConfig,
     VisualizeConfig,
 )
-from zfrepro.options.compose import conf_folder, to_dataclass, unknown_key
+from zfrepro.options.compose import choices, conf_folder, to_dataclass
 from zfrepro.options.identity import flatten
-from zfrepro.options.shared import ModelConfig
+from zfrepro.options.shared import Common, ModelConfig
 from zfrepro.options.tables import OwnTables
 
 
@@ -103,14 +106,35 @@ COMMANDS = {
 
 def main() -> NoReturn:
     """The `zfrepro` program: status 0, 2 after a user's mistake (one line on stderr), 128 + n after signal n."""
-    args = sys.argv[1:]
-    debug = "debug=true" in [arg.lower() for arg in args]
+    words = sys.argv[1:]
+    command = words[0] if words else ""
+    debug = "debug=true" in [word.lower() for word in words]
+    _patient_streams()
     try:
-        status = _run(args)
+        status = _run(words)
+        sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
-        status = _report(error, args[0] if args else "", debug)
-    sys.stdout.flush()
+        status = _report(error, command, debug)
     sys.exit(status)
+
+
+def _run(words: list[str]) -> int:
+    """The exit status of a command line."""
+    command, rest = (words[0], words[1:]) if words else ("--help", [])
+    if command == "--version":
+        print(f"zfrepro {__version__}")
+    elif command in ("--help", "-h", "help"):
+        print(_help())
+    elif command in ("-sc", "--shell-completion"):
+        _complete(words)
+    elif command not in COMMANDS:
+        raise UserError(f"{command.strip()}: no such command{nearest(command, COMMANDS)}; `zfrepro --help` lists them")
+    elif {"--help", "-h"} & set(rest):
+        words = [word for word in rest if not word.startswith("-")]
+        print(_command_help(command, _words(command, words)))
+    else:
+        _hydra(command, _words(command, rest))
+    return max(_statuses.get(os.getpid(), []), default=0)
 
 
 def _report(error: BaseException, command: str, debug: bool) -> int:
@@ -120,32 +144,6 @@ def _report(error: BaseException, command: str, debug: bool) -> int:
         raise error
     print(f"zfrepro: {line}", file=sys.stderr)
     return int(getattr(error, "status", 130 if isinstance(error, KeyboardInterrupt) else 2))
-
-
-def _run(args: list[str]) -> int:
-    if args[:1] == ["--version"]:
-        print(f"zfrepro {__version__}")
-    elif not args or args[0] in ("--help", "-h", "help"):
-        print(_help())
-    elif args[0] in ("-sc", "--shell-completion"):
-        _complete(args)
-    elif args[0] not in COMMANDS:
-        raise UserError(f"{args[0]}: no such command{nearest(args[0], COMMANDS)}; `zfrepro --help` lists them")
-    elif {"--help", "-h"} & set(args):
-        print(_command_help(args[0], [arg for arg in args[1:] if not arg.startswith("-")]))
-    else:
-        _hydra(args[0], args[1:])
-    return 0
-
-
-def _hydra(command: str, args: list[str]) -> None:
-    """Hand over to Hydra, with its errors as exceptions."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    if command not in ("train", "prepare"):
-        # A preset is a recipe for training; everywhere else it names the run that was trained with it.
-        args = [re.sub(r"^preset=", "run=", arg) for arg in args]
-    sys.argv = ["zfrepro", "--config-name", command, *map(_quoted, TABLES.placed(command, args))]
-    _task()
 
 
 def _derived(path: Path, layers: int | None) -> ModelConfig:
@@ -158,40 +156,99 @@ def _derived(path: Path, layers: int | None) -> ModelConfig:
 TABLES = OwnTables(_derived)
 
 
-def _quoted(arg: str) -> str:
-    """A path, or a run's name that looks like a number, as Hydra's grammar wants it: in quotes where it has signs of its
-    own. Lists (of a sweep: a,b) and what is quoted already stay as they are."""
-    key, sign, value = arg.partition("=")
-    plain = value[:1] not in ("'", '"', "[", "$") and "," not in value and value != "null"
-    if key.lstrip("+") in PATHS and plain and re.search(r"[^\w./:+%@$-]", value):
-        value = str(Path(value).expanduser())
-    elif not (key == "run" and re.fullmatch(r"[\d_.eE+-]+", value)):
-        return arg
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
-    return f"{key}{sign}'{escaped}'"
+def _words(command: str, given: list[str]) -> list[str]:
+    """The words after a command, for Hydra."""
+    return for_hydra(command, COMMANDS[command].config, TABLES.placed(command, given))
 
 
-PATHS = ("data.root", "outputs", "parts", "weights", "classes")
+def _hydra(command: str, words: list[str]) -> None:
+    """Hand over to Hydra, which reads sys.argv, with its errors as exceptions."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    before, sys.argv = sys.argv, ["zfrepro", "--config-name", command, *words]
+    _statuses[os.getpid()] = []
+    try:
+        _task()
+    except (RuntimeError, TypeError, ValueError, AttributeError, KeyError) as error:
+        own = [word for word in words if word.startswith("hydra")]
+        if own and not _statuses[os.getpid()]:  # before any job: of options of Hydra's own
+            raise UserError(f"{' '.join(own)}: Hydra says: {error}") from error
+        raise
+    finally:
+        sys.argv = before
+
+
+_statuses: dict[int, list[int]] = {}  # of the jobs so far, in the process that began them
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="base")
 def _task(cfg: DictConfig) -> None:
     name = HydraConfig.get().job.config_name
     assert name is not None
-    sys.argv = ["zfrepro", name, *TABLES.as_given(HydraConfig.get().overrides.task)]  # what provenance records
-    command = COMMANDS[name]
+    command, statuses = COMMANDS[name], _statuses.get(os.getpid(), [])
+    statuses.append(0)
     try:
-        _function(command)(to_dataclass(cfg, command.config))
+        config: Any = to_dataclass(cfg, command.config)
+        if name in ("train", "import"):
+            _refuse_inside_runs(config)
+        _say_how([name, *TABLES.as_given([word.removeprefix("++") for word in HydraConfig.get().overrides.task])])
+        _function(command)(config)
     except Exception as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise  # the launcher collects it
-        sys.exit(_report(error, name, bool(cfg.debug)))  # past Hydra, which would print more than one line
+        statuses[-1] = _report(error, name, cfg.debug is True)
+        if HydraConfig.get().mode != RunMode.MULTIRUN or statuses[-1] >= 128:
+            sys.exit(statuses[-1])  # past Hydra, which would print more than one line
+        if os.getpid() not in _statuses:
+            raise  # a launcher's process, whose parent is to hear of it
+
+
+def _refuse_inside_runs(config: Common) -> None:
+    """A run may share a folder with others, as torchvision/vgg16, but not lie in another's."""
+    for above in Path(config.run).parents[:-1]:
+        if (config.folder.parents[len(Path(config.run).parts) - 1] / above / "train" / "config.yaml").exists():
+            raise UserError(f"run={config.run}: lies within the run {above.as_posix()}; give another name")
+
+
+def _say_how(words: list[str]) -> None:
+    from zfrepro import provenance  # it loads torch
+
+    provenance.invocation = words
 
 
 def _function(command: Command) -> Callable[[Any], None]:
     """The command's function, imported now (torch and matplotlib are slow to load; --help is not to wait for them)."""
     module, name = command.target.split(":")
     return getattr(importlib.import_module(module), name)
+
+
+# --------------------------------------------------------------------------------------------------------------- streams
+
+
+class _Pipe(io.FileIO):
+    """Output whose reader may leave, as `head` does: the rest is dropped, and the work goes on. Of a full disk it complains
+    once."""
+
+    gone = False
+
+    def write(self, data: Any) -> int:
+        try:
+            return len(data) if self.gone else super().write(data) or 0
+        except OSError as error:
+            self.gone = True
+            if error.errno != errno.EPIPE:
+                raise
+            return len(data)
+
+
+def _patient_streams() -> None:
+    """Standard output and error that a closed pipe, a closed descriptor or a narrow character set do not end."""
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
+        elif stream is getattr(sys, f"__{name}__"):
+            pipe = io.BufferedWriter(_Pipe(number, "w", closefd=False))
+            live = stream.isatty() or name == "stderr"
+            text = io.TextIOWrapper(pipe, stream.encoding, "backslashreplace", line_buffering=live)
+            setattr(sys, name, text)
 
 
 # ------------------------------------------------------------------------------------------------------------------ help
@@ -223,7 +280,8 @@ def _command_help(command: str, overrides: list[str]) -> str:
             break
         head.append(line.lstrip("# "))
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        cfg = compose(command, TABLES.placed(command, overrides))
+        cfg = compose(command, overrides)
+    to_dataclass(cfg, COMMANDS[command].config)
     meanings = _meanings(COMMANDS[command].config)
     lines = []
     for key, value in flatten(OmegaConf.to_container(cfg, resolve=True)).items():
@@ -231,9 +289,10 @@ def _command_help(command: str, overrides: list[str]) -> str:
             continue
         text = f"  {key}={'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"
         lines += _columns(text, meanings.get(key, ""))
+    files = {"data" if key == "scenes" else key: found for key, found in choices(command).items()}
     groups = [
-        textwrap.fill(f"  {name}= {', '.join(files)}", 118, subsequent_indent=" " * (len(name) + 4))
-        for name, files in _groups(command).items()
+        textwrap.fill(f"  {key}= {', '.join(found)}", 118, subsequent_indent=" " * (len(key) + 4))
+        for key, found in files.items()
     ]
     parts = [
         "\n".join(head),
@@ -264,15 +323,6 @@ def _meanings(cls: type, prefix: str = "") -> dict[str, str]:
     return found
 
 
-def _groups(command: str) -> dict[str, list[str]]:
-    """The config groups that a command's config chooses from, with the names of their files."""
-    command = "train" if command == "prepare" else command  # prepare.yaml builds on train.yaml
-    text = (conf_folder() / f"{command}.yaml").read_text()
-    names = [name for name in re.findall(r"^  - (\w+): ", text, re.MULTILINE) if (conf_folder() / name).is_dir()]
-    shared = {"common"}  # pieces of other files, not choices
-    return {name: sorted({path.stem for path in (conf_folder() / name).glob("*.yaml")} - shared) for name in names}
-
-
 def _complete(args: list[str]) -> None:
     """Shell completion: Hydra's, after the command's own name is completed here."""
     line = os.environ.get("COMP_LINE", "")
@@ -286,7 +336,7 @@ def _complete(args: list[str]) -> None:
         shorter = line.replace(f" {command}", "", 1)
         os.environ["COMP_POINT"] = str(int(os.environ.get("COMP_POINT", len(line))) - len(line) + len(shorter))
         os.environ["COMP_LINE"] = shorter
-    _hydra(command, args)
+    _hydra(command, ["--shell-completion", *args[1:]])
 
 
 # ---------------------------------------------------------------------------------------------------------------- errors
@@ -302,17 +352,16 @@ def _one_line(error: BaseException, command: str) -> str | None:
     if isinstance(error, MissingConfigException):
         match = re.search(r"Could not (?:find|load) '([^']+)'", text)
         group, _, name = (match.group(1) if match else "").rpartition("/")
-        if group == "hydra/launcher":
-            return f"{group}={name}: not installed; `pip install '.[sweeps]'` in zfrepro's folder brings joblib and submitit"
-        files = _groups(command).get(group, [])
-        return f"{group}={name}: no such file in conf/{group}{nearest(name, files)}; there are {', '.join(files)}"
+        extra = (
+            "; `pip install '.[sweeps]'` in zfrepro's folder brings joblib and submitit" if "launcher" in group else ""
+        )
+        return f"{group}={name}: not installed{extra}"
     if isinstance(error, OverrideParseException):
-        return f"{text.split(' See https')[0]}; options are given as key=value, text with signs in it as \"key='text'\""
-    if isinstance(error, ConfigCompositionException | HydraException | OmegaConfBaseException):
-        match = re.search(r"Could not override '([^']+)'", text)
-        if match:
-            return unknown_key(match.group(1), OmegaConf.create(), COMMANDS[command].config)
-        return text
+        given = error.override.removeprefix("++")
+        return f"{given}: {text.split(' See https')[0]}; options are given as key=value, text with signs in it as \"key='text'\""
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        text = re.sub(r"^Error merging override \+*(.*)", r"\1: a value of another kind is needed", text)
+        return re.sub(r"^Could not override '(.*?)'.*", r"\1: no such option", text)
     if isinstance(error, OSError) and error.errno is not None:
         return explain_os_error(error)
     return None

@@ -6,6 +6,8 @@ import difflib
 import errno
 from collections.abc import Collection, Sequence
 
+MOST = 16  # names that a message lists
+
 
 class UserError(Exception):
     """A mistake that the user can mend; its text is one line that says what is wrong and what to do."""
@@ -13,7 +15,7 @@ class UserError(Exception):
 
 def nearest(given: str, valid: Collection[str]) -> str:
     """' (did you mean X?)' for the valid name closest to `given`, or '' where none is close."""
-    close = difflib.get_close_matches(given, [str(name) for name in valid], n=1, cutoff=0.5)
+    close = difflib.get_close_matches(given, [str(name) for name in valid], n=1, cutoff=0.65)
     return f" (did you mean {close[0]}?)" if close else ""
 
 
@@ -26,7 +28,8 @@ def require(key: str, given: object, ok: bool, possible: str) -> None:
 def require_choice(key: str, given: str, choices: Collection[str]) -> None:
     """Refuse a name that is none of `choices`, suggesting the nearest."""
     if given not in choices:
-        raise UserError(f"{key}={given}: must be one of {', '.join(choices)}{nearest(given, choices)}")
+        names = [*choices][:MOST] + ["..."] * (len(choices) > MOST)
+        raise UserError(f"{key}={given}: must be one of {', '.join(names)}{nearest(given, choices)}")
 
 
 def require_layer(key: str, given: int, present: Sequence[int]) -> None:

@@ -18,6 +18,8 @@ import torch
 from zfrepro.options.identity import config_hash
 from zfrepro.options.shared import Common
 
+invocation: list[str] = []  # the command line, without the program's name; set by whoever runs a command
+
 
 def provenance(config: Common, checkpoint_hash: str | None, seconds: float) -> dict[str, Any]:
     """How a result was made: enough to make it again."""
@@ -27,7 +29,7 @@ def provenance(config: Common, checkpoint_hash: str | None, seconds: float) -> d
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return {
-        "command": " ".join(["zfrepro", *sys.argv[1:]]),
+        "command": " ".join(["zfrepro", *invocation]),
         "run": config.run,
         "seed": config.seed,
         "config_hash": config_hash(config),

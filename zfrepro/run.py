@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from zfrepro.checkpoints import load_checkpoint
@@ -28,7 +26,7 @@ from zfrepro.errors import UserError, nearest, require
 from zfrepro.files import file_hash, shown
 from zfrepro.models.network import Network
 from zfrepro.options.commands import TrainConfig
-from zfrepro.options.compose import to_dataclass
+from zfrepro.options.compose import load_saved
 from zfrepro.options.shared import Common, Experiment
 
 
@@ -143,14 +141,10 @@ def load_config(folder: Path, run: str | None = None) -> TrainConfig:
             f"run={run}: no trained run in {shown(folder)}{nearest(run, runs)}; "
             f"train it with `zfrepro train run={run}`{there}"
         )
-    try:
-        loaded = OmegaConf.load(path)
-        here: dict[str, Any] = {"device": "auto"}  # what belongs to the machine, not to the training
-        if cache := os.environ.get("ZFREPRO_CACHE"):
-            here["data"] = {"cache": cache}
-        return to_dataclass(OmegaConf.merge(loaded, here), TrainConfig)  # type: ignore[arg-type]
-    except yaml.YAMLError as error:
-        raise UserError(f"{shown(path)}: not readable as YAML ({str(error).splitlines()[0]})") from error
+    here: dict[str, Any] = {"device": "auto"}  # what belongs to the machine, not to the training
+    if cache := os.environ.get("ZFREPRO_CACHE"):
+        here["data"] = {"cache": cache}
+    return load_saved(path, TrainConfig, here)
 
 
 def snapshots(folder: Path) -> list[int]:

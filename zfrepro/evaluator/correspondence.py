@@ -42,7 +42,8 @@ from torch import Tensor
 from zfrepro import papers, statistics
 from zfrepro.data import read_image
 from zfrepro.data.decode import upright
-from zfrepro.errors import UserError, nearest, require_layer
+from zfrepro.data.matching import Classes
+from zfrepro.errors import UserError, require_layer
 from zfrepro.evaluator import pictures as choice
 from zfrepro.figures.correspondence import draw_masks, draw_scores
 from zfrepro.files import digest
@@ -83,7 +84,7 @@ def correspond(config: CorrespondConfig) -> None:
     for layer in layers:
         require_layer("layers", layer, run.network.feature_layers)
     subjects = [subjects_of_file(run, config)] if config.parts else subjects_of_data(run, config)
-    chosen = _chosen(subjects, config)
+    chosen = _chosen(run, subjects, config)
     fill = choice.fill_input(run, config.fill, config.seed)
     given = digest(chosen.images, chosen.boxes) if config.parts else run.data.key
     folder = config.folder / "table1_correspondence"
@@ -256,7 +257,7 @@ def random_places(mask: np.ndarray, boxes: np.ndarray, count: int, generator: np
     return np.concatenate([corner, corner + [high, wide]], 1)
 
 
-def _chosen(subjects: list[Subjects], config: CorrespondConfig) -> Subjects:
+def _chosen(run: TrainedRun, subjects: list[Subjects], config: CorrespondConfig) -> Subjects:
     """The class of the figure and the table."""
     by_name = {one.class_name: one for one in subjects if len(one) >= config.num_images}
     if config.parts:
@@ -264,17 +265,19 @@ def _chosen(subjects: list[Subjects], config: CorrespondConfig) -> Subjects:
             there = f"{config.parts} has {len(subjects[0])} images only"
             raise UserError(f"num_images={config.num_images}: {there}; give fewer or add some")
         return subjects[0]
-    if config.class_name is not None and config.class_name not in by_name:
-        hint = nearest(config.class_name, by_name)
-        raise UserError(
-            f"class_name={config.class_name}: no class with {config.num_images} validation images that show all parts"
-            f"{hint}; there are {', '.join(by_name) or 'none'}"
-        )
+    least = f"num_images={config.num_images}, mask={config.mask}"
     if not by_name:
-        raise UserError(
-            f"num_images={config.num_images}: no class has so many validation images that show all parts; give fewer"
-        )
-    return by_name[config.class_name or ("dog" if "dog" in by_name else next(iter(by_name)))]
+        raise UserError(f"{least}: no class has so many validation images with every mask inside; give less of either")
+    if config.class_name is not None:
+        name = run.class_names[
+            choice.class_number(Classes(run.class_ids, run.class_names), config.class_name, "class_name")
+        ]
+        if name not in by_name:
+            raise UserError(
+                f"class_name={name}: too few validation images show all parts ({least}); there are {', '.join(by_name)}"
+            )
+        return by_name[name]
+    return by_name["dog" if "dog" in by_name else next(iter(by_name))]
 
 
 # --------------------------------------------------------------------------------------------------------- the measure

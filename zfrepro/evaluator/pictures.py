@@ -129,7 +129,10 @@ def own_pictures(run: TrainedRun, images: Sequence[str], labels: Sequence[str]) 
 
     Raises UserError for a file that is no image and a label that is no class.
     """
-    pixels = np.stack([read_image(Path(path).expanduser(), run.mean.shape[0]) for path in images])
+    try:
+        pixels = np.stack([read_image(Path(path).expanduser(), run.mean.shape[0]) for path in images])
+    except UserError as error:
+        raise UserError(f"images={error}") from error
     names = [Path(path).name for path in images]
     if run.network.softmax is None:
         numbers, titles = np.full(len(pixels), -1), list(labels) or names
@@ -159,17 +162,21 @@ def finely(run: TrainedRun, pictures: Pictures, files: Sequence[str], factors: S
     return pictures.images if factor == 1 else np.stack([read_image(path, factor * size) for path in paths])
 
 
-def class_number(classes: Classes, name: str) -> int:
-    """The number of the class `name`, a name or an id. Raises UserError, with the nearest, where there is none or several."""
+def class_number(classes: Classes, name: str, key: str = "labels") -> int:
+    """The number of the class `name`: a name, an id, or that number itself. key: the option that gives it. Raises UserError,
+    with the nearest, where there is none, and with what tells them apart where there are several."""
     found = candidates(classes, name)
+    if not found and name.isdecimal() and int(name) < len(classes.names):
+        return int(name)
     if len(found) == 1:
         return found[0]
     if found:
-        several = [classes.ids[one] if classes.ids else classes.names[one] for one in found]
-        raise UserError(f"labels={name}: may be any of {', '.join(several)}; give one of these")
+        unique = len({classes.names[one] for one in found}) == len(found)
+        by = classes.ids or (classes.names if unique else [str(number) for number in range(len(classes.names))])
+        raise UserError(f"{key}={name}: may be any of {', '.join(by[one] for one in found)}; give one of these")
     lower = [known.lower() for known in classes.names]
     hint = nearest(name.lower(), lower) or f"; known are {', '.join(classes.names[:8])}{'...' * (len(lower) > 8)}"
-    raise UserError(f"labels={name}: no class of this run{hint}")
+    raise UserError(f"{key}={name}: no class of this run{hint}")
 
 
 FILLS = ("grey", "mean", "black", "noise")

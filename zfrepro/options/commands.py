@@ -16,7 +16,6 @@ from zfrepro.options.shared import RESUME, Common, DataConfig, DataShare, Experi
 
 WORKERS = "trainings at once; 0: on the CPU one for each, at most 4, on a GPU one"
 OWN = "null: the run's own"
-SEEDS = within(f"[0, {2**31})")
 
 
 @dataclass
@@ -245,7 +244,7 @@ class AblateConfig(Experiment):
 
     data: DataShare = group(DataShare, "where the run's data set lies, and how much of it")
     variant: str = option("all", "one row to train, for sweeps; all: every row, and the table", anything)
-    seeds: list[int] = option([], "nets of every row, one a seed; []: `seed` alone", each(SEEDS))
+    seeds: list[int] = option([], "nets of every row, one a seed; []: `seed` alone", each(at_least(0)))
     once: list[str] = option([], "rows that are trained with the first of the seeds alone", each(anything))
     epochs: Optional[int] = option(None, f"passes over the training images; {OWN}", at_least(1))
     batch_size: Optional[int] = option(None, f"images of an update; {OWN}", at_least(1))
@@ -277,7 +276,7 @@ class DepthConfig(Experiment):
         "training scales: S, a larger S, and the upper end of the scale jitter from S on",
         each(at_least(1)),
     )
-    seeds: list[int] = option([], "nets of every row, one a seed; []: `seed` alone", each(SEEDS))
+    seeds: list[int] = option([], "nets of every row, one a seed; []: `seed` alone", each(at_least(0)))
     epochs: Optional[int] = option(None, f"passes over the training images; {OWN}", at_least(1))
     tuning_epochs: Optional[int] = option(
         None, f"passes where a network starts from itself at another scale; {OWN}", at_least(1)

@@ -131,6 +131,6 @@ def each(check: Check, *, some: bool = False, repeated: bool = False) -> Check:
         twice = next((value for number, value in enumerate(values) if value in values[:number]), None)
         if some and not values:
             return "must have an item at least"
-        return wrong or (f"has {twice} twice" if twice is not None and not repeated else None)
+        return wrong or (f"has {twice} twice; give it once" if twice is not None and not repeated else None)
 
     return check_list

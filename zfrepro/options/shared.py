@@ -170,9 +170,7 @@ class Common:
         neutral=True,
     )
     outputs: str = option("outputs", "folder of the runs, relative to the working directory", anything, neutral=True)
-    seed: int = option(
-        0, "of initialisation, order, crops, dropout, and of what an experiment draws", within(f"[0, {2**31})")
-    )
+    seed: int = option(0, "of initialisation, order, crops, dropout, and of what an experiment draws", at_least(0))
     device: str = option(
         "auto",
         "auto | cpu | cuda | cuda:<n>",

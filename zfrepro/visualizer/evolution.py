@@ -30,7 +30,7 @@ from zfrepro.models.deconvnet import Rules
 from zfrepro.models.window import project_windows
 from zfrepro.options.commands import EvolveConfig
 from zfrepro.results import writing
-from zfrepro.run import TrainedRun, open_run, snapshots
+from zfrepro.run import TrainedRun, load_config, open_run, snapshots
 from zfrepro.search import Top, exact, top_images
 from zfrepro.statistics import Measure, Missing, standard_error, variance
 from zfrepro.visualizer.features import chosen_maps, page_of
@@ -61,6 +61,7 @@ def evolve(config: EvolveConfig) -> None:
 
 def chosen_epochs(config: EvolveConfig) -> list[int]:
     """Snapshot epochs. Raises UserError where there are fewer than two."""
+    load_config(config.folder, config.run)  # refuses what is no run
     there = snapshots(config.folder)
     for epoch in config.epochs_shown:
         require("epochs_shown", epoch, epoch in there, f"snapshot epochs of the run: {', '.join(map(str, there))}")

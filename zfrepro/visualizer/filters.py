@@ -95,7 +95,7 @@ def trainings(config: FiltersConfig, run: TrainedRun) -> dict[str, TrainConfig]:
         found["with"] = derive(own, config, name, data=data, **given, renorm_radius=radius)
     sibling = config.sibling or own.model.sibling
     if sibling:
-        epochs, model = config.sibling_epochs or own.epochs, load_model(sibling)
+        epochs, model = config.sibling_epochs or own.epochs, load_model(sibling, "sibling")
         found["sibling"] = derive(
             own, config, f"fig6_filters/{sibling}", data=data, model=model, epochs=epochs, **FROM_SCRATCH
         )
