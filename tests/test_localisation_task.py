@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from zfrepro.data import Packed, open_data
+from zfrepro.data import Packed, Split, open_data
+from zfrepro.data.packed import Boxes
 from zfrepro.errors import UserError
 from zfrepro.options.shared import DataConfig
-from zfrepro.trainer.localisation import Localisation
+from zfrepro.trainer.localisation import Localisation, has_boxes, padded_boxes
 
 NAN = float("nan")
 
@@ -45,6 +46,16 @@ def test_targets_are_the_images_own_boxes(drawn: Packed) -> None:
     assert found[:, 0, 0].tolist() == drawn.train.labels[rows].tolist()
     assert drawn.train.truth is not None
     np.testing.assert_array_equal(found[:, 0, 1:], drawn.train.truth.boxes[rows])
+
+
+def test_boxes_of_other_classes_are_left_out(drawn: Packed) -> None:
+    """Three images: two boxes of its class and one of another; none; one of another class alone."""
+    here, there = (0.0, 0, 4, 4), (4.0, 4, 9, 9)
+    boxes = Boxes.of([[here, there, here], [], [there]], [[7, 7, 2], [], [5]])
+    split = Split("train", drawn.train.images[:3], np.array([7, 1, 2]), [""] * 3, boxes=boxes)
+    found = padded_boxes(split, np.array([2, 0, 1]))
+    np.testing.assert_array_equal(found, [[[NAN] * 4] * 2, [here, there], [[NAN] * 4] * 2])
+    assert has_boxes(split).tolist() == [True, False, False]
 
 
 def test_a_box_in_the_frame_of_its_crop(drawn: Packed) -> None:
@@ -122,17 +133,15 @@ def test_found_is_what_overlaps_any_true_box_enough(drawn: Packed) -> None:
 
 def test_what_has_no_boxes_is_refused(drawn: Packed) -> None:
     def without(rows: np.ndarray) -> Packed:
-        assert drawn.train.truth is not None
-        boxes = drawn.train.truth.boxes.astype(np.float32)
-        boxes[rows] = np.nan
-        truth = dataclasses.replace(drawn.train.truth, boxes=boxes)
-        return dataclasses.replace(drawn, train=dataclasses.replace(drawn.train, truth=truth))
+        assert drawn.train.boxes is not None
+        boxes = drawn.train.boxes.only(~rows)
+        return dataclasses.replace(drawn, train=dataclasses.replace(drawn.train, boxes=boxes))
 
     lacking = without(drawn.train.labels == 3)
     with pytest.raises(UserError, match=f"no boxes of {drawn.class_names[3]} .*regression=scr"):
         Localisation(lacking, "pcr")
     with pytest.raises(UserError, match="no boxes in its training images"):
         Localisation(without(drawn.train.labels >= 0), "scr")
-    shared, rows = Localisation(lacking, "scr"), np.array([0, 3, 4, 63])
-    assert drawn.train.labels[rows].tolist() == [0, 3, 4, 3]
-    assert shared.rows(lacking.train, rows).tolist() == [0, 4]  # those of which there is something to learn
+    shared, rows = Localisation(lacking, "scr"), np.flatnonzero(np.isin(drawn.train.labels, [0, 3, 4]))
+    learned = shared.rows(lacking.train, rows)  # those of which there is something to learn
+    assert len(learned) < len(rows) and set(drawn.train.labels[learned]) == {0, 4}

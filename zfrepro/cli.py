@@ -35,6 +35,7 @@ from zfrepro.options.commands import (
     FiltersConfig,
     ImportConfig,
     InvarianceConfig,
+    LocalizeConfig,
     OccludeConfig,
     ProbeConfig,
     ReportConfig,
@@ -90,6 +91,11 @@ COMMANDS = {
         TransferConfig,
         "frozen features on another data set (Tables 4-6, Fig. 9)",
         "zfrepro.evaluator.transfer:transfer",
+    ),
+    "localize": Command(
+        LocalizeConfig,
+        "train networks to say where the object is (VGG, Tables 8-10)",
+        "zfrepro.evaluator.localisation:localize",
     ),
     "probe": Command(ProbeConfig, "how good each layer's features are (Table 7)", "zfrepro.evaluator.probe:probe"),
     "report": Command(

@@ -153,12 +153,26 @@ def snapshots(folder: Path) -> list[int]:
     return sorted(int(epoch) for epoch in kept if epoch.isdecimal())
 
 
-def open_run(config: Common, which: str | int = "best") -> TrainedRun:
+def outputs_of(config: TrainConfig, classes: int) -> int:
+    """Numbers that come out on top: one a class, or the four of a box, for all classes or for each."""
+    return {None: classes, "scr": 4, "pcr": 4 * classes}[config.regression]
+
+
+def open_run(config: Common, which: str | int = "best", boxes: bool = False) -> TrainedRun:
     """Open the run that `config` names: its 'best' or 'last' weights or those of a snapshot epoch.
 
-    Raises UserError where there is no such run or checkpoint.
+    boxes: a network of boxes is wanted, and not one of classes. Raises UserError where there is no such run or checkpoint,
+    and for a run of the other kind.
     """
     trained = load_config(config.folder, config.run)
+    if boxes and not trained.regression:
+        raise UserError(
+            f"run={config.run}: its network gives classes, not boxes; `zfrepro localize` trains one of boxes"
+        )
+    if trained.regression and not boxes:
+        raise UserError(
+            f"run={config.run}: its network gives boxes, not classes; give run={trained.init_from}, from which it was started"
+        )
     if isinstance(config, Experiment) and config.data.root:
         require("data.root", config.data.root, Path(config.data.root).expanduser().exists(), "a folder that is there")
         trained.data.root = config.data.root
@@ -170,7 +184,7 @@ def open_run(config: Common, which: str | int = "best") -> TrainedRun:
         )
     state = load_checkpoint(checkpoint)
     device = resolve_device(config.device)
-    network = Network(trained.model, len(state["class_names"]))
+    network = Network(trained.model, outputs_of(trained, len(state["class_names"])))
     try:
         network.load_state_dict(state["model"])
     except RuntimeError as error:

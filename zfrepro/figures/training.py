@@ -18,13 +18,10 @@ def draw_curves(metrics: list[dict[str, Any]], title: str) -> Figure:
     epochs = [m["epoch"] for m in metrics]
     marker = "o" if len(epochs) < 3 else None
     loss.plot(epochs, [m["train_loss"] for m in metrics], marker=marker)
-    loss.set(title=f"{title}: training loss", xlabel="epoch", ylabel="cross-entropy (nats)")
-    for key, label in (
-        ("train_top1_error", "train top-1"),
-        ("val_top1_error", "val top-1"),
-        ("val_top5_error", "val top-5"),
-    ):
-        error.plot(epochs, [m[key] for m in metrics], label=label, marker=marker)
+    loss.set(title=f"{title}: training loss", xlabel="epoch", ylabel="loss")
+    for key in [key for key in metrics[0] if key.endswith("_error")]:
+        name = key.removesuffix("_error").replace("_", " ").replace("top", "top-")
+        error.plot(epochs, [m[key] for m in metrics], label=name, marker=marker)
     error.set(title="error", xlabel="epoch", ylabel="%", ylim=(0, None))
     error.legend()
     for layer in metrics[0]["filters_renormalized"]:

@@ -71,6 +71,11 @@ class TrainConfig(Common):
         "he: He et al.'s, first and last layer 0.01 | he_all: He et al.'s everywhere",
         one_of("paper", "variance", "glorot", "he", "he_all"),
     )
+    regression: Optional[str] = option(
+        None,
+        "what is learned: pcr: a box for each class | scr: one for all (VGG, Appendix A); null: classes",
+        one_of("pcr", "scr"),
+    )
     init_from: Optional[str] = option(None, "a run whose weights are the first ones; null: drawn weights", anything)
     init_match: str = option(
         "number",
@@ -395,6 +400,47 @@ class ProbeConfig(TargetConfig):
     def check(self) -> None:
         """Something to measure."""
         require("layers", list(self.layers), bool(self.layers or self.softmax_layers), "a list with a layer at least")
+
+
+@dataclass
+class LocalizeConfig(Experiment):
+    """`zfrepro localize` (VGG, Tables 8-10)."""
+
+    data: DataShare = group(DataShare, "where the run's data set lies, and how much of it")
+    runs: list[str] = option(
+        [],
+        "more classification runs, trained at another S: their boxes are added to the run's (Table 9)",
+        each(anything),
+    )
+    classes_from: list[str] = option(
+        [], "runs whose posteriors, averaged, name the five classes; []: the run and `runs`", each(anything)
+    )
+    seeds: list[int] = option([], "nets of every row, one a seed; []: `seed` alone", each(at_least(0)))
+    epochs: Optional[int] = option(None, f"passes over the training images; {OWN}", at_least(1))
+    batch_size: Optional[int] = option(None, f"images of an update; {OWN}", at_least(1))
+    lr: Optional[float] = option(None, f"learning rate; {OWN}", positive)
+    warmup_steps: Optional[int] = option(None, f"updates over which it rises; {OWN}", at_least(0))
+    scales: list[int] = option(
+        [],
+        "smaller sides Q of images that are tested densely, together; []: S and S - 32, for an input of 224",
+        each(at_least(1)),
+    )
+    threshold: float = option(0.5, "match score up to which two boxes are merged", within("[0, inf)"))
+    match: str = option(
+        "centre_iou",
+        "match score: centre_iou: distance of the centres / mean side + 1 - IoU | paper: distance + intersection, as printed",
+        one_of("centre_iou", "paper"),
+    )
+    mean: str = option(
+        "members",
+        "a merged box: members: the mean of all its members | plain: of the two merged",
+        one_of("members", "plain"),
+    )
+    num_images: int = option(8, "validation images in the figure", at_least(1))
+    explain_images: int = option(
+        60, "validation images on which boxes are compared with occlusion and projections; 0: not measured", at_least(0)
+    )
+    workers: int = option(0, WORKERS, at_least(0), neutral=True)
 
 
 @dataclass

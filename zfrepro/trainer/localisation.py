@@ -26,7 +26,7 @@ class Localisation:
 
     def __init__(self, data: Packed, regression: str) -> None:
         classes = data.num_classes
-        self.outputs = 4 * classes if regression == "pcr" else 4
+        self.outputs = 4 * classes if regression == "pcr" else 4  # as `run.outputs_of` has it
         known = has_boxes(data.train)
         found = np.bincount(data.train.labels[known], minlength=classes)
         missing = [name for name, count in zip(data.class_names, found) if not count]
@@ -95,7 +95,12 @@ def has_boxes(split: Split) -> np.ndarray:
 
 
 def padded_boxes(split: Split, rows: np.ndarray) -> np.ndarray:
-    """(n, K, 4) float32: the boxes of some rows that belong to the image's class, NaN beyond their number."""
-    if split.truth is not None:
-        return np.asarray(split.truth.boxes[rows], np.float32)[:, None]
-    return np.full((len(rows), 1, 4), np.nan, np.float32)
+    """(n, K, 4) float32: the boxes of some rows that belong to the image's class, NaN beyond their number; K is at least 1."""
+    if split.boxes is None:
+        return np.full((len(rows), 1, 4), np.nan, np.float32)
+    found = split.boxes.take(rows)
+    found = found.only(found.labels == split.labels[rows][found.images])
+    counts = np.diff(found.starts)
+    padded = np.full((len(rows), max(1, counts.max(initial=0)), 4), np.nan, np.float32)
+    padded[found.images, np.arange(len(found.corners)) - found.starts[found.images]] = found.corners
+    return padded

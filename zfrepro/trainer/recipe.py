@@ -17,6 +17,7 @@ from zfrepro.options.identity import decisive, differing
 from zfrepro.options.shared import Common
 from zfrepro.run import load_config
 from zfrepro.trainer.folder import Folder
+from zfrepro.trainer.start import with_source
 
 FROM_SCRATCH = {"init_from": None, "init_hash": None, "freeze": 0}
 
@@ -33,6 +34,7 @@ def derive(source: TrainConfig, command: Common, name: str, **changes: Any) -> T
         snapshot_epochs=[],
         **changes,
     )
+    made = with_source(made)
     return made if _free(made) else dataclasses.replace(made, run=f"{made.run}-{recipe_hash(made)}")
 
 

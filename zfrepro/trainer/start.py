@@ -99,6 +99,8 @@ def take_over(network: Network, source: Source, config: TrainConfig) -> str:
         taken = same_order(source.shapes, target, config.init_convolutions)
     else:
         taken = same_number(source.shapes, target)
+    if config.regression:
+        taken.pop(network.top, None)  # classes are no boxes, even where there are four of them
     if not taken:
         raise UserError(
             f"init_from={source.run}: none of its layers' weights have the shapes of {config.model.name}'s; "

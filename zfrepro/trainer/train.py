@@ -28,6 +28,7 @@ from zfrepro.options.commands import TrainConfig
 from zfrepro.trainer.distributed import Team, team
 from zfrepro.trainer.feed import Feed, epoch_order
 from zfrepro.trainer.folder import Folder
+from zfrepro.trainer.localisation import Localisation
 from zfrepro.trainer.optimiser import LearningRate, renormalise, restore_momentum
 from zfrepro.trainer.progress import Progress, Tally, Totals
 from zfrepro.trainer.start import freeze, open_source, own_inputs, source_inputs, take_over, with_source
@@ -54,7 +55,12 @@ def train(config: TrainConfig, data: Packed | None = None) -> None:
         saved = load_checkpoint(folder.last) if folder.last.exists() else None
         known = recall(saved) if saved else None  # the data that the run was begun on
         data = data or open_own(config.data, known, config.run, progress=members.leads)
-        Training(config, members, data, Classification(data), saved).run()
+        Training(config, members, data, task_of(config, data), saved).run()
+
+
+def task_of(config: TrainConfig, data: Packed) -> Task:
+    """What is learned: classes or boxes."""
+    return Localisation(data, config.regression) if config.regression else Classification(data)
 
 
 class Training:
@@ -309,10 +315,13 @@ class Training:
     def _epoch_line(self) -> str:
         m = self.at.metrics[-1]
         return (
-            f"epoch {m['epoch']:3d}/{self.config.epochs}  loss {m['train_loss']:.3f}  train error {m['train_top1_error']:.1f} %  "
-            f"val error {m['val_top1_error']:.1f} % (top-5 {m['val_top5_error']:.1f} %)  lr {m['lr']:.2g}  "
-            f"{m['images_per_second']:.0f} images/s"
+            f"epoch {m['epoch']:3d}/{self.config.epochs}  loss {m['train_loss']:.3f}  train error {m[self.task.wrong]:.1f} %  "
+            f"val error {self._errors(m)}  lr {m['lr']:.2g}  {m['images_per_second']:.0f} images/s"
         )
+
+    def _errors(self, m: dict[str, Any]) -> str:
+        top5 = m.get("val_top5_error")
+        return f"{m[self.task.best]:.1f} %" + ("" if top5 is None else f" (top-5 {top5:.1f} %)")
 
     def _say_finished(self) -> None:
         if self.team.leads and self.folder.whole:
@@ -328,10 +337,9 @@ class Training:
         print(self.folder.written(self.at.epoch))
 
     def _result(self) -> str:
-        best = min(self.at.metrics, key=lambda m: m["val_top1_error"])
+        best = min(self.at.metrics, key=lambda m: m[self.task.best])
         return (
-            f"best validation error {best['val_top1_error']:.1f} % top-1, {best['val_top5_error']:.1f} % top-5 "
-            f"in epoch {best['epoch']}; {self.at.seconds:.0f} s of training"
+            f"best validation error {self._errors(best)} in epoch {best['epoch']}; {self.at.seconds:.0f} s of training"
         )
 
 

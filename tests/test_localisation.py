@@ -1,0 +1,334 @@
+"""Tables 8 and 9: a network of boxes on whole images against loops, constants by hand, the command."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.conftest import Zfrepro, small_table
+from zfrepro.boxes import iou
+from zfrepro.data import Split
+from zfrepro.data.packed import Boxes, Whole
+from zfrepro.errors import UserError
+from zfrepro.evaluator.constants import centre_crops, constant_boxes
+from zfrepro.evaluator.explanation import density, painted
+from zfrepro.evaluator.localisation import Setting, estimates8, estimates9
+from zfrepro.evaluator.localisers import (
+    Localiser,
+    Merging,
+    boxes_at,
+    centre_boxes,
+    dense_boxes,
+    places,
+    propose,
+    ratings_at,
+    stride,
+)
+from zfrepro.models.network import Network, initialise
+from zfrepro.options.commands import TrainConfig
+from zfrepro.run import TrainedRun
+from zfrepro.statistics import Estimate, Missing
+
+CROP, CLASSES = 31, 3
+MERGING = Merging(0.5, "centre_iou", "members")
+
+
+def run_of(outputs: int, seed: int = 3) -> TrainedRun:
+    """A random network of awkward sizes, trained on nothing."""
+    network = Network(small_table(CROP), outputs)
+    initialise(network, "he", seed)
+    top = network.weights[str(network.top)]
+    torch.nn.init.normal_(cast(Tensor, top.weight), std=0.4, generator=torch.Generator().manual_seed(seed))
+    return TrainedRun(
+        folder=Path("nowhere/little"), config=TrainConfig(), network=network.eval().requires_grad_(False),
+        checkpoint=Path("none"), checkpoint_hash="none", epoch=1, known=None, class_names=("a", "b", "c"),
+        mean=torch.full((40, 40, 3), 110.0), scale=torch.tensor(0.05), device=torch.device("cpu"), precision="fp32",
+    )  # fmt: skip
+
+
+def says(values: list[float], outputs: int) -> TrainedRun:
+    """A network that answers the same everywhere."""
+    run = run_of(outputs)
+    top = run.network.weights[str(run.network.top)]
+    cast(Tensor, top.weight).zero_()
+    cast(Tensor, top.bias).copy_(torch.tensor(values))
+    return run
+
+
+def images(*shapes: tuple[int, int]) -> Any:
+    generator = np.random.default_rng(0)
+    return [generator.integers(0, 256, (*shape, 3)).astype(np.uint8) for shape in shapes]
+
+
+def split_of(pictures: Any, boxes: Boxes | None = None) -> Split:
+    shapes = np.array([picture.shape[:2] for picture in pictures])
+    offsets = np.concatenate([[0], shapes.prod(1).cumsum()[:-1]])
+    packed: Any = Whole(np.concatenate([picture.reshape(-1) for picture in pictures]), shapes, offsets, 3)
+    return Split("val", packed, np.arange(len(pictures)) % CLASSES, [""] * len(pictures), boxes=boxes)
+
+
+# ---------------------------------------------------------------------------------------------------------------- places
+
+
+@pytest.mark.parametrize("shape", [(40, 57), (57, 40), (40, 40)])
+@pytest.mark.parametrize("scale", [31, 54])
+def test_every_place_is_a_crop_of_the_features_below(shape: tuple[int, int], scale: int) -> None:
+    """The convolutional part once over the rescaled image, the layers above window by window; and each window's box by hand."""
+    run, (image,) = run_of(4 * CLASSES), images(shape)
+    found = places(run, image[None], scale)
+    pictures = run.whole(image[None], scale)
+    last = run.network.conv_layers[-1]
+    maps, side = run.network.features(pictures, [last])[last], run.network.side(last)
+    step = stride(run)
+    assert step == 8  # 2 of the first convolution, 2 and 2 of the first two poolings
+    across, down = shape[1] / pictures.shape[3], shape[0] / pictures.shape[2]
+    expected, windows = [], []
+    for y in range(maps.shape[2] - side + 1):
+        for x in range(maps.shape[3] - side + 1):
+            window = maps[:, :, y : y + side, x : x + side].contiguous()
+            expected.append(run.network.features(window, [5], after=last)[5][0])
+            corner = x * step * across, y * step * down
+            windows.append([*corner, corner[0] + CROP * across, corner[1] + CROP * down])
+    torch.testing.assert_close(found.outputs[0], torch.stack(expected), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.crops, torch.tensor(windows).double(), atol=1e-4, rtol=1e-6)
+    assert len(windows) > 1 or scale == CROP
+
+
+def test_the_centre_is_the_centre_crop() -> None:
+    run, (image,) = run_of(4), images((40, 40))
+    found = places(run, image[None], 40, centre=True)
+    torch.testing.assert_close(found.outputs[:, 0], run.network(run.inputs(image[None])), atol=1e-5, rtol=1e-5)
+    assert found.crops.tolist() == [[4, 4, 35, 35]]
+    with pytest.raises(UserError, match="scales=30: must be at least the network's input, 31 pixels"):
+        places(run, image[None], 30)
+
+
+def test_boxes_and_ratings_of_the_classes_asked_for() -> None:
+    run, shared, rates = run_of(4 * CLASSES), run_of(4), run_of(CLASSES)
+    pictures = np.stack(images((40, 57), (40, 57)))
+    classes = torch.tensor([[2, 0], [1, 1]])
+    at, same, rated = (places(one, pictures, 45) for one in (run, shared, rates))
+    boxes, ratings = boxes_at(at, classes), ratings_at(rated, classes)
+    assert boxes.shape == (2, 2, len(at.crops), 4) and ratings.shape == (2, 2, len(at.crops))
+    for image, guess, place in ((0, 0, 1), (0, 1, 0), (1, 1, 2)):
+        wanted = int(classes[image, guess])
+        cx, cy, w, h = at.outputs[image, place, 4 * wanted : 4 * wanted + 4].tolist()
+        x0, y0, x1, y1 = at.crops[place].tolist()
+        centre = x0 + cx * (x1 - x0), y0 + cy * (y1 - y0)
+        half = w * (x1 - x0) / 2, h * (y1 - y0) / 2
+        expected = [centre[0] - half[0], centre[1] - half[1], centre[0] + half[0], centre[1] + half[1]]
+        assert boxes[image, guess, place].tolist() == pytest.approx(expected, abs=1e-4)
+        assert ratings[image, guess, place] == pytest.approx(
+            float(rated.outputs[image, place].softmax(0)[wanted]), abs=1e-6
+        )
+    assert torch.equal(boxes_at(same, classes)[:, 0], boxes_at(same, classes)[:, 1])  # one box for all classes
+
+
+def test_a_network_that_names_a_third_of_its_window_draws_it_there() -> None:
+    """Every window's upper left ninth; at one size the places' boxes do not overlap, so that nothing is merged."""
+    net = Localiser(says([1 / 6, 1 / 6, 1 / 3, 1 / 3], 4), says([0.0, 0.0, 0.0], CLASSES))
+    (image,) = images((40, 57))
+    proposals = propose([(net, [40])], image[None], torch.tensor([[1]]), Merging(0.2, "centre_iou", "members"))
+    crops = places(net.boxes, image[None], 40).crops
+    corners = torch.stack([crops[:, 0], crops[:, 1], crops[:, 0] + CROP / 3, crops[:, 1] + CROP / 3], 1)
+    torch.testing.assert_close(proposals.boxes[0, 0], corners, atol=1e-4, rtol=1e-4)
+    assert (proposals.members == 1).all()
+    torch.testing.assert_close(proposals.confidence, torch.full_like(proposals.confidence, 1 / 3))
+
+
+def test_sizes_and_networks_agree_on_an_object() -> None:
+    """Networks that always name the whole of a square image, seen whole: one box a network and size, all the same."""
+    net = Localiser(says([0.5, 0.5, 1, 1] * CLASSES, 4 * CLASSES), says([1.0, 0.0, 0.0], CLASSES))
+    (image,) = images((31, 31))
+    proposals = propose([(net, [31]), (net, [31])], image[None], torch.tensor([[0, 2]]), MERGING)
+    assert proposals.members.sum(2).tolist() == [[2, 2]]
+    torch.testing.assert_close(proposals.best, torch.tensor([[[0.0, 0, 31, 31]] * 2]).double(), atol=1e-4, rtol=1e-4)
+    sure = float(torch.tensor([1.0, 0, 0]).softmax(0)[0])
+    assert proposals.merged_confidence.amax(2)[0, 0] == pytest.approx(2 * sure, abs=1e-6)
+
+
+def test_all_images_of_all_shapes_in_their_order() -> None:
+    """Boxes that hang over the border are cut off there; images of unlike shapes are tested apart."""
+    pictures = images((40, 57), (57, 40), (40, 57), (44, 44))
+    net = Localiser(run_of(4 * CLASSES), run_of(CLASSES))
+    classes = np.array([[0, 1], [2, 0], [1, 1], [2, 1]])
+    found = dense_boxes([(net, [35, 50])], split_of(pictures), classes, MERGING)
+    centre = centre_boxes(net.boxes, split_of(pictures), classes, 40)
+    for row, image in enumerate(pictures):
+        alone = (
+            propose([(net, [35, 50])], image[None], torch.from_numpy(classes[row : row + 1]), MERGING).best[0].numpy()
+        )
+        limit = np.array([image.shape[1], image.shape[0]] * 2)
+        np.testing.assert_allclose(found[row], np.minimum(np.maximum(alone, 0), limit), atol=1e-3)
+        middle = boxes_at(places(net.boxes, image[None], 40, centre=True), torch.from_numpy(classes[row : row + 1]))[
+            0, :, 0
+        ]
+        np.testing.assert_allclose(centre[row], np.minimum(np.maximum(middle.numpy(), 0), limit), atol=1e-3)
+
+
+# ------------------------------------------------------------------------------------------------------------- constants
+
+
+def test_constants_by_hand() -> None:
+    """Training boxes as shares: class 0 has two, class 1 one; the validation image is 80 x 40."""
+    boxes = Boxes.of([[(0, 0, 20, 40)], [(10, 10, 30, 40)], [(0, 20, 40, 80)]], [[0], [0], [1]])
+    train = split_of(images((40, 40), (40, 40), (80, 40)), boxes)
+    val = split_of(images((40, 80)))
+    classes = np.array([[0, 1]])
+    found = constant_boxes(train, val, classes, 20, 10)
+    assert found["whole image"].tolist() == [[[0, 0, 80, 40]] * 2]
+    # Shares: (0, 0, .5, 1), (.25, .25, .75, 1), (0, .25, 1, 1): their median (0, .25, .75, 1)
+    assert found["median training box"].tolist() == [[[0, 10, 60, 40]] * 2]
+    assert found["class mean box"].tolist() == [[[10, 5, 50, 40], [0, 10, 80, 40]]]
+    # At 20 px the image is 40 x 20; the crop of 10 begins at x = 15, y = 5, in pixels twice as large.
+    assert found["centre crop"].tolist() == [[[30, 10, 50, 30]] * 2]
+    assert centre_crops(val, 40, 40).tolist() == [[20, 0, 60, 40]]
+
+
+# ----------------------------------------------------------------------------------------------------------- explanation
+
+
+def test_density_by_hand() -> None:
+    """A quarter of the picture with half of the evidence: 2; all of the picture: 1; nothing: no number."""
+    heat = np.zeros((3, 4, 4))
+    heat[:2, 0, 0], heat[:2, 3, 3] = 1, 1
+    boxes = np.array([[0.0, 0, 2, 2], [0, 0, 4, 4], [0, 0, 2, 2]])
+    found = density(heat, painted(boxes, 4))
+    assert found[:2].tolist() == [2, 1] and np.isnan(found[2])
+    half = painted(np.array([[-3.0, 0.5, 1.5, 9]]), 4)[0]
+    assert half[:, 0].tolist() == [0.5, 1, 1, 1] and half[3].tolist() == [1, 0.5, 0, 0]
+
+
+# ------------------------------------------------------------------------------------------------------------- estimates
+
+
+def test_estimates_are_differences_of_errors() -> None:
+    def wrong(*shares: int) -> np.ndarray:
+        return np.array([[image < share for image in range(100)] for share in shares])
+
+    table8 = estimates8({"scr_fc": wrong(36, 38), "pcr_fc": wrong(34, 34), "pcr_all": wrong(30, 31)})
+    assert cast(Estimate, table8["scr_minus_pcr"]).value == pytest.approx(3)
+    assert cast(Estimate, table8["fc_minus_all"]).value == pytest.approx(3.5)
+    rows = [Setting("a", ((0, (64,)),)), Setting("b", ((1, (96,)),)), Setting("a, b", ((0, (56, 64)),)),
+            Setting("c", ((1, (88, 96)),)), Setting("all", ((0, (56, 64)), (1, (88, 96))))]  # fmt: skip
+    errors = dict(zip(("a", "b", "a, b", "c", "all"), map(wrong, (29, 28, 27, 26, 25))))
+    table9 = estimates9(rows, errors, wrong(33))
+    values = {name: cast(Estimate, one).value for name, one in table9.items()}
+    assert values == pytest.approx({"centre_minus_dense": 4, "one_minus_scales": 2, "one_minus_nets": 1})
+    alone = estimates9(rows[:1] + rows[2:3], errors, wrong(33))
+    assert isinstance(alone["one_minus_nets"], Missing) and cast(
+        Estimate, alone["one_minus_scales"]
+    ).value == pytest.approx(2)
+
+
+# --------------------------------------------------------------------------------------------------------------- command
+
+
+RUN = ["preset=vgg_demo", "data.train_per_class=5", "data.val_per_class=2", "data.size=72", "epochs=1", "batch_size=20",
+       "warmup_steps=2", "precision=fp32", "model=vgg_a_demo"]  # fmt: skip
+FEW = ["epochs=1", "warmup_steps=2", "explain_images=2", "num_images=3", "precision=fp32", "workers=1"]
+
+
+@pytest.fixture(scope="module")
+def localised(tmp_path_factory: pytest.TempPathFactory, zfrepro: Zfrepro, cache: Path) -> Path:
+    """An outputs folder with two runs, `a` and `b`, and both tables of `a`."""
+    outputs = tmp_path_factory.mktemp("localised")
+    zfrepro("train", f"outputs={outputs}", "run=a", "train_scale=[64]", *RUN)
+    zfrepro("train", f"outputs={outputs}", "run=b", "train_scale=[72]", "seed=1", *RUN)
+    zfrepro("localize", f"outputs={outputs}", "run=a", "runs=[b]", *FEW)
+    return outputs
+
+
+def test_both_tables_are_written(localised: Path) -> None:
+    tables = {name: localised / "a" / name for name in ("vgg_table8_localisation", "vgg_table9_localisation")}
+    first, second = (json.loads((folder / "metrics.json").read_text()) for folder in tables.values())
+    assert set(first["errors"]) == {"scr_fc", "pcr_fc", "pcr_all"}
+    constants = {"whole image", "centre crop", "median training box", "class mean box"}
+    assert set(first["constants"]) == set(second["constants"]) == constants
+    assert set(second["errors"]) == {
+        "a, one size",
+        "b, one size",
+        "a, several sizes",
+        "b, several sizes",
+        "all nets, several sizes",
+    }
+    assert set(first["estimates"]) == {"scr_minus_pcr", "fc_minus_all"}
+    assert set(second["estimates"]) == {"centre_minus_dense", "one_minus_scales", "one_minus_nets"}
+    assert set(first["explained"]["occlusion"]) == {"given_box", "another_images_box", "true_box", "true_mask"}
+    rows = list(csv.DictReader((tables["vgg_table9_localisation"] / "table.csv").open()))
+    ours = {row["method"]: row for row in rows if row["train_s"] and row["method"].startswith("ours")}
+    assert ours["ours: a, several sizes"]["test_q"] == "56 64" and ours["ours: b, one size"]["test_q"] == "72"
+    assert ours["ours: all nets, several sizes"]["train_s"] == "64 72"
+    assert [row["val_top5_error"] for row in rows if row["method"].startswith("Table 10")] == ["26.9", "", "30.0", ""]
+    for folder in tables.values():
+        assert {"errors.png", "predictions.npz", "table.md"} <= {path.name for path in folder.iterdir()}
+
+
+def test_errors_are_those_of_the_boxes_that_are_written(localised: Path) -> None:
+    """Both errors of one row again, from the boxes in predictions.npz and the drawn truth."""
+    from zfrepro.options.shared import Common
+    from zfrepro.run import open_run
+
+    val = open_run(Common(run="a", outputs=str(localised), precision="fp32")).data.val
+    assert val.boxes is not None
+    table8 = np.load(localised / "a" / "vgg_table8_localisation" / "predictions.npz")
+    true = torch.from_numpy(val.boxes.corners).double()
+    overlap = iou(torch.from_numpy(table8["boxes_pcr_all"][:, 0]), true)
+    np.testing.assert_array_equal(table8["wrong_pcr_all"][0], (overlap < 0.5).numpy())
+    table9 = np.load(localised / "a" / "vgg_table9_localisation" / "predictions.npz")
+    last = len(table9["methods"]) - 1
+    named = table9["classes"][:, :5] == val.labels[:, None]
+    right = named & (iou(torch.from_numpy(table9[f"boxes_{last}"][:, :5]), true[:, None]) >= 0.5).numpy()
+    np.testing.assert_array_equal(table9[f"wrong_{last}"][0], ~right.any(1))
+
+
+def test_frozen_layers_stay_and_all_layers_move(localised: Path) -> None:
+    def weights(run: str, which: str) -> dict[str, Tensor]:
+        path = localised / "a" / run / "train" / "checkpoints" / f"{which}.pt"
+        return cast("dict[str, Tensor]", torch.load(path, weights_only=True)["model"])
+
+    source, few, every = weights(".", "best"), weights("localize/pcr_fc", "last"), weights("localize/pcr_all", "last")
+    for name, values in source.items():
+        layer = int(name.split(".")[1])
+        if layer <= 8:
+            assert torch.equal(values, few[name]) and not torch.equal(values, every[name])
+    assert few["weights.11.weight"].shape[0] == 4 * source["weights.11.weight"].shape[0]
+    assert weights("localize/scr_fc", "last")["weights.11.weight"].shape[0] == 4
+
+
+def test_what_is_there_is_not_made_again(localised: Path, zfrepro: Zfrepro) -> None:
+    path = localised / "a" / "localize" / "pcr_all" / "train" / "checkpoints" / "last.pt"
+    before = path.stat().st_mtime_ns
+    again = zfrepro("localize", f"outputs={localised}", "run=a", "runs=[b]", *FEW)
+    assert again.stdout.count("up to date") == 2 and path.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "message"),
+    [
+        (
+            "localize",
+            ["run=a/localize/pcr_all"],
+            "run=a/localize/pcr_all: its network gives boxes; give the classification",
+        ),
+        ("evaluate", ["run=a/localize/pcr_all"], "its network gives boxes, not classes; give run=a"),
+        ("localize", ["run=a", "scales=[40]"], "scales=.40.: must be 56 pixels or more"),
+        ("localize", ["run=a", "match=iou"], "match=iou: must be one of centre_iou, paper"),
+        ("localize", ["run=a", "runs=[c]"], "run=c: no trained run"),
+    ],
+)
+def test_mistakes_are_one_line(
+    command: str, options: list[str], message: str, localised: Path, zfrepro: Zfrepro
+) -> None:
+    few = FEW if command == "localize" else []
+    result = zfrepro(command, f"outputs={localised}", *options, *few, check=False)
+    said = result.stderr.rpartition("zfrepro: ")[2]
+    assert result.returncode == 2 and re.search(message, said) and said.count("\n") == 1
