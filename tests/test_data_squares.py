@@ -42,9 +42,15 @@ def test_the_squares_of_drawn_rectangles_are_the_drawn_squares(tmp_path: Path) -
     away = np.abs(whole.train.images[:].astype(int) - square.train.images)
     assert away[:, 2:-2, 2:-2].max() <= 1  # shading looks a few pixels over the square's rim
     assert np.array_equal(ours.masks[3:9], theirs.masks[3:9])
-    assert np.array_equal(ours.boxes, theirs.boxes)
+    cut = (theirs.boxes[:, :2] == 0).any(1) | (theirs.boxes[:, 2:] == 32).any(
+        1
+    )  # by the square's rim: what is left of the
+    assert (
+        np.array_equal(ours.boxes[~cut], theirs.boxes[~cut]) and not cut.all()
+    )  # whole box may hold more than what is seen
+    assert (ours.boxes[:, :2] <= theirs.boxes[:, :2]).all() and (ours.boxes[:, 2:] >= theirs.boxes[:, 2:]).all()
     assert np.allclose(ours.keypoints, theirs.keypoints, equal_nan=True)
-    assert np.array_equal(whole.train.boxes.corners, square.train.boxes.corners)
+    assert np.array_equal(whole.train.boxes.corners[~cut], square.train.boxes.corners[~cut])
     assert whole.fit == "square" and whole.size == 32 and whole.key != square.key
 
 
