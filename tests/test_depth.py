@@ -34,10 +34,15 @@ def source(**changes: Any) -> TrainConfig:
 
 
 def everything(given: DepthConfig, own: TrainConfig) -> list[Net]:
-    """All that would be trained if nothing failed."""
+    """All that would be trained if nothing failed. Each leaves weights behind, from which the next ones start."""
     nets: list[Net] = []
     for wave in WAVES:
-        nets += planned(given, own, wave, nets)
+        chosen = planned(given, own, wave, nets)
+        for net in chosen:
+            weights = depth.checkpoint(net)
+            weights.parent.mkdir(parents=True, exist_ok=True)
+            weights.write_bytes(net.training.run.encode())
+        nets += chosen
     return nets
 
 

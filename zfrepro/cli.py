@@ -126,6 +126,7 @@ def main() -> NoReturn:
 
 def _run(words: list[str]) -> int:
     """The exit status of a command line."""
+    _statuses.pop(os.getpid(), None)  # of an earlier command line in this process
     command, rest = (words[0], words[1:]) if words else ("--help", [])
     if command == "--version":
         print(f"zfrepro {__version__}")
