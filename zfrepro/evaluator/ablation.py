@@ -29,7 +29,7 @@ from zfrepro.options.compose import load_model
 from zfrepro.options.shared import ModelConfig
 from zfrepro.results import writing
 from zfrepro.run import TrainedRun, load_config, open_run, require_softmax
-from zfrepro.statistics import Measure, Missing, below_chance
+from zfrepro.statistics import Measure, Missing, below_chance, mean_std
 from zfrepro.trainer.recipe import FROM_SCRATCH, derive, finished
 from zfrepro.trainer.several import raise_failures, train_all
 from zfrepro.workers import in_parallel
@@ -290,7 +290,7 @@ def summary(nets: Sequence[Net]) -> dict[str, object]:
         return {"nets": 0}
     errors = np.array([net.errors for net in nets])
     means = dict(zip(ERRORS, errors.mean(0)))
-    stds = {f"{key}_std": errors[:, i].std(ddof=1) if len(nets) > 1 else None for i, key in enumerate(ERRORS)}
+    stds = {f"{key}_std": mean_std(errors[:, i].tolist())[1] for i, key in enumerate(ERRORS)}
     costs = {"parameters": nets[0].parameters, "seconds": float(np.mean([net.seconds for net in nets]))}
     return {"nets": len(nets), **means, **stds, **costs, "runs": {net.run: net.errors for net in nets}}
 

@@ -40,7 +40,7 @@ from zfrepro.knowledge import knows_its_task
 from zfrepro.options.commands import InvarianceConfig
 from zfrepro.results import writing
 from zfrepro.run import TrainedRun, open_run
-from zfrepro.statistics import Measure, Missing, r_squared
+from zfrepro.statistics import Measure, Missing, r_squared, standard_error
 
 TRANSFORMATIONS = ("translation", "scale", "rotation")
 BORDERS = {"mean": "zeros", "grey": "zeros", "black": "zeros", "edge": "border", "reflect": "reflection"}
@@ -307,7 +307,7 @@ def claims_of(curves: Curves, steps: np.ndarray, layers: list[int]) -> dict[str,
             one[f"layer{layer}_linearity_r2_single_images_std"] = _std(per_image)
         if not np.isnan(loss).all():
             one["probability_loss_points"] = float(loss.mean())
-            one["probability_loss_points_standard_error"] = float(loss.std(ddof=1) / np.sqrt(len(loss)))
+            one["probability_loss_points_standard_error"] = float(standard_error(loss))
             one["probability_kept_percent"] = float(100 * curves.probability[:, t][:, others].mean() / clean.mean())
         found[kind] = one
     return found
