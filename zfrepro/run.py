@@ -184,9 +184,10 @@ def open_run(config: Common, which: str | int = "best", boxes: bool = False) -> 
         )
     state = load_checkpoint(checkpoint)
     device = resolve_device(config.device)
-    network = Network(trained.model, outputs_of(trained, len(state["class_names"])))
+    with torch.device("meta"):  # without drawing the millions of weights that are replaced
+        network = Network(trained.model, outputs_of(trained, len(state["class_names"])))
     try:
-        network.load_state_dict(state["model"])
+        network.load_state_dict({name: weights.float() for name, weights in state["model"].items()}, assign=True)
     except RuntimeError as error:
         raise UserError(f"{shown(checkpoint)}: its weights do not fit the model of train/config.yaml") from error
     network = network.placed(device).eval().requires_grad_(False)
