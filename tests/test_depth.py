@@ -12,10 +12,12 @@ import pytest
 
 from tests.conftest import Zfrepro
 from zfrepro import papers
+from zfrepro.errors import UserError
 from zfrepro.evaluator import depth
 from zfrepro.evaluator.depth import KINDS, NAMES, PAPER_SCALES, Answers, Net, planned, reported_errors
 from zfrepro.options.commands import DepthConfig, TrainConfig
 from zfrepro.options.compose import load_model
+from zfrepro.options.declare import check_options
 from zfrepro.options.shared import DataConfig
 from zfrepro.statistics import Estimate, Missing
 
@@ -74,6 +76,22 @@ def test_what_starts_from_what(tmp_path: Path) -> None:
         assert (large.train_scale, jitter.train_scale) == ([96], [64, 128])
         assert jitter.model == nets[name, "small"].model
     assert len({one.run for one in nets.values()}) == len(nets)
+
+
+def test_larger_scales_may_have_fewer_seeds(tmp_path: Path) -> None:
+    """Nets that start from themselves are compared with themselves; the small scale's rows need several for their spread."""
+    nets = everything(config(tmp_path, seeds=[3, 0, 1], tuning_seeds=[1], configurations=["a", "d"]), source())
+    seeds = {kind: [net.seed for net in nets if net.row == ("d", kind)] for kind in KINDS}
+    assert seeds == {"small": [3, 0, 1], "large": [1], "jitter": [1]}
+    with pytest.raises(UserError, match=r"tuning_seeds=\[2\]: must be among seeds=\[0\]"):
+        check_options(config(tmp_path, tuning_seeds=[2]))
+
+
+def test_a_run_that_is_not_a_is_no_start(tmp_path: Path) -> None:
+    """A is then trained below the run, from drawn weights, whatever the run itself started from."""
+    own = source(init_from="other", init_hash="f", freeze=2, seed=0)
+    first = next(net.training for net in everything(config(tmp_path), own) if net.row == ("a", "small"))
+    assert first.run == "vgg/depth/a_64" and first.init_from is first.init_hash is None and first.freeze == 0
 
 
 def test_seeds_keep_to_their_own_start(tmp_path: Path) -> None:

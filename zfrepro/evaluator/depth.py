@@ -40,7 +40,7 @@ from zfrepro.papers import find_item
 from zfrepro.results import Output, writing
 from zfrepro.run import load_config, open_run
 from zfrepro.statistics import Measure, Missing, below_chance, mean_std
-from zfrepro.trainer.recipe import derive, finished
+from zfrepro.trainer.recipe import FROM_SCRATCH, derive, finished
 from zfrepro.trainer.several import raise_failures, train_all
 from zfrepro.workers import in_parallel
 
@@ -94,8 +94,9 @@ def planned(config: DepthConfig, source: TrainConfig, wave: str | tuple[str, ...
     """The networks of a wave, those whose start is not `done` left out."""
     trained = {(*net.row, net.seed): net for net in done}
     found = []
+    seeds = config.seeds or [config.seed]
     for configuration in config.configurations:
-        for seed in config.seeds or [config.seed]:
+        for seed in seeds if isinstance(wave, tuple) else config.tuning_seeds or seeds:
             if isinstance(wave, tuple):
                 if configuration in wave:
                     kind, start = "small", None if wave[0] == "a" else ("a", "small", seed)
@@ -117,10 +118,10 @@ def training(
     small, large, largest = config.scales
     scale = {"small": [small], "large": [large], "jitter": [small, largest]}[kind]
     model, epochs = table(source, configuration), config.epochs or source.epochs
-    own = (source.model, source.seed, list(source.train_scale), source.epochs)
-    if start is None and (model, seed, scale, epochs) == own:
+    own = (source.model, source.seed, list(source.train_scale), source.epochs, source.init_from)
+    if start is None and (model, seed, scale, epochs, None) == own:
         return dataclasses.replace(source, run=config.run, outputs=config.outputs)
-    changes: dict[str, Any] = {"model": model, "seed": seed, "train_scale": scale, "epochs": epochs}
+    changes: dict[str, Any] = {"model": model, "seed": seed, "train_scale": scale, "epochs": epochs, **FROM_SCRATCH}
     if start is not None and start.configuration == configuration:
         changes |= {"init_from": start.training.run, "lr": TENTH * source.lr, "warmup_steps": 0}
         changes["epochs"] = config.tuning_epochs or epochs

@@ -282,6 +282,11 @@ class DepthConfig(Experiment):
         each(at_least(1)),
     )
     seeds: list[int] = option([], "nets of every row, one a seed; []: `seed` alone", each(at_least(0)))
+    tuning_seeds: list[int] = option(
+        [],
+        "the same where a network starts from itself at another scale, some of `seeds`; []: all of them",
+        each(at_least(0)),
+    )
     epochs: Optional[int] = option(None, f"passes over the training images; {OWN}", at_least(1))
     tuning_epochs: Optional[int] = option(
         None, f"passes where a network starts from itself at another scale; {OWN}", at_least(1)
@@ -292,6 +297,9 @@ class DepthConfig(Experiment):
         """Three scales that rise."""
         rising = len(self.scales) == 3 and sorted(self.scales) == list(self.scales)
         require("scales", list(self.scales), rising, "three sizes that rise, as [64,96,128]")
+        seeds = list(self.seeds) or [self.seed]
+        known = set(self.tuning_seeds) <= set(seeds)
+        require("tuning_seeds", list(self.tuning_seeds), known, f"among seeds={seeds}")
 
 
 @dataclass
