@@ -17,7 +17,10 @@ from conftest import Zfrepro, small_table
 from sklearn.svm import LinearSVC
 from torch import Tensor
 
-from zfrepro.evaluator.descriptors import describe, describe_batch, join_scales, unit_length
+from zfrepro.data import open_data
+from zfrepro.evaluator import vgg_actions, vgg_transfer
+from zfrepro.evaluator.average_precision import average_precisions
+from zfrepro.evaluator.descriptors import Cut, Pool, describe, describe_batch, join_scales, unit_length
 from zfrepro.evaluator.one_against_all import choose_cost, train_machines
 from zfrepro.evaluator.splits import Fold, draw_fold
 from zfrepro.evaluator.target import packed_target
@@ -98,6 +101,20 @@ def test_scales_are_averaged_or_stacked_before_they_are_normalised() -> None:
     np.testing.assert_allclose(np.linalg.norm(unit_length(one), axis=1), [1, 0])
 
 
+def test_what_lies_in_a_box_is_an_image_of_its_own() -> None:
+    """The second box is a sliver of 1 x 20 pixels: it is widened to 5 about its middle; the third lies at the border."""
+    images = pictures(2, 40, 57)
+    boxes = np.array([[3.2, 4.0, 9.7, 12.0], [10, 5, 11, 25], [55, 0, 57, 40]], np.float32)
+    cut = Cut(images, np.array([1, 0, 1]), boxes)
+    np.testing.assert_array_equal(cut[0], images[1][4:12, 3:10])
+    np.testing.assert_array_equal(cut[1], images[0][5:25, 8:13])
+    np.testing.assert_array_equal(cut[2], images[1][0:40, 51:57])
+    assert len(cut) == 3 and [tuple(shape) for shape in cut.shapes] == [(8, 7), (20, 5), (40, 6)]
+    run = little_run()
+    found = describe_batch(run, cut, np.array([0]), 4, 40)
+    torch.testing.assert_close(found, describe_batch(run, images[1:, 4:12, 3:10].copy(), np.array([0]), 4, 40))
+
+
 # -------------------------------------------------------------------------------------------------------------- machines
 
 
@@ -158,8 +175,8 @@ def test_the_cost_is_chosen_on_what_is_held_out() -> None:
 # --------------------------------------------------------------------------------------------------------------- command
 
 
-SMALL = ["protocol=vgg", "images_per_class=3", "test_per_class=3", "splits=2", "costs=[0.001,0.002]", "precision=fp32",
-         "data.train_per_class=4", "data.val_per_class=2", "scenes.train_per_class=2", "scenes.val_per_class=2"]  # fmt: skip
+SMALL = ["protocol=vgg", "images_per_class=3", "test_per_class=3", "splits=2", "costs=[0.001]", "precision=fp32",
+         "data.train_per_class=4", "data.val_per_class=2", "scenes.train_per_class=1", "scenes.val_per_class=1"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +188,10 @@ def written(tiny_run: Path, zfrepro: Zfrepro, tmp_path_factory: pytest.TempPathF
         shutil.copytree(outputs / "tiny" / "train", outputs / name / "train")
         config = outputs / name / "train" / "config.yaml"
         config.write_text(config.read_text().replace("name: zfnet_demo", f"name: vgg_{name}_demo"))
-    zfrepro("transfer", f"outputs={outputs}", "run=d", "runs=[d,e,tiny]", "scales=[56,64]", *SMALL)
+    with pytest.MonkeyPatch.context() as patched:
+        for module in (vgg_transfer, vgg_actions):
+            patched.setattr(module, "DRAWS", 40)
+        zfrepro("transfer", f"outputs={outputs}", "run=d", "runs=[d,e,tiny]", "scales=[56,64]", *SMALL)
     return outputs / "d" / "vgg_table11_transfer"
 
 
@@ -204,7 +224,7 @@ def test_recall_is_that_of_the_descriptors(written: Path) -> None:
     config = DataConfig(name="embedded", part="target", size=64, fit="whole", train_per_class=4, val_per_class=2)
     target = packed_target(config)
     fold = draw_fold(target.labels, 3, 3, 0, 0)
-    parts = [describe(run, target.data, 7, scale) for scale in (56, 64)]
+    parts = [describe(run, Pool.of(target.data), 7, scale) for scale in (56, 64)]
     features = np.mean(parts, axis=0)
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     metrics = json.loads((written / "metrics.json").read_text())["embedded_target"]
@@ -213,6 +233,44 @@ def test_recall_is_that_of_the_descriptors(written: Path) -> None:
     predicted, labels = machine.predict(features[fold.test]), target.labels[fold.test]
     expected = np.mean([(predicted == labels)[labels == label].mean() for label in np.unique(labels)])
     assert metrics["methods"]["d, scales averaged"]["values"][0] == pytest.approx(100 * expected, abs=2)
+
+
+def test_boxes_are_described_as_well(written: Path) -> None:
+    """Table 12's stand-in: of each network, and of VGG's together, the image alone and with what lies in the box."""
+    folder = written.with_name("vgg_table12_actions")
+    found = json.loads((folder / "metrics.json").read_text())["embedded_scenes"]
+    ways = ("image only", "image and bounding box")
+    rows = [f"{name}, scales averaged, {way}" for name in ("d", "e", "tiny", "d & e") for way in ways]
+    assert list(found["methods"]) == rows
+    gain = found["methods"][rows[-1]] - found["methods"][rows[-2]]
+    assert found["estimates"]["box_minus_image"]["value"] == pytest.approx(gain)
+    table = list(csv.DictReader((folder / "embedded_scenes.csv").open()))
+    assert [row["mean_average_precision"] for row in table][:5] == ["70.2", "73.6", "76.3", "79.2", "84.0"]
+    stored = np.load(folder / "embedded_scenes.npz")
+    data = open_data(
+        DataConfig(name="embedded", part="scenes", size=64, fit="whole", train_per_class=1, val_per_class=1)
+    )
+    assert data.val.boxes is not None
+    np.testing.assert_array_equal(stored["truth"].argmax(1), data.val.boxes.labels)
+    run = open_run(Common(run="d", outputs=str(written.parents[1]), precision="fp32"))
+    assert data.train.boxes is not None
+    alone, piece = [], []
+    for split in (data.train, data.val):
+        assert split.boxes is not None
+        one = [[describe_batch(run, split.images, np.array([row]), 7, scale)[0].numpy() for row in range(len(split))]
+               for scale in (56, 64)]  # fmt: skip
+        alone.append(unit_length(np.mean(one, axis=0))[split.boxes.images])
+        cut = Cut(split.images, split.boxes.images, split.boxes.corners)
+        inside = [[describe_batch(run, cut, np.array([row]), 7, scale)[0].numpy() for row in range(len(cut))]
+                  for scale in (56, 64)]  # fmt: skip
+        piece.append(unit_length(np.mean(inside, axis=0)))
+    marks = (data.train.boxes.labels[:, None] == np.arange(data.num_classes)).astype(np.int8)
+    both = [unit_length(np.concatenate(pair, axis=1)) for pair in zip(alone, piece)]
+    for number, (train, test) in enumerate((alone, both)):
+        expected = train_machines(train, marks, 0.001).scores(test)
+        np.testing.assert_allclose(stored["scores"][number], expected, atol=1e-4)
+    precisions = average_precisions(stored["scores"][0], stored["truth"])
+    assert found["methods"][rows[0]] == pytest.approx(100 * np.nanmean(precisions))
 
 
 @pytest.mark.parametrize(

@@ -33,3 +33,9 @@ def average_precisions(scores: np.ndarray, truth: np.ndarray, levels: int | None
             return np.where(positives > 0, np.mean(reached, axis=0), np.nan)
         envelope = np.maximum.accumulate(precision[::-1])[::-1]  # the best precision at this recall or a higher one
         return (envelope * right).sum(0) / positives  # recall rises by 1 / positives at every right image
+
+
+def mean_precision(scores: np.ndarray, truth: np.ndarray, levels: int | None = None) -> float:
+    """Mean of the classes' average precisions, in [0, 1]; classes without a positive image left out. Both (N, C)."""
+    found = average_precisions(scores, truth, levels)
+    return float(np.nanmean(found)) if not np.isnan(found).all() else 0.0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,33 +19,71 @@ from torch import Tensor
 from tqdm import tqdm
 
 from zfrepro.data import Packed
-from zfrepro.data.rescaling import Images, by_shape
+from zfrepro.data.rescaling import Images, by_shape, shapes_of
 from zfrepro.files import pending
 from zfrepro.run import TrainedRun
 
 PIXELS = 1 << 21  # of a batch, at the size at which the network sees it
 
 
-def describe(run: TrainedRun, data: Packed, layer: int, scale: int) -> np.ndarray:
+@dataclass(frozen=True)
+class Pool:
+    """Images to be described: the training images, then the validation images, by a key that changes with their content."""
+
+    name: str
+    key: str
+    splits: tuple[Images, Images]
+
+    @classmethod
+    def of(cls, data: Packed) -> Pool:
+        """A data set's images."""
+        return cls(str(data.manifest["name"]), data.key, (data.train.images, data.val.images))
+
+
+class Cut:
+    """The pieces of images that lie in boxes, one image each; as an image of many shapes to whoever reads it.
+
+    A narrow box is widened about its middle to a fourth of its length: a sliver at a given smaller side would be endless.
+    """
+
+    def __init__(self, images: Images, owners: np.ndarray, boxes: np.ndarray) -> None:
+        """owners: (M,) the image of each box (M, 4)."""
+        self.images, self.owners = images, owners
+        limits = np.tile(shapes_of(images, owners)[:, ::-1], 2)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        spare = np.maximum(sides.max(1, keepdims=True) / 4 - sides, 0) / 2
+        wide = np.concatenate([np.floor(boxes[:, :2] - spare), np.ceil(boxes[:, 2:] + spare)], 1)
+        self.edges = np.clip(wide, 0, limits).astype(np.int64)
+        self.shapes = self.edges[:, [3, 2]] - self.edges[:, [1, 0]]
+
+    def __len__(self) -> int:
+        return len(self.owners)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        x0, y0, x1, y1 = self.edges[row].tolist()
+        return self.images[int(self.owners[row])][y0:y1, x0:x1]
+
+
+def describe(run: TrainedRun, pool: Pool, layer: int, scale: int) -> np.ndarray:
     """Descriptors (N, D) float32 of all images at a smaller side of `scale` pixels, memory-mapped: the training images' rows,
     then the validation images'. Computed in the run's precision; once, then they are in the run's features/."""
-    identity = [run.checkpoint_hash, data.key, run.precision, layer, scale]
+    identity = [run.checkpoint_hash, pool.key, run.precision, layer, scale]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
-    path = run.folder / "features" / f"{data.manifest['name']}-{key}" / f"layer{layer}_{scale}px.npy"
+    path = run.folder / "features" / f"{pool.name}-{key}" / f"layer{layer}_{scale}px.npy"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        _fill(run, data, layer, scale, path)
+        _fill(run, pool, layer, scale, path)
     return np.load(path, mmap_mode="r")
 
 
-def _fill(run: TrainedRun, data: Packed, layer: int, scale: int, path: Path) -> None:
-    total = len(data.train) + len(data.val)
+def _fill(run: TrainedRun, pool: Pool, layer: int, scale: int, path: Path) -> None:
+    first, total = len(pool.splits[0]), sum(map(len, pool.splits))
     found = np.empty((total, run.network.widths[layer]), np.float32)
     bar = tqdm(total=total, desc=f"{run.folder.name}: layer {layer} at {scale} px", unit=" images", disable=None)
     with pending(run.folder, "features") as fresh, bar:
-        for split, first in ((data.train, 0), (data.val, len(data.train))):
-            for rows in by_shape(split.images, np.arange(len(split)), scale, PIXELS):
-                found[first + rows] = describe_batch(run, split.images, rows, layer, scale).cpu().numpy()
+        for images, start in zip(pool.splits, (0, first)):
+            for rows in by_shape(images, np.arange(len(images)), scale, PIXELS):
+                found[start + rows] = describe_batch(run, images, rows, layer, scale).cpu().numpy()
                 bar.update(len(rows))
         np.save(fresh / path.name, found)
         (fresh / path.name).replace(path)

@@ -16,141 +16,56 @@ import numpy as np
 from tqdm import tqdm
 
 from zfrepro import papers, statistics
-from zfrepro.errors import UserError, require, require_layer
-from zfrepro.evaluator.average_precision import average_precisions
-from zfrepro.evaluator.descriptors import describe, join_scales, unit_length
-from zfrepro.evaluator.one_against_all import choose_cost, train_machines
+from zfrepro.errors import UserError
+from zfrepro.evaluator.average_precision import mean_precision
+from zfrepro.evaluator.describers import Descriptors, Method, Net, methods_of, named, open_net, preferred, sizes_of
+from zfrepro.evaluator.descriptors import Pool
+from zfrepro.evaluator.one_against_all import choose_cost, score_images, train_machines
 from zfrepro.evaluator.overlap import compare_with_source
 from zfrepro.evaluator.splits import Fold, draw_fold, inner_folds, mean_class_accuracy, possible_sizes
 from zfrepro.evaluator.target import Target, has_several, packed_target
+from zfrepro.evaluator.vgg_actions import TABLE12, action_part
 from zfrepro.figures.transfer import Bar, draw_bars
 from zfrepro.knowledge import knows_its_task
 from zfrepro.options.commands import TransferConfig
 from zfrepro.options.shared import DataConfig
 from zfrepro.results import Output, writing
-from zfrepro.run import TrainedRun, open_run
 from zfrepro.statistics import Measure, Missing, mean_std
 
-FOLDER = "vgg_table11_transfer"
-FULL_INPUT = 224  # pixels, to which the paper's scales belong
-SCALES, VOC_SCALES = (256, 384, 512), (256, 384, 512, 640, 768)
-HELD_OUT = 5  # a fifth of the training images chooses the SVM's C; of VOC's a half, as large as its own validation set
+TABLE11 = "vgg_table11_transfer"
+HELD_OUT = 5  # parts of the training images, of which one chooses the SVM's C
+DRAWS = 1000  # of the bootstrap
 PAPERS_COLUMN = {"caltech101": "caltech101_recall", "caltech256": "caltech256_recall", "voc2007": "voc2007_map",
                  "voc2012": "voc2012_map", "embedded_target": "caltech101_recall", "embedded_scenes": "voc2012_map"}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Net:
-    """A network whose layer below the softmax describes images; its top convolutional layer where it has no other."""
-
-    run: TrainedRun
-    layer: int
-    scales: tuple[int, ...]
-
-    @property
-    def model(self) -> str:
-        """Its table's name without folders."""
-        return self.run.config.model.name.rpartition("/")[2]
-
-    @property
-    def of_vgg(self) -> bool:
-        """Whether it is one of the paper's networks."""
-        return papers.paper_of(self.run.config.model.name).id == "vgg"
-
-
-@dataclass(frozen=True)
-class Method:
-    """A row of the table: one network or several, its scales joined in one way."""
-
-    nets: tuple[int, ...]
-    join: str  # one | mean | stack
-
-
 def vgg_transfer(config: TransferConfig) -> None:
-    """Write `vgg_table11_transfer/`, a part for each target."""
-    targets = targets_of(config)
-    nets = [open_net(config, name, targets) for name in config.runs or [config.run]]
-    for data in targets:
-        largest = max(scale for net in nets for scale in net.scales)
+    """Write `vgg_table11_transfer/` and `vgg_table12_actions/`, as far as they fit the target, a part for each target."""
+    jobs = parts_of(config)
+    nets = [open_net(config, name, [data for data, _, _ in jobs]) for name in config.runs or [config.run]]
+    largest = max(scale for net in nets for scale in net.scales)
+    hashes = "-".join(net.run.checkpoint_hash[:16] for net in nets)
+    for data, folder, write in jobs:
         target = packed_target(dataclasses.replace(data, size=largest, fit="whole"))
-        hashes = "-".join(net.run.checkpoint_hash[:16] for net in nets)
-        with writing(config.folder / FOLDER, config, hashes, part=target.slug, inputs=target.data.key) as out:
+        with writing(config.folder / folder, config, hashes, part=target.slug, inputs=target.data.key) as out:
             if out is not None:
-                (precision_part if has_several(data) else recall_part)(config, nets, target, out)
+                write(config, nets, target, out)
 
 
-def targets_of(config: TransferConfig) -> list[DataConfig]:
-    """The target; of the embedded data set, which stands in for every one, images of one label and of several."""
-    both = config.data.name == "embedded" and not has_several(config.data)
-    return [config.data, config.scenes] if both else [config.data]
+Write = Callable[[TransferConfig, Sequence[Net], Target, Output], None]
 
 
-def open_net(config: TransferConfig, name: str, targets: Sequence[DataConfig]) -> Net:
-    """A run, the layer that describes, and the sizes at which it does. Raises UserError for what does not fit."""
-    run = open_run(dataclasses.replace(config, run=name))
-    layer = config.layer or run.network.feature_layers[-1]
-    require_layer("layer", layer, run.network.feature_layers)
-    size = run.network.input_size
-    usual = VOC_SCALES if all(map(has_several, targets)) else SCALES
-    scales = tuple(sorted(config.scales or (round(scale * size / FULL_INPUT) for scale in usual)))
-    least = size if layer > run.network.conv_layers[-1] else smallest(run, layer)
-    for scale in scales:
-        require(
-            "scales", scale, scale >= least, f"{least} pixels or more, of which layer {layer} of run={name} makes maps"
-        )
-    return Net(run, layer, scales)
-
-
-def smallest(run: TrainedRun, layer: int) -> int:
-    """The smallest side of an image of which a convolutional layer makes maps."""
-    size = 1
-    for op in reversed([op for op in run.network.ops if op.layer <= layer]):
-        size = max(1, (size - 1) * op.stride + op.kernel - 2 * op.padding)
-    return size
-
-
-# ----------------------------------------------------------------------------------------------------------- descriptors
-
-
-@dataclass(frozen=True)
-class Descriptors:
-    """All networks' descriptors of a target's images, on the disk."""
-
-    nets: Sequence[Net]
-    files: Mapping[tuple[int, int], np.ndarray]  # network, scale -> (N, D)
-
-    @classmethod
-    def of(cls, nets: Sequence[Net], target: Target) -> Descriptors:
-        """Computed, or taken from the runs' features/."""
-        data = target.data
-        pairs = [(index, net, scale) for index, net in enumerate(nets) for scale in net.scales]
-        return cls(nets, {(index, scale): describe(net.run, data, net.layer, scale) for index, net, scale in pairs})
-
-    def rows(self, method: Method, rows: np.ndarray) -> np.ndarray:
-        """(n, D) of unit length: a network's scales joined, several networks' stacked."""
-        found = []
-        for index in method.nets:
-            scales = self.nets[index].scales
-            chosen = scales[len(scales) // 2 : len(scales) // 2 + 1] if method.join == "one" else scales
-            several = [self.files[index, scale][rows] for scale in chosen]
-            found.append(join_scales(several, "stack" if method.join == "stack" else "mean"))
-        return found[0] if len(found) == 1 else unit_length(np.concatenate(found, axis=1))
-
-
-def methods_of(nets: Sequence[Net], join: str) -> list[Method]:
-    """Each network in each way that differs, then VGG's together."""
-    found = [
-        Method((index,), how)
-        for index, net in enumerate(nets)
-        for how in (("one", "mean", "stack") if len(net.scales) > 1 else ("one",))
-    ]
-    together = tuple(index for index, net in enumerate(nets) if net.of_vgg)
-    return [*found, Method(together, join)] if len(together) > 1 else found
-
-
-def preferred(net: Net, index: int, join: str) -> Method:
-    """The way in which a network is compared with others."""
-    return Method((index,), join if len(net.scales) > 1 else "one")
+def parts_of(config: TransferConfig) -> list[tuple[DataConfig, str, Write]]:
+    """Targets, folders and what writes them. The embedded data set stands in for every one: images of one label, of several,
+    and, for the actions of people in boxes, the objects of its scenes."""
+    data = config.data
+    if data.name == "voc2012_actions":
+        return [(data, TABLE12, action_part)]
+    if data.name != "embedded":
+        return [(data, TABLE11, precision_part if has_several(data) else recall_part)]
+    scenes = data if has_several(data) else config.scenes
+    several: list[tuple[DataConfig, str, Write]] = [(scenes, TABLE11, precision_part), (scenes, TABLE12, action_part)]
+    return several if has_several(data) else [(data, TABLE11, recall_part), *several]
 
 
 # -------------------------------------------------------------------------------------------------- images of one label
@@ -174,7 +89,7 @@ def recall_part(config: TransferConfig, nets: Sequence[Net], target: Target, out
         raise UserError(f"images_per_class={size}: the smallest class of {target.name} leaves at most {most}")
     drawn = [draw_fold(labels, size, config.test_per_class, config.seed, number) for number in range(config.splits)]
     folds = [Fold(target.rows[fold.train], target.rows[fold.test]) for fold in drawn]
-    descriptors, join = Descriptors.of(nets, target), config.join or "stack"
+    descriptors, join = Descriptors.of(nets, Pool.of(target.data)), config.join or "stack"
     methods = methods_of(nets, join)
     scores = {method: Scored([], []) for method in methods}
     for method in tqdm(methods, desc=f"{target.name}: SVMs", unit="method", disable=None):
@@ -252,49 +167,26 @@ def precision_part(config: TransferConfig, nets: Sequence[Net], target: Target, 
     marks, truth = np.asarray(data.train.multi), np.asarray(data.val.multi)
     train, test = np.arange(len(marks)), len(marks) + np.arange(len(truth))
     measure = partial(mean_precision, levels=11 if target.config.name == "voc2007" else None)
-    descriptors, join = Descriptors.of(nets, target), config.join or "mean"
+    descriptors, join = Descriptors.of(nets, Pool.of(data)), config.join or "mean"
     methods = methods_of(nets, join)
     scores, costs = {}, {}
     for method in tqdm(methods, desc=f"{target.name}: SVMs", unit="method", disable=None):
         own, other = descriptors.rows(method, train), descriptors.rows(method, test)
-        scores[method], costs[named(nets, method)] = precision_of(own, other, marks, config, measure)
+        scores[method], costs[named(nets, method)] = score_images(own, other, marks, config.costs, config.seed, measure)
     values = {method: [100 * measure(found, truth)] for method, found in scores.items()}
     stacked, averaged = Method((0,), "stack"), Method((0,), "mean")
     change: Measure = Missing("needs several scales")
     if stacked in scores and averaged in scores:
         change = statistics.bootstrap(
             lambda a, b, marks: 100 * (measure(a, marks) - measure(b, marks)),
-            scores[stacked], scores[averaged], truth, of="images", unit="points", draws=1000,
+            scores[stacked], scores[averaged], truth, of="images", unit="points", draws=DRAWS,
         )  # fmt: skip
     write_part(
         config, nets, target, out, values, "mean average precision", {"costs": costs}, {"stack_minus_mean_voc": change}
     )
 
 
-def precision_of(
-    train: np.ndarray, test: np.ndarray, marks: np.ndarray, config: TransferConfig, measure: Callable[..., float]
-) -> tuple[np.ndarray, float]:
-    """Scores (n, C) of the test images, and the cost that was best on a random half of the training images."""
-    order = np.random.default_rng(config.seed).permutation(len(train))
-    half = len(order) // 2
-    held = Fold(np.sort(order[half:]), np.sort(order[:half]))
-    cost = choose_cost(train, marks, config.costs, held, lambda scores, rows: measure(scores, marks[rows]))
-    return train_machines(train, marks, cost).scores(test), cost
-
-
-def mean_precision(scores: np.ndarray, truth: np.ndarray, levels: int | None = None) -> float:
-    """Mean of the classes' average precisions, in [0, 1]; classes without a positive image left out. Both (N, C)."""
-    found = average_precisions(scores, truth, levels)
-    return float(np.nanmean(found)) if not np.isnan(found).all() else 0.0
-
-
 # --------------------------------------------------------------------------------------------------------------- writing
-
-
-def named(nets: Sequence[Net], method: Method) -> str:
-    """What the table calls a row of ours."""
-    how = {"one": "one scale", "mean": "scales averaged", "stack": "scales stacked"}[method.join]
-    return " & ".join(nets[index].run.config.run for index in method.nets) + f", {how}"
 
 
 def write_part(
@@ -328,12 +220,6 @@ def paper_rows(column: str) -> list[tuple[str, str | None, float, float | None]]
         if isinstance(value, float):
             found.append((str(row["method"]), None, value, spread if isinstance(spread, float) else None))
     return found
-
-
-def sizes_of(nets: Sequence[Net], method: Method) -> str:
-    """The scales of a row, in pixels."""
-    scales = nets[method.nets[0]].scales
-    return " ".join(map(str, scales[len(scales) // 2 :][:1] if method.join == "one" else scales))
 
 
 def notes(config: TransferConfig, nets: Sequence[Net], target: Target, measured: str, column: str) -> str:

@@ -1,0 +1,123 @@
+"""Networks that describe images at several scales, and in which ways their descriptors are put together (VGG, Appendix B)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from zfrepro import papers
+from zfrepro.errors import require, require_layer
+from zfrepro.evaluator.descriptors import Pool, describe, join_scales, unit_length
+from zfrepro.evaluator.target import has_several
+from zfrepro.options.commands import TransferConfig
+from zfrepro.options.shared import DataConfig
+from zfrepro.run import TrainedRun, open_run
+
+FULL_INPUT = 224  # pixels, to which the paper's scales belong
+SCALES, VOC_SCALES = (256, 384, 512), (256, 384, 512, 640, 768)
+
+
+@dataclass(frozen=True)
+class Net:
+    """A network whose layer below the softmax describes images; its top convolutional layer where it has no other."""
+
+    run: TrainedRun
+    layer: int
+    scales: tuple[int, ...]
+
+    @property
+    def model(self) -> str:
+        """Its table's name without folders."""
+        return self.run.config.model.name.rpartition("/")[2]
+
+    @property
+    def of_vgg(self) -> bool:
+        """Whether it is one of the paper's networks."""
+        return papers.paper_of(self.run.config.model.name).id == "vgg"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table: one network or several, its scales joined in one way."""
+
+    nets: tuple[int, ...]
+    join: str  # one | mean | stack
+
+
+def open_net(config: TransferConfig, name: str, targets: Sequence[DataConfig]) -> Net:
+    """A run, the layer that describes, and the sizes at which it does. Raises UserError for what does not fit."""
+    run = open_run(dataclasses.replace(config, run=name))
+    layer = config.layer or run.network.feature_layers[-1]
+    require_layer("layer", layer, run.network.feature_layers)
+    size = run.network.input_size
+    usual = VOC_SCALES if all(map(has_several, targets)) else SCALES
+    scales = tuple(sorted(config.scales or (round(scale * size / FULL_INPUT) for scale in usual)))
+    least = size if layer > run.network.conv_layers[-1] else smallest(run, layer)
+    for scale in scales:
+        require(
+            "scales", scale, scale >= least, f"{least} pixels or more, of which layer {layer} of run={name} makes maps"
+        )
+    return Net(run, layer, scales)
+
+
+def smallest(run: TrainedRun, layer: int) -> int:
+    """The smallest side of an image of which a convolutional layer makes maps."""
+    size = 1
+    for op in reversed([op for op in run.network.ops if op.layer <= layer]):
+        size = max(1, (size - 1) * op.stride + op.kernel - 2 * op.padding)
+    return size
+
+
+@dataclass(frozen=True)
+class Descriptors:
+    """All networks' descriptors of a target's images, on the disk."""
+
+    nets: Sequence[Net]
+    files: Mapping[tuple[int, int], np.ndarray]  # network, scale -> (N, D)
+
+    @classmethod
+    def of(cls, nets: Sequence[Net], pool: Pool) -> Descriptors:
+        """Computed, or taken from the runs' features/."""
+        pairs = [(index, net, scale) for index, net in enumerate(nets) for scale in net.scales]
+        return cls(nets, {(index, scale): describe(net.run, pool, net.layer, scale) for index, net, scale in pairs})
+
+    def rows(self, method: Method, rows: np.ndarray) -> np.ndarray:
+        """(n, D) of unit length: a network's scales joined, several networks' stacked."""
+        found = []
+        for index in method.nets:
+            scales = self.nets[index].scales
+            chosen = scales[len(scales) // 2 : len(scales) // 2 + 1] if method.join == "one" else scales
+            several = [self.files[index, scale][rows] for scale in chosen]
+            found.append(join_scales(several, "stack" if method.join == "stack" else "mean"))
+        return found[0] if len(found) == 1 else unit_length(np.concatenate(found, axis=1))
+
+
+def methods_of(nets: Sequence[Net], join: str) -> list[Method]:
+    """Each network in each way that differs, then VGG's together."""
+    found = [
+        Method((index,), how)
+        for index, net in enumerate(nets)
+        for how in (("one", "mean", "stack") if len(net.scales) > 1 else ("one",))
+    ]
+    together = tuple(index for index, net in enumerate(nets) if net.of_vgg)
+    return [*found, Method(together, join)] if len(together) > 1 else found
+
+
+def preferred(net: Net, index: int, join: str) -> Method:
+    """The way in which a network is compared with others."""
+    return Method((index,), join if len(net.scales) > 1 else "one")
+
+
+def named(nets: Sequence[Net], method: Method) -> str:
+    """What the table calls a row of ours."""
+    how = {"one": "one scale", "mean": "scales averaged", "stack": "scales stacked"}[method.join]
+    return " & ".join(nets[index].run.config.run for index in method.nets) + f", {how}"
+
+
+def sizes_of(nets: Sequence[Net], method: Method) -> str:
+    """The scales of a row, in pixels."""
+    scales = nets[method.nets[0]].scales
+    return " ".join(map(str, scales[len(scales) // 2 :][:1] if method.join == "one" else scales))
