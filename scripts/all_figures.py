@@ -69,7 +69,14 @@ PLANS = {
     "pretrained": Plan("zfnet", options={"transfer": ["scratch=false"]}),
     "tiny_imagenet": Plan("zfnet", options={"ablate": ["seeds=[0,1,2]"]}),
     "paper": Plan("zfnet", options={"ablate": ["seeds=[0,1,2,3,4]"]}, seeds=(0, 1, 2, 3, 4)),
-    "vgg_demo": Plan("vgg", VGG, beside=("visualize", "invariance", "occlude"), own_truth=True),
+    # One net of each kind; those that start from themselves at another scale train for a third as long.
+    "vgg_demo": Plan(
+        "vgg",
+        VGG,
+        beside=("visualize", "invariance", "occlude"),
+        options={"depth": ["tuning_epochs=8"]},
+        own_truth=True,
+    ),
     "vgg": Plan("vgg", VGG),
 }  # fmt: skip
 FIRST = {"zfnet": "demo", "vgg": "vgg_demo"}  # a paper's preset unless told otherwise

@@ -163,7 +163,8 @@ def start_worker(parent: int) -> None:
 
     NumPy's matrix products keep to one thread: as many as there are CPUs, in every worker, would wait for one another.
     """
-    threadpool_limits(1, user_api="blas")
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read where the library is loaded from here on
+    threadpool_limits(1, user_api="blas")  # where a fork brought it along
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
