@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from zfrepro.data import embedded
+from zfrepro.data import embedded, embedded_portrait
 from zfrepro.data.embedded import (
     FACE_CLASSES,
     KEYPOINTS,
@@ -154,6 +154,19 @@ def test_masks_are_antialiased(every: Drawing) -> None:
     """Partly covered pixels line the outline: some, but few beside the full ones."""
     partly = ((every.masks > 8) & (every.masks < 247)).mean()
     assert 0.005 < partly < 0.2 * (every.masks >= 247).mean() + 0.02
+
+
+def test_what_stands_in_front_is_not_of_the_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the picture changes if nothing stands in front, the mask has a hole."""
+    rows = np.arange(60)
+    covered = draw(ALL, rows, rows, 48, seed=4)
+    monkeypatch.setattr(embedded_portrait, "_occluder", lambda picture, pose, chance, canvas: 0.0)
+    bare = draw(ALL, rows, rows, 48, seed=4)
+    front = np.abs(covered.images.astype(int) - bare.images).max(-1) > 60
+    hidden = front & (bare.masks > 127)
+    assert hidden.any(axis=(1, 2)).sum() > 10
+    assert (covered.masks[hidden] > 127).mean() < 0.02
+    np.testing.assert_array_equal(covered.masks[~front] > bare.masks[~front], False)
 
 
 def test_key_points_lie_on_the_visible_object(every: Drawing, faces: Drawing) -> None:
