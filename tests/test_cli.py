@@ -14,7 +14,8 @@ import pytest
 from conftest import TINY, Zfrepro, small_table
 from hydra import compose, initialize_config_dir
 
-from zfrepro.cli import COMMANDS
+from zfrepro import provenance
+from zfrepro.cli import COMMANDS, main
 from zfrepro.options.arguments import for_hydra
 from zfrepro.options.commands import OccludeConfig, TrainConfig
 from zfrepro.options.compose import conf_folder, to_dataclass
@@ -102,7 +103,7 @@ MISTAKES = [
     ("train hydra.nonsense=3", "hydra.nonsense: no such option"),
     ("train hydra.job=null", "hydra.job=null: a value of another kind is needed"),
     ("train hydra.launcher=null -m", "hydra.launcher=null: Hydra says: "),
-    ("train hydra/launcher=nope", "hydra/launcher=nope: not installed"),
+    ("train hydra/launcher=nope", "hydra/launcher=nope: no such file"),
     # files of conf/, left out or misspelt
     ("train model=zfnt", "model=zfnt: no such file in conf/model (did you mean zfnet?)"),
     ("train model=null", "model=null: cannot be left out; `zfrepro train --help` lists them"),
@@ -254,9 +255,39 @@ def test_names_as_people_type_them(command: str, given: str, handed_on: str) -> 
 def test_sweeps_stay_sweeps() -> None:
     words = ["-m", "seed=1,2", "run=a b,c", "images=[x y.jpg],[z.jpg]", "model=zfnet,alexnet", "lr=choice(1,2)"]
     assert for_hydra("train", TrainConfig, [word for word in words if "images" not in word]) == [
-        "--multirun", "++seed=1,2", "++run='a b',c", "model=zfnet,alexnet", "++lr=choice(1,2)",
+        "--multirun", "model=zfnet,alexnet", "++seed=1,2", "++run='a b',c", "++lr=choice(1,2)",
     ]  # fmt: skip
     assert for_hydra("occlude", COMMANDS["occlude"].config, ["-m", words[3]])[1] == "++images=['x y.jpg'],[z.jpg]"
+
+
+def test_what_stands_beside_a_preset_counts(zfrepro: Zfrepro, tmp_path: Path) -> None:
+    assert zfrepro("summary", "model=alexnet", "preset=paper", cwd=tmp_path).stdout.startswith(
+        "alexnet: input 3x224x224"
+    )
+    assert "data=imagenet: " in zfrepro("doctor", "preset=paper", cwd=tmp_path).stdout
+
+
+def test_files_in_a_folder_of_ones_own(zfrepro: Zfrepro, tmp_path: Path) -> None:
+    (tmp_path / "mine/model").mkdir(parents=True)
+    (tmp_path / "mine/model/small.yaml").write_text((conf_folder() / "model/zfnet_demo.yaml").read_text())
+    done = zfrepro("train", "--config-dir", "mine", "model=small", "--cfg", "job", cwd=tmp_path)
+    assert "name: zfnet_demo" in done.stdout
+    assert "model=other: no such file" in refused(zfrepro, "train", "--config-dir", "mine", "model=other", cwd=tmp_path)
+
+
+def test_the_command_line_is_known_and_left_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["zfrepro", "summary", "num_classes=7", "run=a b"]
+    monkeypatch.setattr(sys, "argv", given)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2 and "run=a b: must be a name" in capsys.readouterr().err
+    given.pop()
+    with pytest.raises(SystemExit):
+        main()
+    assert sys.argv is given and provenance.invocation == ["summary", "num_classes=7"]
 
 
 def test_what_is_typed_is_what_the_option_holds() -> None:
@@ -350,8 +381,9 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch, zfrepro: Zfrepro
 
 def test_an_empty_cache_variable_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("ZFREPRO_CACHE", "")
-    assert DATA.cache_folder == tmp_path.resolve() / ".cache/zfrepro"
+    for empty in ("", " "):
+        monkeypatch.setenv("ZFREPRO_CACHE", empty)
+        assert DATA.cache_folder == tmp_path.resolve() / ".cache/zfrepro"
     monkeypatch.setenv("ZFREPRO_CACHE", "/elsewhere")
     assert DATA.cache_folder == Path("/elsewhere")
     assert dataclasses.replace(DATA, cache="/own").cache_folder == Path("/own")

@@ -362,7 +362,7 @@ def _one_line(error: BaseException, command: str) -> str | None:
         extra = (
             "; `pip install '.[sweeps]'` in zfrepro's folder brings joblib and submitit" if "launcher" in group else ""
         )
-        return f"{group}={name}: not installed{extra}"
+        return f"{group}={name}: no such file in conf/{group}, nor in the folders given{extra}"
     if isinstance(error, OverrideParseException):
         given = error.override.removeprefix("++")
         return f"{given}: {text.split(' See https')[0]}; options are given as key=value, text with signs in it as \"key='text'\""

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zfrepro.errors import MOST, UserError, nearest
-from zfrepro.options import tables
 from zfrepro.options.compose import choices, preset_pieces, type_of
 
 # Hydra's flags that fit a command, and what may follow them. Not --experimental-rerun, which runs what a pickle holds, nor
@@ -45,8 +44,11 @@ def for_hydra(command: str, options: type, words: Sequence[str]) -> list[str]:
                 f"{word.strip()}: ends in a carriage return; give the script Unix line ends (dos2unix <script>)"
             )
     flags, pairs = _flags(options, list(words))
-    sweeps = "--multirun" in flags
-    return flags + [one for word in pairs for one in _pair(command, options, word, sweeps)]
+    more = "--config-dir" in flags or any(word.lstrip("+").startswith("hydra.searchpath=") for word in pairs)
+    pairs.sort(key=lambda word: not word.startswith("preset="))  # what is given beside a preset counts
+    found = [one for word in pairs for one in _pair(command, options, word, "--multirun" in flags, more)]
+    files = {pair.partition("=")[0]: pair for pair in found if not pair.startswith(("+", "hydra"))}  # one of a group
+    return [*flags, *files.values(), *(pair for pair in found if pair.startswith(("+", "hydra")))]
 
 
 def _flags(options: type, words: list[str]) -> tuple[list[str], list[str]]:
@@ -88,8 +90,8 @@ def _no_flag(options: type, name: str, value: str) -> str:
         return f"{name}: no such flag; {FORM}" + (f", as {close[1]}={value or '<value>'}" if close else "")
 
 
-def _pair(command: str, options: type, word: str, sweeps: bool) -> list[str]:
-    """One key=value, checked, and quoted where Hydra's grammar asks for it."""
+def _pair(command: str, options: type, word: str, sweeps: bool, more: bool) -> list[str]:
+    """One key=value, checked, and quoted where Hydra's grammar asks for it. more: there are files beside those of conf/."""
     parts = re.fullmatch(r"(~|\+{0,2})([^=]*)(=?)(.*)", word, re.DOTALL)
     assert parts is not None
     prefix, key, sign, value = parts.groups()
@@ -107,7 +109,7 @@ def _pair(command: str, options: type, word: str, sweeps: bool) -> list[str]:
     if key == "preset" and "preset" not in choices(command):
         key = "run"  # a preset is a recipe for training; everywhere else it names the run that was trained with it
     if key in choices(command):
-        _check_choice(command, key, value, sweeps)
+        _check_choice(command, key, value, sweeps, more)
         return [f"{'data@' if key == 'scenes' else ''}{key}={value}"]
     return [f"++{_value(command, options, key, value, sweeps)}"]
 
@@ -130,22 +132,23 @@ def _value(command: str, options: type, key: str, value: str, sweeps: bool) -> s
     return f"{key}={value}"
 
 
-def _check_choice(command: str, key: str, value: str, sweeps: bool) -> None:
+def _check_choice(command: str, key: str, value: str, sweeps: bool, more: bool) -> None:
     """A file of conf/, or several for a sweep."""
     if sweeps and re.fullmatch(r"\w+\(.*\)", value):
         return  # choice(...), glob(...)
     names = choices(command)[key]
     there = f"there are {', '.join(names)}" if len(names) <= MOST else f"`zfrepro {command} --help` lists them"
     for name in _split(value) if sweeps else [value]:
-        if name.strip("'\"") in names or name.startswith(f"{tables.GROUP}/"):
+        if name.strip("'\"") in names:
             continue
         if name in ("null", "None", "none"):
             raise UserError(f"{key}={name}: cannot be left out; {there}")
         if key == "data" and (name.endswith(("/", "\\")) or Path(name).expanduser().exists()):
             raise UserError(f"data={name}: names a kind of data set; for that folder give data=folder data.root={name}")
-        raise UserError(
-            f"{key}={name}: no such file in conf/{'data' if key == 'scenes' else key}{nearest(name, names)}; {there}"
-        )
+        if not more:
+            raise UserError(
+                f"{key}={name}: no such file in conf/{'data' if key == 'scenes' else key}{nearest(name, names)}; {there}"
+            )
 
 
 # ---------------------------------------------------------------------------------------------------------------- quotes
