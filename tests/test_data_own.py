@@ -265,6 +265,30 @@ def test_a_run_and_its_data(tmp_path: Path, zfrepro: Callable[..., object]) -> N
     assert "2 classes missing" in done.stderr
 
 
+def test_a_start_that_is_refused_leaves_nothing(tmp_path: Path, zfrepro: Callable[..., object]) -> None:
+    make(tmp_path / "pets", {"cat": 2})
+    for root, says in (("nowhere", "does not exist"), ("pets", "at least 2 are needed")):
+        done = zfrepro(
+            "train", *TINY, f"data.root={root}", f"outputs={tmp_path / 'outputs'}", cwd=tmp_path, check=False
+        )
+        assert done.returncode == 2 and says in done.stderr
+        assert not any((tmp_path / "outputs").glob("*"))
+
+
+def test_few_images_and_a_run_of_several_parts(tmp_path: Path, zfrepro: Callable[..., object]) -> None:
+    """A page of Fig. 2 from the four validation images that there are; the run's name as it was given."""
+    make(tmp_path / "pets", {"cat": 20, "cow": 20})
+    where = [f"outputs={tmp_path / 'outputs'}", "precision=fp32"]
+    zfrepro("train", *TINY, f"data.root={tmp_path / 'pets'}", "epochs=1", "run=my/first", *where)
+    zfrepro("visualize", *where, "run=my/first", "layer=1", "num_maps=2")
+    with np.load(tmp_path / "outputs" / "my" / "first" / "fig2_features" / "layer1.npz") as page:
+        assert page["images"].shape[1] == 4
+    done = zfrepro("evaluate", *where, "run=my/frist", check=False)
+    assert "run=my/frist: no trained run" in done.stderr and "did you mean my/first?" in done.stderr
+    done = zfrepro("doctor", *where, "data=folder", f"data.root={tmp_path / 'pets'}")
+    assert "my/first" in done.stdout
+
+
 def test_options_that_say_nothing_about_a_data_set_do_not_count(tmp_path: Path) -> None:
     """Another default of the drawn data does not keep a training on photographs from going on."""
     photographs = config_of(tmp_path, tmp_path)

@@ -111,14 +111,19 @@ def top_images(run: TrainedRun, split: str = "val", count: int | None = None) ->
 
     count: None: nine, or as many images as there are. Raises UserError where there are fewer than asked for.
     """
-    rows = _rows(run, split)
-    count = count or min(COUNT, len(rows))
+    count = count or usual_count(run, split)
     return {layer: top.first(count) for layer, top in _candidates(run, split, count).items()}
 
 
-def exact(run: TrainedRun, split: str, count: int, layer: int, maps: np.ndarray) -> tuple[Top, float]:
+def usual_count(run: TrainedRun, split: str) -> int:
+    """Nine, or as many images as there are."""
+    return min(COUNT, len(_rows(run, split)))
+
+
+def exact(run: TrainedRun, split: str, count: int | None, layer: int, maps: np.ndarray) -> tuple[Top, float]:
     """The `count` strongest images of a layer as from `top_images`, those of `maps` by their units' values in float32 whatever
     the run's precision; and the share of their places in which that changed the image."""
+    count = count or usual_count(run, split)
     top = _candidates(run, split, count)[layer]
     if run.precision == "fp32" or not len(maps):
         return top.first(count), 0.0

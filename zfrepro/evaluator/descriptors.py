@@ -79,7 +79,7 @@ def describe(run: TrainedRun, pool: Pool, layer: int, scale: int) -> np.ndarray:
 def _fill(run: TrainedRun, pool: Pool, layer: int, scale: int, path: Path) -> None:
     first, total = len(pool.splits[0]), sum(map(len, pool.splits))
     found = np.empty((total, run.network.widths[layer]), np.float32)
-    bar = tqdm(total=total, desc=f"{run.folder.name}: layer {layer} at {scale} px", unit=" images", disable=None)
+    bar = tqdm(total=total, desc=f"{run.config.run}: layer {layer} at {scale} px", unit=" images", disable=None)
     with pending(run.folder, "features") as fresh, bar:
         for images, start in zip(pool.splits, (0, first)):
             for rows in by_shape(images, np.arange(len(images)), scale, PIXELS):

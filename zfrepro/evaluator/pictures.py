@@ -107,7 +107,7 @@ def chosen(run: TrainedRun, seen: Survey, count: int, wrong_ones: bool = False) 
     right = correct(seen)
     if not len(right):
         if not wrong_ones and seen.wrong is not None:
-            raise UserError(f"run={run.folder.name}: no validation image is classified correctly; train it longer")
+            raise UserError(f"run={run.config.run}: no validation image is classified correctly; train it longer")
         right = np.arange(len(seen.rows))
     return take(run, seen.rows[right[of_different_classes(seen.labels[right], count)]])
 

@@ -128,7 +128,7 @@ def posteriors(
     rows = np.arange(len(split)) if rows is None else rows
     found = np.zeros((len(rows), run.network.widths[top]), np.float32)
     most = most_images(method, crop, max(sizes), min(batch, batch_size(run.network, [top], run.device.type)))
-    with tqdm(total=len(rows), desc=f"{run.folder.name}, {method}", unit=" images", disable=None, leave=False) as bar:
+    with tqdm(total=len(rows), desc=f"{run.config.run}, {method}", unit=" images", disable=None, leave=False) as bar:
         for group in batches(split, rows, most):
             images = np.stack([split.images[row] for row in rows[group].tolist()])
             for smaller in sizes:

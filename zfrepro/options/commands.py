@@ -481,7 +481,9 @@ class VisualizeConfig(ProjectingConfig):
     layer: str = option("all", "a convolutional layer's number, or all", anything)
     num_maps: int = option(16, "maps on a page, random among the live ones", at_least(1))
     maps: list[int] = option([], "these instead, by number from 0 on", each(at_least(0)))
-    num_images: int = option(9, "strongest images of each map", at_least(1))
+    num_images: Optional[int] = option(
+        None, "strongest images of each map; null: nine, or as many as there are", at_least(1)
+    )
     split: str = option("val", "whose images: val | train", one_of("val", "train"))
 
 

@@ -46,6 +46,11 @@ class Folder:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             write_config(self.path / "config.yaml", dataclasses.replace(config, data=placed(config.data)))
 
+    def forget(self) -> None:
+        """Remove the traces of a start that came to no checkpoint: refused, or stopped before."""
+        if not self.begun and not any(self.checkpoints.glob("*.pt")):
+            shutil.rmtree(self.path, ignore_errors=True)
+
     @property
     def begun(self) -> bool:
         """Whether there is a training to go on with."""

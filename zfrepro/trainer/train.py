@@ -52,6 +52,8 @@ def train(config: TrainConfig, data: Packed | None = None) -> None:
             folder.prepare(config)
 
         members.lead(prepare)
+        if members.leads:
+            stack.callback(folder.forget)
         saved = load_checkpoint(folder.last) if folder.last.exists() else None
         known = recall(saved) if saved else None  # the data that the run was begun on
         data = data or open_own(config.data, known, config.run, progress=members.leads)

@@ -31,7 +31,7 @@ from zfrepro.models.window import Windows, project_windows
 from zfrepro.options.commands import VisualizeConfig
 from zfrepro.results import writing
 from zfrepro.run import TrainedRun, open_run
-from zfrepro.search import Top, exact, top_images
+from zfrepro.search import Top, exact, top_images, usual_count
 from zfrepro.statistics import Measure, Missing, standard_error
 
 UNITS_AT_ONCE = 256
@@ -56,6 +56,7 @@ class Page:
 def visualize(config: VisualizeConfig) -> None:
     """Write `fig2_features/layer<l>.png` and `.npz` for the layer, or for all convolutional layers."""
     run = open_run(config)
+    config = dataclasses.replace(config, num_images=config.num_images or usual_count(run, config.split))
     layers = chosen_layers(config.layer, run.network.conv_layers)
     for layer in layers:
         own = config_of_layer(config, layer)
