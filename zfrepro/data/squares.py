@@ -17,7 +17,8 @@ BATCH = 128
 
 
 class Squares:
-    """(N, S, S, 3) or (N, S, S) uint8, made as they are asked for: rows by number, slice or array, as of a NumPy array."""
+    """(N, S, S, 3) or (N, S, S) uint8, made as they are asked for: rows by number, slice or array, as of a NumPy array, and
+    parts of them by slices."""
 
     def __init__(self, images: Whole, side: int) -> None:
         self.images, self.side = images, side
@@ -26,13 +27,14 @@ class Squares:
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, rows: int | slice | np.ndarray) -> np.ndarray:
+    def __getitem__(self, rows: int | slice | np.ndarray | tuple[Any, ...]) -> np.ndarray:
+        rows, *parts = rows if isinstance(rows, tuple) else (rows,)
         wanted = np.arange(len(self))[rows]
         flat = wanted.reshape(-1)
         found = np.empty((len(flat), *self.shape[1:]), np.uint8)
         for start in range(0, len(flat), BATCH):
             found[start : start + BATCH] = self._cut(flat[start : start + BATCH])
-        return found.reshape(*wanted.shape, *self.shape[1:])
+        return found.reshape(*wanted.shape, *self.shape[1:])[tuple([slice(None)] * wanted.ndim + parts)]
 
     def _cut(self, rows: np.ndarray) -> np.ndarray:
         spare = (rescaled_shapes(self.images.shapes[rows], self.side) - self.side) / 2
