@@ -134,6 +134,28 @@ def test_tiny_imagenet_corners_are_inclusive(tmp_path: Path) -> None:
     assert found["val/images/val_0.JPEG"] == [([0, 0, 16, 16], 1)]
 
 
+def test_another_label_in_a_list_is_other_data(tmp_path: Path) -> None:
+    root = tiny_imagenet(tmp_path / "tiny")
+    for table in root.glob("train/*/*_boxes.txt"):
+        table.unlink()
+    annotations = root / "val" / "val_annotations.txt"
+    annotations.write_text("val_0.JPEG\tn02\n")  # a list of classes alone
+    before = opened(tmp_path, "tiny_imagenet", root)
+    assert before.val.boxes is None
+    annotations.write_text(annotations.read_text().replace("n02", "n01"))
+    after = opened(tmp_path, "tiny_imagenet", root)
+    assert after.key != before.key and after.val.labels.tolist() == [0] and before.val.labels.tolist() == [1]
+
+
+def test_a_picture_s_width_is_rounded_and_its_boxes_follow(tmp_path: Path) -> None:
+    """37 x 20 becomes 29 x 16: not quite 0.8 across."""
+    root = pets(tmp_path, ["cat/0.png,0,0,37,20,"])
+    save(root / "cat" / "0.png", size=(37, 20))
+    assert boxes_of(opened(tmp_path, "folder", root, fit="whole"))["cat/0.png"] == [([0, 0, 29, 16], 0)]
+    (root / "boxes.csv").write_text("image,left,top,right,bottom\ncat/0.png,18.5,5,37,20\n")
+    assert boxes_of(opened(tmp_path, "folder", root, fit="whole"))["cat/0.png"] == [([14.5, 4, 29, 16], 0)]
+
+
 @pytest.mark.parametrize(
     ("file", "text", "says"),
     [

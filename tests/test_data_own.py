@@ -98,6 +98,19 @@ def test_colours_swapped_in_photographs_change_the_key(tmp_path: Path) -> None:
     assert marks.mark_files(tmp_path / "a", ["0.png"]) != marks.mark_files(tmp_path / "b", ["0.png"])
 
 
+def test_both_ends_of_a_photograph_are_marked(tmp_path: Path) -> None:
+    """Of a large one nothing else is read."""
+    path = tmp_path / "0.jpg"
+    seen = set()
+    for place in (None, 10, 30_000, -1):
+        content = bytearray(60_000)
+        if place is not None:
+            content[place] = 1
+        path.write_bytes(content)
+        seen.add(marks.mark_files(tmp_path, ["0.jpg"]))
+    assert len(seen) == 3  # the middle does not show; a real photograph's size or end would change with it
+
+
 def test_marks_are_read_once_until_something_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pets, cache = make(tmp_path / "pets", {"cat": 5, "cow": 5}), tmp_path / "cache"
     monkeypatch.setattr(identity, "SETTLED", 0.0)
