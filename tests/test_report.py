@@ -316,6 +316,15 @@ def test_the_table_as_data(two: Path) -> None:
     assert stored["tally"]["deep/vgg16"]["contradicted"] == 1
 
 
+def test_the_table_as_text(two: Path) -> None:
+    lines = (two / "report" / "claims.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert len(cells) == 2 + 38 and {len(row) for row in cells} == {4}
+    assert [row[3] for row in cells if row[0].startswith("For translation and scaling, the top")] == ["contradicted"]
+    [both] = [row for row in cells if row[0].startswith("The descriptors of two nets")]
+    assert both[2:] == ["", "reproduced"], "tiny has nothing of the second paper"
+
+
 def test_own_paper_first_and_both_where_there_are_results(two: Path) -> None:
     deep = Page((two / "deep" / "vgg16" / "report" / "index.html").read_text())
     assert list(sections(deep)) == [item.id for paper in (vgg.PAPER, zfnet.PAPER) for item in paper.items]

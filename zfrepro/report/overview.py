@@ -22,7 +22,7 @@ SIGNS = dict(zip(VERDICTS, "✓✕?–"))
 
 
 def write_overview(outputs: Path, runs: Sequence[tuple[Run, Sequence[Judged]]], origin: Mapping[str, Any]) -> None:
-    """`report/index.html` and `report/claims.json` beside the runs."""
+    """`report/index.html`, `report/claims.md` and `report/claims.json` beside the runs."""
     papers = [paper for paper in PAPERS if any(one.paper is paper for _, judged in runs for one in judged)]
     html = page.render(
         "overview.html.j2",
@@ -33,6 +33,7 @@ def write_overview(outputs: Path, runs: Sequence[tuple[Run, Sequence[Judged]]], 
         version=__version__,
     )
     write_text(outputs / "report" / "index.html", html)
+    write_text(outputs / "report" / "claims.md", "\n".join(markdown(papers, runs)))
     claims = [
         {**{key: entry[key] for key in ("id", "paper", "item", "claim", "threshold")}, "runs": {}}
         for entry in entries(runs[0][0], [blank(paper) for paper in papers])
@@ -59,6 +60,17 @@ def entries(run: Run, judged: Sequence[Judged]) -> list[dict[str, Any]]:
 def link(run: str, anchor: str = "", root: str = "../") -> str:
     """From a page in outputs/report/ to a run's own."""
     return f"{root}{quote(run)}/report/index.html" + (f"#{anchor}" if anchor else "")
+
+
+def markdown(papers: Sequence[Paper], runs: Sequence[tuple[Run, Sequence[Judged]]]) -> list[str]:
+    """The same table in lines of Markdown; where a run says nothing of a claim, the cell is empty."""
+    head = ["claim", "of", *(f"{run.name}: {run.model} on {run.data}" for run, _ in runs)]
+    lines = [head, ["---"] * len(head)]
+    for paper in papers:
+        for row in rows(paper, runs):
+            verdicts = ["" if one is None or one["verdict"] == NOT_MEASURED else one["verdict"] for one in row["cells"]]
+            lines.append([row["sentence"], f"{paper.id}, {row['place']}", *verdicts])
+    return [*(f"| {' | '.join(cells)} |" for cells in lines), ""]
 
 
 def column(run: Run, judged: Sequence[Judged]) -> dict[str, Any]:

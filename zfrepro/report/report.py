@@ -40,7 +40,9 @@ def report(config: ReportConfig) -> None:
             _require_run(outputs, "runs", name)
         pages = [write_page(dataclasses.replace(config, run=name, runs=[])) for name in config.runs]
         write_overview(outputs, [(one.run, one.papers) for one in pages], provenance(config, None, 0))
-        print(f"wrote {shown(outputs / 'report' / 'index.html')}, claims.json beside it, and the pages of the runs")
+        print(
+            f"wrote {shown(outputs / 'report' / 'index.html')}, claims.md and claims.json beside it, and the pages of the runs"
+        )
     else:
         _require_run(outputs, "run", config.run)
         say(write_page(config), config)
