@@ -324,7 +324,10 @@ def stages() -> dict[str, list[str]]:
         "prepare": ["prepare", "data.train_per_class=40", "data.val_per_class=4"],
         "visualize": ["visualize", "num_maps=4"],
         "ablate": ["ablate", "epochs=1", "batch_size=40", "workers=2", "variant=all"],
-        "transfer": ["transfer", "folds=1", "per_class.table4=[2]", "tables=[table4]", "scratch_steps=10", "test_per_class=2"],
+        "transfer": [
+            "transfer", "folds=1", "per_class.table4=[2]", "tables=[table4]", "scratch_steps=10", "scratch_doublings=0",
+            "test_per_class=2",
+        ],
         "report": ["report"],
     }  # fmt: skip
 

@@ -100,12 +100,16 @@ def test_gain_of_averaging() -> None:
 def test_gaps_of_transfer_are_paired_and_corrected() -> None:
     ours = {"pretrained": {15: [60.0, 61.0], 30: [70.0, 72.0]}, "scratch": {15: [20.0, 23.0], 30: [50.0, 51.0]}}
     splits = {"train_15_0": np.arange(300), "test_15_0": np.arange(100)}
-    found = transfer.gaps(ours, splits)
+    nets = {15: [{"train_error": 2.0}, {"train_error": 1.0}]}
+    found = transfer.gaps(ours, splits, nets)
     few, more = number(found["gap_at_15"]), number(found["gap_at_15_minus_30"])
     assert (few.value, more.value) == (39, 18.5)
     half = stats.t.ppf(0.975, 1) * math.sqrt(np.var([20, 17], ddof=1) * (1 / 2 + 100 / 300))
     assert more.high - more.value == pytest.approx(half)
-    assert "15 and at 30" in why(transfer.gaps({"pretrained": ours["pretrained"]}, splits)["gap_at_15"])
+    assert "upper bound" not in few.note
+    short = number(transfer.gaps(ours, splits, {15: [{"train_error": 60.0}, {"train_error": 20.0}]})["gap_at_15"])
+    assert short.value == 39 and "upper bound: those from scratch are wrong on 40 %" in short.note
+    assert "15 and at 30" in why(transfer.gaps({"pretrained": ours["pretrained"]}, splits, {})["gap_at_15"])
 
 
 def test_depth_counts() -> None:

@@ -208,7 +208,7 @@ def options(outputs: Path, *overrides: str) -> TransferConfig:
     few = (("data.train", 4), ("data.val", 2), ("scenes.train", 2), ("scenes.val", 1))
     small = [f"{split}_per_class={n}" for split, n in few]
     sizes = "per_class={table4:[2,4],table5:[2],fig9:[1,2,3,99]}"
-    given = ["folds=2", "test_per_class=4", "scratch_steps=10", "precision=fp32", sizes]
+    given = ["folds=2", "test_per_class=4", "scratch_steps=10", "scratch_doublings=0", "precision=fp32", sizes]
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         cfg = compose("transfer", [f"outputs={outputs}", "run=tiny", *small, *given, *overrides])
     return to_dataclass(cfg, TransferConfig)
@@ -249,7 +249,7 @@ def test_from_scratch_trains_for_the_steps_asked_for_at_a_rate_that_falls_to_not
     tiny_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The run's own rate (0.02, batches of 40), warmed up over 1 and 2 steps; another number of steps trains other networks."""
-    own = ["tables=[table4]", "per_class={table4:[3]}", "folds=1", "workers=1", "overlap=0.4"]
+    own = ["tables=[table4]", "per_class={table4:[3]}", "folds=1", "workers=1", "overlap=0.4", "scratch_doublings=0"]
     images = 3 * len(TARGET_CLASSES)
     for steps, repeats, warm in (
         (10, 1, 1),
@@ -266,6 +266,20 @@ def test_from_scratch_trains_for_the_steps_asked_for_at_a_rate_that_falls_to_not
         np.testing.assert_allclose([line["lr"] for line in lines], expected, rtol=1e-9)
     transfer(options(tiny_run, *own, "scratch_steps=10", "parts=2"))
     assert "finished, 10 epochs; nothing to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("enough, steps", [(5.0, 20), (100.0, 10)])
+def test_from_scratch_goes_on_until_the_training_images_are_learned(
+    tiny_run: Path, monkeypatch: pytest.MonkeyPatch, enough: float, steps: int
+) -> None:
+    """Twenty updates do not teach the network its images: it is trained for twice as many, unless so many errors are enough."""
+    monkeypatch.setattr("zfrepro.evaluator.transfer.LEARNED", enough)
+    own = ["tables=[table4]", "per_class={table4:[3]}", "folds=1", "workers=1", f"parts={round(steps / 5)}"]
+    transfer(options(tiny_run, *own, "scratch_doublings=1"))
+    folder = tiny_run / "tiny" / "table4_caltech101"
+    found = json.loads((folder / "metrics.json").read_text())["scratch"]["3"]
+    assert found["steps"] == steps and 5 < found["train_error"] <= 100
+    assert f"on average {steps} (" in (folder / "table.md").read_text()
 
 
 def test_an_image_of_the_source_is_found_and_left_out(tiny_run: Path, run: TrainedRun) -> None:

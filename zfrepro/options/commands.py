@@ -374,6 +374,9 @@ class TransferConfig(TargetConfig):
     scratch_steps: int = option(
         400, "... for so many updates, at the run's own recipe, its learning rate falling to 0", at_least(1)
     )
+    scratch_doublings: int = option(
+        2, "... and so often for twice as many, while it is wrong on more than 5 % of its training images", at_least(0)
+    )
     workers: int = option(0, WORKERS, at_least(0), neutral=True)
     overlap: Optional[float] = option(
         0.95,
