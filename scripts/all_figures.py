@@ -22,27 +22,31 @@ from zfrepro.files import lock, shown
 from zfrepro.papers import PAPERS, Item
 from zfrepro.provenance import peak_memory
 
-ZFNET = (
-    "visualize", "evolve", "invariance", "filters", "occlude", "correspond", "ablate", "evaluate", "transfer", "probe",
-)  # fmt: skip
-VGG = ("depth", "localize", "transfer")
+LATE = ("evaluate", "transfer", "probe")  # after the trainings: Table 2 averages nets of Table 3
 TAIL = 6  # lines of a failed stage's log that are shown
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is done for a preset: the experiments in their order, and what each is given.
+    """What is done for a preset: its paper's experiments, and what each is given.
 
     Minutes are as measured with one thread of a laptop; what is missing is not known here.
     """
 
     paper: str
-    experiments: tuple[str, ...] = ZFNET
     beside: tuple[str, ...] = ()  # experiments of the other paper that cost little here
     options: Mapping[str, Sequence[str]] = field(default_factory=dict)
     minutes: Mapping[str, float] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0, 1, 2)  # of the nets that Table 2 averages
     own_truth: bool = False  # the data set knows its parts, and has its own target classes
+
+    @property
+    def experiments(self) -> list[str]:
+        """The commands that make the paper's figures and tables, in their order."""
+        made = dict.fromkeys(
+            item.command for paper in PAPERS if paper.id == self.paper for item in paper.items if item.folder
+        )
+        return sorted(made, key=lambda command: command in LATE)
 
 
 PLANS = {
@@ -72,14 +76,13 @@ PLANS = {
     # One net of each kind; those that start from themselves at another scale train for a third as long.
     "vgg_demo": Plan(
         "vgg",
-        VGG,
         beside=("visualize", "invariance", "occlude"),
         options={"depth": ["tuning_epochs=8"]},
         own_truth=True,
     ),
-    "vgg": Plan("vgg", VGG),
+    "vgg": Plan("vgg"),
 }  # fmt: skip
-FIRST = {"zfnet": "demo", "vgg": "vgg_demo"}  # a paper's preset unless told otherwise
+FIRST = {plan.paper: preset for preset, plan in reversed(PLANS.items())}  # the first of a paper, unless told otherwise
 OWN_DATA = {"pretrained": "imagenette"}  # a preset's data set, where it has no config of its own
 
 
@@ -279,7 +282,7 @@ def interrupted(signum: int, frame: object) -> None:
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line; the Makefile's variables come in here."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--paper", default="zfnet", choices=[paper.id for paper in PAPERS])
+    parser.add_argument("--paper", default="zfnet", choices=list(FIRST))
     parser.add_argument("--preset", default="", choices=["", *PLANS], help="default: the paper's demo")
     parser.add_argument("--run", default="", help="the run's name; default: the preset's")
     parser.add_argument("--data", default="", help="folder of the preset's data set")
@@ -305,8 +308,9 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def paper_of(ids: Sequence[str]) -> str:
-    """The paper that has the first of these figures and tables; '' where none has."""
-    return next((paper.id for paper in PAPERS if ids and ids[0] in {item.id for item in paper.items}), "")
+    """The paper, of those with a plan, that has the first of these figures and tables; '' where none has."""
+    planned = [paper for paper in PAPERS if paper.id in FIRST and ids]
+    return next((paper.id for paper in planned if ids[0] in {item.id for item in paper.items}), "")
 
 
 def main() -> int:

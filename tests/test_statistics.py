@@ -72,6 +72,10 @@ def test_nets_and_images() -> None:
     assert found(statistics.nets(a[:1], b)).low == -math.inf, "a single net has no spread"
     same = found(statistics.same_nets(a[:1], b[:1]))
     assert (same.of, same.n, same.value) == ("images", 4, 25)
+    both = found(statistics.same_nets(a, b))  # 25 and 75 points of the two nets
+    assert (both.of, both.n, both.value) == ("nets", 2, 50)
+    total = by_image.var(ddof=1) / 4 + np.var([25.0, 75.0], ddof=1) / 2
+    assert (both.high - both.value) / stats.t.ppf(0.975, both.df) == pytest.approx(math.sqrt(total))
 
 
 # ------------------------------------------------------------------------------------------------------ what they promise
