@@ -156,6 +156,29 @@ def test_a_failure_does_not_stop_the_others(
     assert called == ["train"], "without a network there is nothing to look at"
 
 
+def test_weights_without_a_classifier_are_not_evaluated(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    called = []
+    classes = 0
+
+    def call(stage: Any, log: Path) -> int:
+        called.append(stage.command)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("wrote something\n")
+        (log.parent.parent / "train").mkdir(exist_ok=True)
+        (log.parent.parent / "train" / "import.json").write_text(json.dumps({"classes": classes}))
+        return 0
+
+    monkeypatch.setattr(script, "call", call)
+    given = ["--outputs", str(tmp_path), "--preset", "pretrained", "--only", "fig2", "table2"]
+    assert script.run(script.plan(script.arguments(given)), script.arguments(given)) == 0
+    assert called == ["import", "visualize", "report"] and "init_from=pretrained freeze=" in capsys.readouterr().out
+    called, classes = [], 1000
+    assert script.run(script.plan(script.arguments(given)), script.arguments(given)) == 0
+    assert called == ["import", "visualize", "evaluate", "report"]
+
+
 def all_figures(outputs: Path, *more: str) -> list[str]:
     """The command line of a small call: training, Figures 2 and 4, Table 2, the page."""
     train = ["--train", *TINY, "snapshot_epochs=[1,2]", "checkpoint_every=1"]

@@ -62,6 +62,10 @@ def test_gaps_between_rows() -> None:
     more = number(found["training_minus_validation_gain"])
     assert more.value == pytest.approx((15 - 30.5) - (5 - 33.5)) and not more.exact
     assert set(found) == papers.estimates_in("table3_ablation")
+    single = number(ablation.estimates({**ROWS, "zfnet_maps_512": nets(15, 29)}, (95.0, 1000))["gain_of_wide_middle"])
+    shared = [8, 0.5, 2, 0.5, 0.5]  # squares of deviations within the rows of several nets
+    assert single.value == 1.5 and "spread of other rows" in single.note
+    assert single.high - single.value > stats.t.ppf(0.975, 8) * math.sqrt(sum(shared) / 7)
 
 
 def test_rows_at_chance_show_nothing() -> None:

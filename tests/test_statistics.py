@@ -45,6 +45,32 @@ def test_welch_is_scipys() -> None:
     assert one.n == 3
 
 
+def test_a_single_value_borrows_the_spread_that_groups_share() -> None:
+    """By hand: squares of deviations 2 and 8 + 8 in groups of two and three."""
+    groups = [[40.0, 42.0], [7.0], [10.0, 14.0, 12.0], []]
+    assert statistics.pooled(groups) == pytest.approx(((2 + 8) / 3, 3)) and statistics.pooled([[1.0], []]) is None
+    a = [40.0, 42.0]
+    one = found(statistics.welch(a, [7.0], "nets", spread=(10 / 3, 3)))
+    half = math.sqrt(2 / 2 + 10 / 3)
+    df = (1 + 10 / 3) ** 2 / (1 / 1 + (10 / 3) ** 2 / 3)
+    assert (one.value, one.high - one.value) == pytest.approx((34, half * stats.t.ppf(0.975, df)))
+    both = found(statistics.welch([9.0], [7.0], "nets", spread=(10 / 3, 3)))
+    assert both.high - both.value == pytest.approx(math.sqrt(20 / 3) * stats.t.ppf(0.975, 3)), "one spread, not two"
+    assert found(statistics.welch([9.0], [7.0], "nets")).low == -math.inf
+    assert found(statistics.welch(a, [7.0], "nets")).low == -math.inf
+
+
+def test_equal_nets_are_not_told_apart_by_a_borrowed_spread() -> None:
+    """One net against three, the spread of three rows of three: called different in at most 2.5 % of cases."""
+    generator, hits = np.random.default_rng(1), []
+    for _ in range(1500):
+        rows = generator.normal(0, 1, (3, 3))
+        gap = found(statistics.welch(rows[0], generator.normal(0, 1, 1), "nets", spread=statistics.pooled(list(rows))))
+        hits.append(gap.low > 0)
+    share, error = rate(hits)
+    assert share <= 0.025 + error
+
+
 def test_paired_is_scipys() -> None:
     a, b = np.array([3.0, 4.0, 6.0, 8.0]), np.array([2.0, 4.5, 5.0, 5.0])
     one = found(statistics.paired(a, b, "images"))

@@ -154,14 +154,33 @@ def paired(
     return mean(np.subtract(a, b), of, unit, note, confidence)
 
 
+def pooled(groups: Sequence[Sequence[float] | np.ndarray]) -> tuple[float, int] | None:
+    """The variance within groups that all of them share, and its degrees of freedom; None where no group has two values."""
+    several = [np.asarray(values, dtype=np.float64) for values in groups if len(values) > 1]
+    df = sum(len(values) - 1 for values in several)
+    return (sum((len(values) - 1) * variance(values) for values in several) / df, df) if df else None
+
+
 def welch(
-    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, of: str, unit: str = "", note: str = ""
+    a: Sequence[float] | np.ndarray,
+    b: Sequence[float] | np.ndarray,
+    of: str,
+    unit: str = "",
+    note: str = "",
+    spread: tuple[float, int] | None = None,
 ) -> Measure:
-    """The mean of a minus the mean of b, two independent groups whose spreads may differ (Welch's t); n: of the smaller."""
+    """The mean of a minus the mean of b, two independent groups whose spreads may differ (Welch's t); n: of the smaller.
+
+    spread: (variance, degrees of freedom) of a single value, where a group has but one (`pooled`); None: not known, and the
+    interval is then infinite.
+    """
     groups = [np.asarray(values, dtype=np.float64) for values in (a, b)]
     if not all(map(len, groups)):
         return Missing(f"no {of} to compare")
-    sources = [(variance(values) / len(values), len(values) - 1) for values in groups]
+    sources = [(variance(values) / len(values), len(values) - 1) for values in groups if len(values) > 1]
+    if len(sources) < 2:
+        borrowed, df = spread or (0.0, 0)
+        sources.append((borrowed * (2 - len(sources)), df))
     value = float(groups[0].mean() - groups[1].mean())
     return combined(value, sources, min(map(len, groups)), of, unit, note)
 

@@ -252,10 +252,13 @@ def estimates(nets: dict[str, list[Net]], guess: tuple[float, int] | None) -> di
                 return Missing(f"{name} is not trained")
         if guess and not below_chance(float(scores[better][:, VALIDATION].mean()), guess[1], guess[0]):
             return Missing(f"{better} is at chance: {scores[better][:, VALIDATION].mean():.1f} % error")
-        a, b = (scores[name][:, kind] - (0 if less is None else scores[name][:, less]) for name in (worse, better))
-        counts = f"{len(a)} and {len(b)} nets"
+        own = {name: found[:, kind] - (0 if less is None else found[:, less]) for name, found in scores.items()}
+        a, b = own[worse], own[better]
+        counts = f"{len(a)} and {len(b)} nets" + (
+            ", one with the spread of other rows" if 1 in (len(a), len(b)) else ""
+        )
         note = f"{a.mean():.1f} and {b.mean():.1f} %, {counts}" if less is None else counts
-        return statistics.welch(a, b, "nets", "points", note)
+        return statistics.welch(a, b, "nets", "points", note, statistics.pooled(list(own.values())))
 
     removed = "alexnet_no_3_4_6_7"
     others = [name for name, found in scores.items() if name.startswith("alexnet") and name != removed and len(found)]

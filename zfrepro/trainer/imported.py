@@ -257,7 +257,8 @@ def write_run(
     filters: Tensor = network.conv(network.conv_layers[0]).weight.detach()
     draw_filters(filters.numpy()).savefig(folder / "filters.png", dpi=150)
     note = {"options": config_hash(config), "weights": str(source.path), "sha256": source.digest, **vars(inputs)}
-    write_json(folder / "import.json", {**note, "layers": [one.name for one in source.weights[: len(network.layers)]]})
+    layers = [one.name for one in source.weights[: len(network.layers)]]
+    write_json(folder / "import.json", {**note, "layers": layers, "classes": network.outputs})
     for which in ("best", "last"):
         save_checkpoint(folder / "checkpoints" / f"{which}.pt", checkpoint)
     what = f"{len(network.feature_layers)} layers" + (f" and {network.outputs} classes" if network.outputs else "")
