@@ -86,7 +86,13 @@ PLANS = {
         options={"depth": ["tuning_epochs=8"]},
         own_truth=True,
     ),
-    "vgg": Plan("vgg"),
+    "vgg": Plan(
+        "vgg",
+        options={
+            "depth": ["scales=[256,384,512]"],
+            "localize": ["epochs=null", "batch_size=null", "lr=0.001", "warmup_steps=null"],
+        },
+    ),
 }  # fmt: skip
 FIRST = {plan.paper: preset for preset, plan in reversed(PLANS.items())}  # the first of a paper, unless told otherwise
 OWN_DATA = {"pretrained": "imagenette"}  # a preset's data set, where it has no config of its own
@@ -166,6 +172,9 @@ def options(args: argparse.Namespace, command: str, found: Sequence[Item]) -> li
         given.append(f"runs=[{','.join(nets(args))}]")
     if command == "transfer" and args.only and own.paper == "zfnet":
         given.append(f"tables=[{','.join(item.id for item in found)}]")
+    described = described_nets(args) if command == "transfer" and own.paper == "vgg" else []
+    if described and (not args.only or all((Path(args.outputs) / net).exists() for net in described)):
+        given.append(f"runs=[{','.join(described)}]")
     if command in ("transfer", "probe") and args.target:
         given += [f"data={args.target}", *([f"data.root={args.target_data}"] if args.target_data else [])]
     if command == "correspond" and args.parts:
@@ -176,6 +185,13 @@ def options(args: argparse.Namespace, command: str, found: Sequence[Item]) -> li
 def nets(args: argparse.Namespace) -> list[str]:
     """Table 3's nets of ZFNet, whose average Table 2 has beside the run itself."""
     return [f"{args.run}/table3_ablation/zfnet" + (f"_s{seed}" if seed else "") for seed in PLANS[args.preset].seeds]
+
+
+def described_nets(args: argparse.Namespace) -> list[str]:
+    """The nets of VGG's Table 11: D and E, trained with scale jitter; the demo's ZFNet to compare with, where it is there."""
+    scales = "64-128" if args.preset == "vgg_demo" else "256-512"
+    zfnet = ["demo"] if args.preset == "vgg_demo" and there(Path(args.outputs) / "demo", "train", "") else []
+    return [f"{args.run}/depth/{name}_{scales}" for name in "de"] + zfnet
 
 
 def missing(args: argparse.Namespace, found: Sequence[Item]) -> str:

@@ -102,6 +102,9 @@ def test_the_second_papers_plan(script: ModuleType) -> None:
     stages = script.plan(script.arguments(["--outputs", "nowhere", "--paper", "vgg"]))
     assert [stage.command for stage in stages[:4]] == ["train", "depth", "localize", "transfer"]
     assert "preset=vgg_demo" in stages[0].options and "protocol=vgg" in stages[3].options
+    assert "runs=[vgg_demo/depth/d_64-128,vgg_demo/depth/e_64-128]" in stages[3].options
+    full = script.plan(script.arguments(["--outputs", "nowhere", "--preset", "vgg", "--target", "voc2007"]))
+    assert "runs=[vgg/depth/d_256-512,vgg/depth/e_256-512]" in full[3].options
     one = script.plan(script.arguments(["--outputs", "nowhere", "--only", "vgg_table8"]))
     assert [stage.command for stage in one] == ["train", "localize", "report"] and "run=vgg_demo" in one[1].options
 
