@@ -26,6 +26,7 @@ from zfrepro.evaluator.localisers import (
     Merging,
     boxes_at,
     centre_boxes,
+    clip,
     dense_boxes,
     places,
     propose,
@@ -174,6 +175,13 @@ def test_all_images_of_all_shapes_in_their_order() -> None:
         np.testing.assert_allclose(centre[row], np.minimum(np.maximum(middle.numpy(), 0), limit), atol=1e-3)
 
 
+def test_boxes_end_at_the_border_of_their_picture() -> None:
+    """40 rows, 57 columns."""
+    given = torch.tensor([[-3.0, -2, 70, 80], [45, 30, 50, 39], [60, 45, 61, 46]])
+    cut = clip(given, np.zeros((1, 40, 57, 3), np.uint8))
+    assert cut.tolist() == [[0, 0, 57, 40], [45, 30, 50, 39], [57, 40, 57, 40]]
+
+
 # ------------------------------------------------------------------------------------------------------------- constants
 
 
@@ -285,6 +293,7 @@ def test_errors_are_those_of_the_boxes_that_are_written(localised: Path) -> None
     np.testing.assert_array_equal(table8["wrong_pcr_all"][0], (overlap < 0.5).numpy())
     table9 = np.load(localised / "a" / "vgg_table9_localisation" / "predictions.npz")
     last = len(table9["methods"]) - 1
+    assert table9["classes"].shape[1] == 5 + 1, "five guesses, and the true class"
     named = table9["classes"][:, :5] == val.labels[:, None]
     right = named & (iou(torch.from_numpy(table9[f"boxes_{last}"][:, :5]), true[:, None]) >= 0.5).numpy()
     np.testing.assert_array_equal(table9[f"wrong_{last}"][0], ~right.any(1))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from zfrepro.errors import UserError
 from zfrepro.evaluator import occlusion, pictures
 from zfrepro.models.network import Network
 from zfrepro.models.partial import square_positions
+from zfrepro.options.commands import OccludeConfig
 from zfrepro.options.shared import Common
 from zfrepro.run import TrainedRun, open_run
 
@@ -128,6 +131,55 @@ def test_the_survey_keeps_images_and_answers_together(run: TrainedRun) -> None:
     torch.testing.assert_close(seen.strongest[11], found[5][0].amax((1, 2)), atol=1e-4, rtol=1e-4)
     assert seen.labels[11] == run.data.val.labels[row]
     assert seen.probability[11] == pytest.approx(float(found[8].softmax(1)[0, seen.labels[11]]), abs=1e-4)
+
+
+def test_the_claims_numbers_against_loops(run: TrainedRun) -> None:
+    """Falls and covers position by position; every measure beside that with the next image's projection or mask."""
+    slide = occlusion.slide_of(run, OccludeConfig(run="tiny", square=20, stride=18))
+    seen, which = pictures.survey(run, slide.layer, 0), np.arange(3)
+    claims, arrays = occlusion.measure_claims(run, seen, slide, which)
+    truth = run.data.val.truth
+    assert truth is not None
+    masks = truth.masks[seen.rows[which]][:, 4:60, 4:60] / 255
+    heats, counts = np.zeros((2, 3, 56, 56))
+    for image, inputs in enumerate(run.inputs(run.data.val.images[seen.rows[which]])):
+        label = seen.labels[image]
+        clean = run.network.features(inputs[None], [slide.layer, 8])
+        number = int(clean[slide.layer][0].amax((1, 2)).argmax())
+        for (p, y), (q, x) in itertools.product(enumerate(slide.starts), repeat=2):
+            at = slice(y, y + 20), slice(x, x + 20)
+            painted = inputs.clone()
+            painted[(..., *at)] = slide.fill[(..., *at)]
+            found = run.network.features(painted[None], [slide.layer, 8])
+            activity, fall = (
+                float(clean[layer][0, unit].sum() - found[layer][0, unit].sum()) if layer < 8 else
+                float(clean[8].softmax(1)[0, unit] - found[8].softmax(1)[0, unit])
+                for layer, unit in ((slide.layer, number), (8, label))
+            )  # fmt: skip
+            assert arrays["activity_drop"][image, p, q] == pytest.approx(activity, rel=1e-3, abs=1e-3)
+            assert arrays["probability_drop"][image, p, q] == pytest.approx(fall, rel=1e-3, abs=1e-5)
+            assert arrays["cover"][image, p, q] == pytest.approx(masks[image][at].mean(), abs=1e-6)
+            heats[image][at] += max(fall, 0)
+            counts[image][at] += 1
+    heats /= np.maximum(counts, 1)
+
+    def expected(
+        measure: Callable[[np.ndarray, np.ndarray], float], a: np.ndarray, b: np.ndarray
+    ) -> tuple[float, float]:
+        own, other = ([measure(a[i], b[(i + step) % 3]) for i in range(3)] for step in (0, 1))
+        return float(np.mean(own)), float(np.mean(other))
+
+    def corrcoef(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+
+    wanted = {
+        "activity_falls_where_the_projection_is": expected(corrcoef, arrays["activity_drop"], arrays["energy"]),
+        "probability_falls_where_the_object_is": expected(corrcoef, arrays["probability_drop"], arrays["cover"]),
+        "drop_inside_mask_percent": expected(lambda h, m: 100 * (h * m).sum() / h.sum(), heats, masks),
+    }
+    for name, (own, other) in wanted.items():
+        assert (claims[name]["mean"], claims[name]["control"]) == pytest.approx((own, other), rel=1e-3, abs=1e-3), name
+        assert abs(own - other) > 0.02, "the control must differ for this to notice"
 
 
 def test_the_command(tiny_run: Path, zfrepro: Zfrepro, run: TrainedRun) -> None:

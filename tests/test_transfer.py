@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from zfrepro.evaluator.overlap import best_matches, small_grey
 from zfrepro.evaluator.softmax import Axes, choose_strength, fit, one_hot
 from zfrepro.evaluator.splits import Fold, draw_fold, inner_folds, mean_class_accuracy, possible_sizes
 from zfrepro.evaluator.target import fold_data, open_target, softmax_accuracy
-from zfrepro.evaluator.transfer import network_hash, transfer
+from zfrepro.evaluator.transfer import multi_label, network_hash, transfer
 from zfrepro.features import extract
 from zfrepro.options.commands import TransferConfig
 from zfrepro.options.compose import conf_folder, to_dataclass
@@ -111,6 +113,20 @@ def test_principal_axes_span_the_features(count: int, width: int) -> None:
     torch.testing.assert_close(axes.features @ axes.directions.T, features.double(), atol=1e-8, rtol=0)
     torch.testing.assert_close(axes.directions.T @ axes.directions, identity, atol=1e-8, rtol=0)
     torch.testing.assert_close(axes.features.square().mean(0), axes.energy)
+
+
+def test_several_labels_are_learned_as_they_are_given() -> None:
+    """Table 6: a class shows in a feature of its own; on images that were not learned from, it is probable where it is."""
+    rng = np.random.default_rng(0)
+    present = rng.random((90, 4)) < [0.2, 0.4, 0.5, 0.6]
+    present[~present.any(1), 0] = True
+    features = (3 * present + rng.normal(0, 0.05, present.shape)).astype(np.float32)
+    run = cast(Any, SimpleNamespace(device=torch.device("cpu")))
+    marks, train, test = present.astype(np.int8), np.arange(60), np.arange(60, 90)
+    found, _ = multi_label(TransferConfig(run="x", parts=3), features, present, marks, train, test, run)
+    assert found.shape == (30, 4) and np.allclose(found.sum(1), 1)
+    for own, there in zip(found.T, present[test].T):
+        assert own[there].min() > own[~there].max()
 
 
 def test_start_does_not_change_the_solution() -> None:

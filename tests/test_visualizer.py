@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.conftest import Zfrepro
 from zfrepro.figures.features import contrast
 from zfrepro.models.deconvnet import Rules
+from zfrepro.models.oracle import autograd_projections
 from zfrepro.models.table import ops_of, receptive_box
 from zfrepro.models.window import project
 from zfrepro.options.commands import VisualizeConfig
@@ -19,9 +21,9 @@ from zfrepro.options.shared import Experiment
 from zfrepro.run import TrainedRun, open_run
 from zfrepro.search import Top, top_images
 from zfrepro.statistics import Estimate, Missing
-from zfrepro.visualizer.evolution import correlation
-from zfrepro.visualizer.features import cut, measure, page_of, untrained
-from zfrepro.visualizer.filters import axis_spectrum, band_shares, grid_peak, grid_peak_error
+from zfrepro.visualizer.evolution import correlation, project_maps
+from zfrepro.visualizer.features import cut, energy_on_objects, measure, page_of, untrained
+from zfrepro.visualizer.filters import axis_spectrum, band_shares, dead_filters, grid_peak, grid_peak_error
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +203,54 @@ def test_grid_peak_error_is_the_jackknife() -> None:
     left = [grid_peak(*axis_spectrum(np.delete(images, i, axis=0)), 0.25, 24) for i in range(7)]
     by_hand = np.sqrt(6 / 7 * sum((value - np.mean(left)) ** 2 for value in left))
     np.testing.assert_allclose(grid_peak_error(images, 0.25), by_hand, rtol=1e-10)
+
+
+@pytest.fixture
+def run(tiny_run: Path) -> TrainedRun:
+    return open_run(Experiment(run="tiny", outputs=str(tiny_run), device="cpu", precision="fp32"))
+
+
+def test_energy_on_objects_against_whole_projections(run: TrainedRun) -> None:
+    """Projected by automatic differentiation to the whole image, beneath the drawn mask."""
+    top = top_images(run, "val", 2)[3]
+    maps = top.live[:4]
+    found, difference = energy_on_objects(run, "val", 3, top, maps, Rules())
+    rows, units = top.images[maps].ravel(), top.units(maps)
+    pictures = run.inputs(run.data.val.images[rows])
+    energy = autograd_projections(run.network, pictures, 3, torch.as_tensor(units)).square().sum(1).numpy()
+    truth = run.data.val.truth
+    assert truth is not None
+    masks = truth.masks[rows][:, 4:60, 4:60] / 255
+    on_object = (energy * masks).sum((1, 2)) / energy.sum((1, 2))
+    boxes = [receptive_box(ops_of(run.network.layers, 3), row, column, 56) for _, row, column in units.tolist()]
+    share = np.array([mask[y0:y1, x0:x1].mean() for mask, (y0, x0, y1, x1) in zip(masks, boxes)])
+    assert found["energy_on_object"] == pytest.approx(100 * on_object.mean(), rel=1e-3)
+    assert found["object_share_of_field"] == pytest.approx(100 * share.mean(), rel=1e-4)
+    np.testing.assert_allclose(difference, 100 * (on_object - share).reshape(4, 2).mean(1), atol=1e-2)
+    assert abs(on_object.mean() - 0.5) > 0.02, "the mask's complement must differ for this to notice"
+
+
+def test_likeness_is_of_the_strongest_units(run: TrainedRun) -> None:
+    """Each map's strongest unit in the image that is asked for, projected by automatic differentiation: the same energy."""
+    maps, rows = np.array([4, 1, 7]), np.array([2, 5, 2])
+    found = project_maps(run, 2, maps, rows, Rules())
+    pictures = run.inputs(run.data.train.images[rows])
+    units = []
+    for image, number in zip(run.network.features(pictures, [2])[2], maps.tolist()):
+        units.append([number, *np.unravel_index(int(image[number].argmax()), image[number].shape)])
+    expected = autograd_projections(run.network, pictures, 2, torch.tensor(units)).square().sum((1, 2, 3))
+    np.testing.assert_allclose((found**2).sum((1, 2, 3)), expected.numpy(), rtol=1e-3)
+    assert (expected > 0).any()
+
+
+def test_dead_filters_by_hand(run: TrainedRun) -> None:
+    """Of an untrained network's filters, one is made weak and one silent."""
+    drawn = dataclasses.replace(untrained(run), checkpoint_hash="by-hand")
+    first = drawn.network.conv(1)
+    assert first.bias is not None
+    first.weight[3] *= 0.05
+    first.bias[5] = -1e6
+    assert np.flatnonzero(dead_filters(drawn, 0.1)).tolist() == [3, 5]
 
 
 def test_an_untrained_network_does_not_pass(tiny_run: Path) -> None:
