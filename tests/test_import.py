@@ -359,6 +359,9 @@ def test_features_of_torchvision_become_a_run(zfrepro: Zfrepro, tmp_path: Path) 
     options = "model=torchvision/alexnet", "run=alex", f"outputs={tmp_path}", "data=embedded", "data.size=256"
     said = zfrepro("import", *options, f"weights={tmp_path / 'features.pth'}").stdout
     assert "no classifier" in said and "init_from=alex freeze=5" in said and "as all of torchvision's weights" in said
+    command = next(line for line in said.splitlines() if line.startswith("  zfrepro train")).split()[1:]
+    composed = zfrepro(*command, f"outputs={tmp_path}", "--cfg", "job").stdout
+    assert "init_from: alex" in composed and "name: torchvision/alexnet" in composed and "size: 256" in composed
     run = opened(tmp_path, "alex")
     assert run.class_names == () and run.network.feature_layers == [1, 2, 3, 4, 5]
     pictures = torch.randint(0, 256, (1, 256, 256, 3), dtype=torch.uint8)

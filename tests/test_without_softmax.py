@@ -62,7 +62,10 @@ def test_what_needs_no_probabilities_works(zfrepro: Zfrepro, outputs: Path) -> N
 def test_what_needs_probabilities_says_so_and_names_the_cure(zfrepro: Zfrepro, outputs: Path) -> None:
     done = zfrepro("evaluate", f"outputs={outputs}", "run=bare", check=False)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "without a classifier" in done.stderr and "zfrepro train init_from=bare freeze=2" in done.stderr
+    assert (
+        "without a classifier" in done.stderr
+        and "zfrepro train run=bare_head init_from=bare freeze=2 model=" in done.stderr
+    )
 
 
 def test_distances_of_invariance(zfrepro: Zfrepro, outputs: Path, bare: TrainedRun) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +27,7 @@ from zfrepro.errors import UserError, nearest, require
 from zfrepro.files import file_hash, shown
 from zfrepro.models.network import Network
 from zfrepro.options.commands import TrainConfig
-from zfrepro.options.compose import load_saved
+from zfrepro.options.compose import choices, load_saved
 from zfrepro.options.shared import Common, Experiment
 
 
@@ -114,12 +115,26 @@ class TrainedRun:
 def require_softmax(run: TrainedRun) -> int:
     """The number of the softmax layer. Raises UserError where the network has none, and names the cure."""
     if run.network.softmax is None:
-        name, last = run.config.run, run.network.feature_layers[-1]
         raise UserError(
-            f"run={name}: its weights came without a classifier, and this needs probabilities; train one on top: "
-            f"zfrepro train init_from={name} freeze={last} run=<another name>"
+            f"run={run.config.run}: its weights came without a classifier, and this needs probabilities; train one on top: "
+            f"{training_of_a_head(run.config, run.network.feature_layers[-1])}"
         )
     return run.network.softmax
+
+
+def training_of_a_head(config: TrainConfig, layers: int) -> str:
+    """The command that trains a classifier on top of a run's `layers` layers, which stay as they are.
+
+    An imported network takes pixels of +-128: the demo's learning rate, meant for a tenth of that, would end in no number.
+    """
+    model, data = config.model.name, config.data
+    table = model if model in choices("train")["model"] else "<a table with its top>"
+    root = f" data.root={shlex.quote(data.root)}" if data.root else ""
+    return (
+        f"zfrepro train run={config.run}_head init_from={config.run} freeze={layers} model={table} "
+        f"model.input_size={config.model.input_size} data={data.name}{root} data.size={data.size} augmentation=centre "
+        "init=paper lr=0.003"
+    )
 
 
 def runs_in(outputs: Path) -> list[str]:

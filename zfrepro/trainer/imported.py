@@ -31,7 +31,7 @@ from zfrepro.options.commands import ImportConfig, TrainConfig
 from zfrepro.options.declare import check_options
 from zfrepro.options.identity import config_hash, write_config
 from zfrepro.options.shared import ModelConfig
-from zfrepro.run import load_config
+from zfrepro.run import load_config, training_of_a_head
 from zfrepro.trainer import torchvision_weights as known
 from zfrepro.trainer.torchvision_weights import Preprocessing
 
@@ -65,10 +65,8 @@ def import_weights(config: ImportConfig) -> None:
         write_run(config, source, network, inputs, checkpoint_of(network, inputs, config.data.size, names, ids))
     print(f"pixels: minus {_listed(inputs.mean)}, divided by {_listed(inputs.std)} (R, G, B; {inputs.how})")
     if not network.outputs:
-        print(
-            f"no classifier: what needs probabilities will say so; to train one: zfrepro train init_from={config.run} "
-            f"freeze={network.feature_layers[-1]}"
-        )
+        command = training_of_a_head(run_config(config, network.config), network.feature_layers[-1])
+        print(f"no classifier: what needs probabilities will say so; to train one:\n  {command}")
 
 
 def _where(config: ImportConfig) -> str:
