@@ -38,7 +38,7 @@ def run_of(mean: Tensor | None = None, scales: tuple[int, ...] = (), size: int =
     vars(given).update(
         network=network, mean=(torch.full((3,), 100.0) if mean is None else mean).double(), scale=torch.full((3,), 0.05).double(),
         device=torch.device("cpu"), precision="fp32", folder=Path("tiny"),
-        config=SimpleNamespace(train_scale=list(scales), data=SimpleNamespace(size=size)),
+        config=SimpleNamespace(run="tiny", train_scale=list(scales), data=SimpleNamespace(size=size)),
     )  # fmt: skip
     return given
 

@@ -8,18 +8,22 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import Zfrepro, small_table
+from scipy import stats
 from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from zfrepro.data import open_data
 from zfrepro.evaluator import vgg_actions, vgg_transfer
 from zfrepro.evaluator.average_precision import average_precisions
+from zfrepro.evaluator.describers import Method, Net
 from zfrepro.evaluator.descriptors import Cut, Pool, describe, describe_batch, join_scales, unit_length
 from zfrepro.evaluator.one_against_all import choose_cost, train_machines
 from zfrepro.evaluator.splits import Fold, draw_fold
@@ -28,6 +32,7 @@ from zfrepro.models.network import Network, initialise
 from zfrepro.options.commands import TrainConfig
 from zfrepro.options.shared import Common, DataConfig
 from zfrepro.run import TrainedRun, open_run
+from zfrepro.statistics import Estimate, Missing
 
 # ----------------------------------------------------------------------------------------------------------- descriptors
 
@@ -149,6 +154,29 @@ def dual_by_hand(features: np.ndarray, target: np.ndarray, cost: float) -> np.nd
         for i in range(len(alpha)):
             alpha[i] = np.clip(alpha[i] + (1 - gram[i] @ alpha) / gram[i, i], 0, cost)
     return (alpha * target) @ features
+
+
+def test_recalls_are_compared_split_by_split() -> None:
+    """E beats D by 2 points, both together E by 1, stacked scales lose 3; ZFNet is 10 below E. Three splits of 60 and 20."""
+
+    def net(model: str) -> Net:
+        run: Any = SimpleNamespace(config=SimpleNamespace(model=SimpleNamespace(name=model)))
+        return Net(run, 7, (56, 64))
+
+    nets = [net("vgg_d_demo"), net("vgg_e_demo"), net("zfnet_demo")]
+    d = np.array([50.0, 52.0, 57.0])
+    values = {
+        Method((0,), "mean"): d, Method((0,), "stack"): d - 3, Method((1,), "mean"): d + 2 + np.array([0.3, 0, -0.3]),
+        Method((2,), "mean"): d - 8, Method((0, 1), "mean"): d + 3,
+    }  # fmt: skip
+    found = vgg_transfer.recall_estimates(nets, "mean", {key: list(one) for key, one in values.items()}, 60, 20)
+    gain = cast(Estimate, found["e_minus_d"])
+    half = stats.t.ppf(0.975, 2) * 0.3 * np.sqrt(1 / 3 + 20 / 60)
+    assert (gain.value, gain.high - gain.value) == pytest.approx((2, half))
+    others = {name: cast(Estimate, one).value for name, one in found.items() if name != "e_minus_d"}
+    assert others == pytest.approx({"both_minus_best": 1, "stack_minus_mean": -3, "vgg_minus_zfnet": 10})
+    alone = vgg_transfer.recall_estimates(nets[:1], "mean", {Method((0,), "mean"): list(d)}, 60, 20)
+    assert all(isinstance(one, Missing) for one in alone.values())
 
 
 def test_a_class_without_examples_of_both_kinds_scores_nothing() -> None:
