@@ -15,8 +15,11 @@ from tests.conftest import Zfrepro
 from tests.test_import import IMAGENET, opened, small_net, small_net_table
 from zfrepro.evaluator import invariance, pictures
 from zfrepro.evaluator.invariance import Curves
+from zfrepro.models.deconvnet import Rules
+from zfrepro.options.commands import FiltersConfig
 from zfrepro.run import TrainedRun
 from zfrepro.statistics import Missing
+from zfrepro.visualizer.filters import second_layer
 
 DATA = "data=embedded", "data.size=32", "data.train_per_class=3", "data.val_per_class=5"
 
@@ -57,6 +60,12 @@ def test_what_needs_no_probabilities_works(zfrepro: Zfrepro, outputs: Path) -> N
         assert metrics(outputs, folder)
     zfrepro("report", *where)
     assert (outputs / "bare" / "report" / "index.html").exists()
+
+
+def test_a_stride_of_one_leaves_no_grid(outputs: Path, zfrepro: Zfrepro, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zfrepro.visualizer.filters.first_stride", lambda run: 1)
+    arrays, peak = second_layer(opened(outputs, "bare"), FiltersConfig(num_maps=2), Rules())
+    assert arrays["projections"].any() and peak == {}
 
 
 def test_what_needs_probabilities_says_so_and_names_the_cure(zfrepro: Zfrepro, outputs: Path) -> None:

@@ -196,6 +196,8 @@ def second_layer(
     frequencies, power = axis_spectrum(projections)
     grid, side = 1 / first_stride(run), projections.shape[1]
     arrays = {"maps": maps, "projections": projections, "frequencies": frequencies, "power": power}
+    if grid > 0.5:  # a stride of one leaves no grid
+        return arrays, {}
     peak = {"grid_peak": grid_peak(frequencies, power, grid, side)}
     if len(projections) > 1:
         peak["grid_peak_error"] = grid_peak_error(projections, grid)
@@ -285,8 +287,8 @@ def compared(
     }
     for kind, name in names.items():
         count = len(arrays.get(f"projections_{name}", ()))
-        if not count:
-            found[f"grid_peak_{kind}"] = Missing("two convolutional layers are needed")
+        if "grid_peak" not in of[kind]:
+            found[f"grid_peak_{kind}"] = Missing("a second convolutional layer above a stride is needed")
             continue
         error = of[kind].get("grid_peak_error", 0.0)
         found[f"grid_peak_{kind}"] = statistics.combined(
