@@ -257,7 +257,8 @@ def run(stages: Sequence[Stage], args: argparse.Namespace) -> int:
             if one.command in ("train", "import"):
                 break  # nothing else has anything to work on
         else:
-            fresh = "nothing to do" in log.read_text(encoding="utf-8") and "wrote " not in log.read_text()
+            said = log.read_text(encoding="utf-8")
+            fresh = "nothing to do" in said and "wrote " not in said
             print("up to date" if fresh else f"done in {took:.0f} s", flush=True)
     minutes = (time.monotonic() - started) / 60
     conclude(failed, Path(args.outputs) / args.run / "report" / "index.html", minutes, peak_memory() / 1e9)
@@ -292,7 +293,7 @@ def conclude(failed: Sequence[tuple[Stage, Path]], page: Path, minutes: float, m
     """What failed and why; where the page is."""
     for one, log in failed:
         print(f"\nfailed: zfrepro {one.command} {' '.join(one.options)}\n  the end of {shown(log.resolve())}:")
-        lines = [line.rpartition("\r")[2] for line in log.read_text().split("\n") if line.strip()]
+        lines = [line.rpartition("\r")[2] for line in log.read_text(encoding="utf-8").split("\n") if line.strip()]
         print("\n".join(f"    {line}" for line in lines[-TAIL:]))
     print(f"\n{len(failed)} of the stages failed; " if failed else "\n", end="")
     print(f"{minutes:.1f} minutes, the largest process took {memory:.1f} GB of memory")

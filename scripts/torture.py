@@ -14,15 +14,17 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -51,7 +53,9 @@ RUN_COMMANDS = (
     "probe",
 )
 LONGEST = 400  # signs in a line of refusal
-SECONDS = 60.0  # after which a command hangs
+SECONDS = 60.0  # after which a refusal hangs
+PROGRESS = re.compile(r"\d+%\|")  # a bar, as of images that are packed before their number is known
+PATIENCE = 3600.0  # after which a command that works does
 
 
 # -------------------------------------------------------------------------------------------------------------- bad input
@@ -212,20 +216,22 @@ def bad_files() -> Iterator[Case]:
 
 def bad_folder(here: Path) -> None:
     """Lay out what `bad_files` names."""
-    (here / "text.png").write_text("no picture")
+    (here / "text.png").write_text("no picture", encoding="utf-8")
     (here / "empty.png").touch()
     os.mkfifo(here / "pipe.png")
     (here / "folder.png").mkdir()
     picture(here / "whole.png")
     (here / "cut.png").write_bytes((here / "whole.png").read_bytes()[:200])
     header = "image,part,left,top,right,bottom\n"
-    (here / "no_header.csv").write_text("whole.png,nose,1,1,9,9\n")
-    (here / "no_numbers.csv").write_text(header + "whole.png,nose,a,b,c,d\n")
-    (here / "outside.csv").write_text(header + "whole.png,nose,900,900,990,990\nother.png,nose,1,1,9,9\n")
-    (here / "twice.csv").write_text(header + "whole.png,nose,1,1,9,9\nwhole.png,nose,1,1,9,9\n")
-    (here / "one_image.csv").write_text(header + "whole.png,nose,1,1,9,9\n")
+    (here / "no_header.csv").write_text("whole.png,nose,1,1,9,9\n", encoding="utf-8")
+    (here / "no_numbers.csv").write_text(header + "whole.png,nose,a,b,c,d\n", encoding="utf-8")
+    (here / "outside.csv").write_text(
+        header + "whole.png,nose,900,900,990,990\nother.png,nose,1,1,9,9\n", encoding="utf-8"
+    )
+    (here / "twice.csv").write_text(header + "whole.png,nose,1,1,9,9\nwhole.png,nose,1,1,9,9\n", encoding="utf-8")
+    (here / "one_image.csv").write_text(header + "whole.png,nose,1,1,9,9\n", encoding="utf-8")
     (here / "binary.csv").write_bytes(os.urandom(500))
-    (here / "long.csv").write_text(header + "x" * 200_000 + ",nose,1,1,9,9\n")
+    (here / "long.csv").write_text(header + "x" * 200_000 + ",nose,1,1,9,9\n", encoding="utf-8")
     (here / "empty_folder").mkdir()
     for name in ("one_class/a", "empty_class/a", "empty_class/b"):
         (here / name).mkdir(parents=True)
@@ -258,7 +264,7 @@ def try_case(case: Case, sound: Path, here: Path) -> str:
     alone = case.args[0] in ("tain", "summary", "doctor") or "--help" in case.args
     given = [*case.args, *([] if named or alone or case.args[0] in ("import", "prepare") else ["run=tiny"])]
     status, error = forked(given, here)
-    lines = error.strip().splitlines()
+    lines = [line for line in error.strip().splitlines() if line.strip() and not PROGRESS.search(line)]
     if status != 2:
         return f"status {status}" + (f": {lines[-1][:160]}" if lines else "")
     if len(lines) != 1:
@@ -275,37 +281,73 @@ def try_case(case: Case, sound: Path, here: Path) -> str:
 
 
 def forked(args: list[str], here: Path) -> tuple[int, str]:
-    """Status and stderr of a command, in a child of this process, which has torch loaded; -1 where it hangs."""
-    with tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as out:
-        child = os.fork()
-        if child == 0:
-            os.chdir(here)
-            os.dup2(out.fileno(), 1)
-            os.dup2(err.fileno(), 2)
-            sys.argv = ["zfrepro", *args]
-            from zfrepro.cli import main
-
-            try:
-                main()
-            except SystemExit as stop:
-                sys.stderr.flush()
-                os._exit(int(stop.code or 0))
-            except BaseException:
-                import traceback
-
-                traceback.print_exc()
-                sys.stderr.flush()
-                os._exit(1)
-        deadline = time.monotonic() + SECONDS
-        while time.monotonic() < deadline:
-            done, status = os.waitpid(child, os.WNOHANG)
-            if done:
-                err.seek(0)
-                return os.waitstatus_to_exitcode(status), err.read().decode(errors="replace")
-            time.sleep(0.01)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+    """Status and stderr of a command; -1 where it hangs."""
+    child = Child(args, here)
+    status = child.wait(SECONDS)
+    if status is None:
+        child.kill(group=True)
         return -1, "hangs"
+    return status, child.error()
+
+
+class Child:
+    """A command in a fork of this process, which has everything loaded, so that its time goes into its work; it leads a
+    group of its own."""
+
+    def __init__(self, args: list[str], here: Path) -> None:
+        self.err = tempfile.TemporaryFile()  # noqa: SIM115  closed with this object
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.setsid()
+            os.chdir(here)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(self.err.fileno(), 2)
+            sys.argv = ["zfrepro", *args]
+            os._exit(_status())
+
+    def wait(self, seconds: float) -> int | None:
+        """The exit status; None where it has not ended by then."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            done, status = os.waitpid(self.pid, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.005)
+        return None
+
+    def kill(self, group: bool) -> None:
+        """Kill it outright, with what it has begun or alone."""
+        os.killpg(self.pid, signal.SIGKILL) if group else os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+
+    def error(self) -> str:
+        """What it wrote to stderr."""
+        self.err.seek(0)
+        return self.err.read().decode(errors="replace")
+
+
+def _status() -> int:
+    """Run the command of sys.argv; its exit status, 1 after a traceback."""
+    from zfrepro.cli import main
+
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.stderr.flush()
+
+
+def load() -> None:
+    """What commands import, once for all children."""
+    import torch
+
+    for name in ("trainer", "visualizer.features", "evaluator.ablation", "evaluator.transfer", "report.report"):
+        importlib.import_module(f"zfrepro.{name}")
+    torch.set_num_threads(1)  # no team of threads that a fork would lose
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
@@ -323,7 +365,7 @@ def stages() -> dict[str, list[str]]:
         "train": ["train", *TINY, "snapshot_epochs=[1,2]", "checkpoint_every=1"],
         "prepare": ["prepare", "data.train_per_class=40", "data.val_per_class=4"],
         "visualize": ["visualize", "num_maps=4"],
-        "ablate": ["ablate", "epochs=1", "batch_size=40", "workers=2", "variant=all"],
+        "ablate": ["ablate", "variant=alexnet_no_6_7", "seeds=[0,1]", "data.per_class=1", "epochs=1", "workers=2"],
         "transfer": [
             "transfer", "folds=1", "per_class.table4=[2]", "tables=[table4]", "scratch_steps=10", "scratch_doublings=0",
             "test_per_class=2",
@@ -332,39 +374,44 @@ def stages() -> dict[str, list[str]]:
     }  # fmt: skip
 
 
+def lay_out(name: str, base: Path, here: Path) -> None:
+    """What the command finds: an empty folder, or the tiny run; the packed data, unless it is to pack them."""
+    shutil.rmtree(here / "outputs", ignore_errors=True)
+    shutil.rmtree(here / "cache", ignore_errors=True)
+    if name != "prepare":
+        shutil.copytree(base / "cache", here / "cache")
+    shutil.copytree(base / ("empty" if name == "train" else "outputs"), here / "outputs")
+    os.environ["ZFREPRO_CACHE"] = str(here / "cache")
+
+
+def undisturbed(name: str, args: list[str], base: Path, here: Path) -> tuple[float, dict[str, str]]:
+    """How long the command takes, and what it leaves."""
+    lay_out(name, base, here)
+    before, process = time.monotonic(), Child([*args, "run=tiny"], here)
+    if process.wait(PATIENCE) != 0:
+        raise SystemExit(f"{name} fails undisturbed: {process.error()}")
+    return time.monotonic() - before, content(here / ("outputs" if name != "prepare" else "cache"))
+
+
 def kill_and_repeat(
     name: str, args: list[str], reference: dict[str, str], base: Path, here: Path, moment: float
 ) -> str:
     """Kill the command after `moment` seconds, give it again; why it falls short of the reference, '' if it does not."""
-    outputs = here / "outputs"
-    shutil.rmtree(outputs, ignore_errors=True)
-    shutil.rmtree(here / "cache", ignore_errors=True)
-    shutil.copytree(base / "cache", here / "cache") if name != "prepare" else None
-    shutil.copytree(base / ("empty" if name == "train" else "outputs"), outputs, dirs_exist_ok=True)
-    process = start(args, here)
-    try:
-        process.wait(moment)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL) if name != "ablate" else process.kill()  # ablate's workers must notice
-        process.wait()
-    again = start(args, here)
-    _, error = again.communicate(timeout=600)
-    if again.returncode:
-        return f"given again it ends with {again.returncode}: {error.decode(errors='replace').strip()[-200:]}"
+    lay_out(name, base, here)
+    process = Child([*args, "run=tiny"], here)
+    if process.wait(moment) is None:
+        process.kill(group=name != "ablate")  # ablate's workers must notice by themselves
+    again = Child([*args, "run=tiny"], here)
+    if status := again.wait(PATIENCE):
+        return f"given again it ends with {status}: {again.error().strip()[-200:]}"
+    if status is None:
+        again.kill(group=True)
+        return "given again it hangs"
     if left := [str(path.relative_to(here)) for path in here.rglob(".*.tmp")]:
         return f"left over: {left[:3]}"
-    found = content(outputs if name != "prepare" else here / "cache")
+    found = content(here / ("outputs" if name != "prepare" else "cache"))
     differing = [key for key in reference.keys() | found.keys() if reference.get(key) != found.get(key)]
     return f"differs from the undisturbed: {sorted(differing)[:3]}" if differing else ""
-
-
-def start(args: list[str], here: Path) -> subprocess.Popen[bytes]:
-    """A command in a group of its own."""
-    surroundings = {**os.environ, "ZFREPRO_CACHE": str(here / "cache"), "OMP_NUM_THREADS": "1"}
-    given = [sys.executable, "-m", "zfrepro", *args, "run=tiny"]
-    return subprocess.Popen(
-        given, cwd=here, env=surroundings, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-    )
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -400,11 +447,6 @@ def report_line(what: str, tried: int, short: list[str]) -> None:
 
 def bad_input(count: int, seed: int, base: Path) -> bool:
     """All or a random part of the refusals; True if none falls short."""
-    import torch
-
-    import zfrepro.trainer  # noqa: F401  loaded once, for all children
-
-    torch.set_num_threads(1)  # no team of threads that a fork would lose
     cases = list(refusals())
     chosen = random.Random(seed).sample(cases, min(count, len(cases)))
     here = base / "bad"
@@ -423,20 +465,22 @@ def bad_input(count: int, seed: int, base: Path) -> bool:
 def kills(count: int, seed: int, base: Path) -> bool:
     """Kills in turn over the commands, at random moments; True if none falls short."""
     generator, short, here = random.Random(seed), [], base / "kills"
+    here.mkdir()
     references, lengths = {}, {}
     for name, args in stages().items():
-        before = time.monotonic()
-        why = kill_and_repeat(name, args, {}, base, here, 600)
-        lengths[name] = (time.monotonic() - before) / 1.3  # the second call finds nothing to do
-        references[name] = content(here / ("outputs" if name != "prepare" else "cache"))
-        if "differs" not in why and why:
-            short.append(f"{name}, undisturbed: {why}")
-    for number in range(count):
-        name = list(stages())[number % len(stages())]
-        moment = generator.uniform(0, lengths[name])
-        if why := kill_and_repeat(name, stages()[name], references[name], base, here, moment):
-            short.append(f"{name} killed after {moment:.2f} s: {why}")
-    report_line("kills", count, short)
+        lengths[name], references[name] = undisturbed(name, args, base, here)
+    done = 0
+    try:
+        for number in range(count):
+            name = list(stages())[number % len(stages())]
+            moment = generator.uniform(0, lengths[name])
+            why = kill_and_repeat(name, stages()[name], references[name], base, here, moment)
+            line = f"{name}, which takes {lengths[name]:.1f} s, killed after {moment:.2f} s: {why or 'nothing lost'}"
+            short += [line] if why else []
+            done += 1
+            print(f"  {done} of {count}: {line}", flush=True)
+    finally:  # an interrupt loses nothing of what was tried
+        report_line("kills", done, short)
     return not short
 
 
@@ -450,9 +494,11 @@ def main() -> int:
     base = Path(tempfile.mkdtemp(prefix="torture-"))
     try:
         (base / "empty").mkdir()
-        process = start([*stages()["train"]], base)
-        if process.wait():
-            print(f"the tiny run cannot be trained: {process.stderr.read().decode() if process.stderr else ''}")
+        os.environ |= {"ZFREPRO_CACHE": str(base / "cache"), "OMP_NUM_THREADS": "1"}
+        load()
+        process = Child([*stages()["train"], "run=tiny"], base)
+        if process.wait(600) != 0:
+            print(f"the tiny run cannot be trained: {process.error()}")
             return 1
         good = bad_input(args.inputs, args.seed, base) if args.inputs else True
         good &= kills(args.kills, args.seed, base) if args.kills else True

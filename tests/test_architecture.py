@@ -87,3 +87,43 @@ def test_only_figures_draw() -> None:
 def test_every_room_is_known() -> None:
     rooms = {room(path) for path in FILES} - {"__init__"}
     assert rooms <= set(RANK), f"without a place in the house: {rooms - set(RANK)}"
+
+
+def without_encoding(code: str) -> list[int]:
+    """Lines that read or write text in whatever encoding the machine has."""
+    elsewhere = {"Image", "tarfile", "zipfile", "os", "self", "bench"}  # their open() opens no text
+    found = []
+    for node in (node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)):
+        given = {word.arg: word.value for word in node.keywords}
+        if isinstance(node.func, ast.Attribute):
+            name, owner = node.func.attr, ast.unparse(node.func.value)
+        else:
+            name, owner = getattr(node.func, "id", ""), ""
+        place = 1 if name == "fdopen" or (name == "open" and not owner) else 0
+        if (name == "open" and owner not in elsewhere) or name in ("fdopen", "NamedTemporaryFile", "TemporaryFile"):
+            usual = ast.Constant("r" if name in ("open", "fdopen") else "w+b")
+            mode = given.get("mode", node.args[place] if len(node.args) > place else usual)
+            text = not (isinstance(mode, ast.Constant) and "b" in str(mode.value))
+        else:
+            text = (name in ("read_text", "write_text") and bool(owner)) or {"text", "universal_newlines"} & set(given)
+        if text and "encoding" not in given:
+            found.append(node.lineno)
+    return found
+
+
+def test_what_reads_or_writes_text_is_found() -> None:
+    bad = ["open(p)", "open(p, 'w')", "p.open()", "p.open('a', buffering=1)", "p.read_text()", "(a / b).write_text(t)",
+           "open(p, mode)", "subprocess.run(c, text=True)", "TemporaryFile('w')", "os.fdopen(1, 'w')"]  # fmt: skip
+    good = ["open(p, 'rb')", "p.open('r+b')", "p.open(mode='wb')", "p.read_text(encoding='utf-8')", "write_text(p, t)",
+            "Image.open(p)", "tarfile.open(p)", "p.open('w', encoding='utf-8')", "TemporaryFile()"]  # fmt: skip
+    assert (
+        [code for code in bad if not without_encoding(code)] == [code for code in good if without_encoding(code)] == []
+    )
+
+
+def test_every_text_file_has_its_encoding_said() -> None:
+    """A machine's own would do until a run goes to another machine."""
+    scripts = sorted((PACKAGE.parent / "scripts").glob("*.py"))
+    assert scripts
+    found = {path.name: lines for path in [*FILES, *scripts] if (lines := without_encoding(path.read_text("utf-8")))}
+    assert found == {}

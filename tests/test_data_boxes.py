@@ -11,6 +11,8 @@ from PIL import Image
 
 from zfrepro.boxes import decode, encode
 from zfrepro.data import Packed, find_problems, open_data
+from zfrepro.data.annotations import folder_boxes
+from zfrepro.data.imagenet import devkit_synsets, kaggle_rows, torchvision_meta
 from zfrepro.data.rescaling import draw_places, scaled_crops, shapes_of
 from zfrepro.errors import UserError
 from zfrepro.options.shared import DataConfig
@@ -308,3 +310,38 @@ def test_a_box_lies_where_its_object_is_in_every_crop(tmp_path: Path, fit: str) 
             white = torch.nonzero((crops[b] > 127).any(axis))[:, 0]  # axis 0 leaves columns: x
             if len(white):
                 assert abs(int(white[0]) - low[b, axis]) <= 1 and abs(int(white[-1]) + 1 - high[b, axis]) <= 1
+
+
+def test_the_class_of_a_box_is_the_one_that_is_written(tmp_path: Path) -> None:
+    ids = ["A", "a", "b_c"]
+    table = tmp_path / "boxes.csv"
+
+    def labels(*given: str) -> list[int | None]:
+        rows = "".join(f"{n}.png,0,0,1,1,{name}\n" for n, name in enumerate(given))
+        table.write_text("image,left,top,right,bottom,class\n" + rows, encoding="utf-8")
+        return [boxes[0].label for boxes in folder_boxes(tmp_path, ids, ["A", "a", "b c"]).values()]
+
+    assert labels("A", "a", "b c", "B_C", "") == [0, 1, 2, 2, None]
+    with pytest.raises(UserError, match=r"boxes\.csv, line 2: there is no class d$"):
+        labels("d")
+    with pytest.raises(UserError, match="there is no class x, which may be any of X_, _X"):
+        ids[:] = ["X_", "_X"]
+        table.write_text("image,left,top,right,bottom,class\n0.png,0,0,1,1,x\n", encoding="utf-8")
+        folder_boxes(tmp_path, ids, ["X ", " X"])
+
+
+def test_damaged_files_of_imagenet_are_one_line(tmp_path: Path) -> None:
+    for name, read in (("meta.mat", devkit_synsets), ("meta.bin", torchvision_meta)):
+        for content in (b"", b"<html>", b"MATLAB 5.0" + bytes(200), b"PK\x03\x04"):
+            (tmp_path / name).write_bytes(content)
+            with pytest.raises(UserError, match=f"{name}: damaged, or not the devkit's .*; fetch it again"):
+                read(tmp_path / name)
+    table = tmp_path / "LOC_val_solution.csv"
+    for text in (
+        "a,b\n1,2\n",
+        "ImageId,PredictionString\nx\n",
+        "ImageId,PredictionString\nx," + "n0 1 2 3 4 " * 20_000,
+    ):
+        table.write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match="not Kaggle's table"):
+            list(kaggle_rows(table))

@@ -326,12 +326,12 @@ def test_what_is_there_is_not_made_again(localised: Path, zfrepro: Zfrepro) -> N
         (
             "localize",
             ["run=a/localize/pcr_all"],
-            "run=a/localize/pcr_all: its network gives boxes; give the classification",
+            "run=a/localize/pcr_all: its network gives boxes, not classes; give run=a",
         ),
         ("evaluate", ["run=a/localize/pcr_all"], "its network gives boxes, not classes; give run=a"),
         ("localize", ["run=a", "scales=[40]"], "scales=.40.: must be 56 pixels or more"),
         ("localize", ["run=a", "match=iou"], "match=iou: must be one of centre_iou, paper"),
-        ("localize", ["run=a", "runs=[c]"], "run=c: no trained run"),
+        ("localize", ["run=a", "runs=[c]"], "runs=c: no trained run"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -213,7 +213,9 @@ def test_a_fold_as_data_to_train_on_holds_its_training_images_only(run: TrainedR
         row = fold.train[position]
         np.testing.assert_array_equal(data.train.images[position], target.images(np.array([row]))[0])
         assert data.train.labels[position] == target.labels[row]
-    np.testing.assert_allclose(data.mean, data.train.images.mean(0), atol=1e-3)
+    np.testing.assert_allclose(data.mean, data.train.images[:].mean(0), atol=1e-3)
+    several = np.array([[5, 0], [7, 5]])
+    np.testing.assert_array_equal(data.train.images[several], target.images(fold.train)[several])
     assert data.key not in (target.data.key, fold_data(target, draw_fold(target.labels, 3, 50, 0, 1)).key)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import signal
@@ -68,6 +69,16 @@ def test_a_failure_is_raised_and_stops_the_others(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="1 is no good"):
         list(in_parallel(tasks, [tmp_path / "log"] * 4, 2, "cpu", "failing"))
     assert time.monotonic() - began < 50  # nobody waited for the sleepers
+
+
+def test_whoever_hears_of_results_can_stop_the_others(tmp_path: Path) -> None:
+    def enough(result: tuple[int, int, int]) -> None:
+        raise UserError(f"{result[0]} is enough")
+
+    tasks = [partial(squared, 3), *[partial(time.sleep, 60)] * 3]
+    with pytest.raises(UserError, match="9 is enough"):
+        in_parallel(tasks, [tmp_path / "log"] * 4, 2, "cpu", "squaring", enough)
+    assert not multiprocessing.active_children()
 
 
 def test_a_killed_worker_is_one_clear_line(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
+import re
+import warnings
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -44,19 +44,36 @@ class _Watched:
         self.file.flush()
 
 
+def read_tensors(path: Path) -> Any:
+    """What `torch.save` has written, onto the CPU: tensors and plain values only, nothing in the file is run.
+
+    Raises OSError where there is no file, and ValueError, why, for every other file.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the protocol of pickles that are none of ours
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # torch raises half a dozen kinds for files that are cut or are none of its own
+        more = re.search(r"Weights ?[Uu]npickler|Unsupported (global|class|operand)|[Ww]eights.only", str(error))
+        raise ValueError(
+            "it holds more than tensors, or is damaged" if more else "it is cut, empty or something else"
+        ) from error
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU, tensors and plain values only.
 
     Raises UserError where it is damaged or hostile, lacks what a network needs, or holds weights that are no numbers.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_tensors(path)
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such checkpoint") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
-        why = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+    except ValueError as error:
         raise UserError(
-            f"{path}: not a readable checkpoint ({why}); move it away, or train again with resume=false"
+            f"{path}: not a readable checkpoint: {error}; move it away, or train again with resume=false"
         ) from error
     if not isinstance(state, dict) or "model" not in state:
         raise UserError(f"{path}: not a checkpoint of zfrepro; move it away, or train again with resume=false")
@@ -64,6 +81,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         if not right(state.get(name)):
             wrong = "is damaged" if name in state else "is missing"
             raise UserError(f"{path}: its entry '{name}' {wrong}; move it away, or train again with resume=false")
+    for name, right in OPTIONAL.items():
+        if name in state and not right(state[name]):
+            raise UserError(f"{path}: its entry '{name}' is damaged; move it away, or train again with resume=false")
     if not all(bool(weights.isfinite().all()) for weights in state["model"].values()):
         raise UserError(
             f"{path}: holds weights that are no finite numbers; train again with a lower lr and resume=false, or import "
@@ -82,13 +102,18 @@ def _are_numbers(value: Any, *shapes: int) -> bool:
     return right and (value.ndim == 0 or value.shape[-1] == 3) and bool(value.isfinite().all())
 
 
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+
+
+OPTIONAL = {"class_ids": _are_names, "trainer": lambda value: isinstance(value, dict)}
 ENTRIES = {
     "model": lambda value: (
         isinstance(value, dict)
         and len(value) > 0
         and all(isinstance(weights, Tensor) and weights.is_floating_point() for weights in value.values())
     ),
-    "class_names": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+    "class_names": _are_names,
     "mean": lambda value: _are_numbers(value, 1, 3),
     "scale": lambda value: _are_numbers(value, 0, 1),
     "epoch": _is_number,

@@ -250,7 +250,7 @@ def _patient_streams() -> None:
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
         elif stream is getattr(sys, f"__{name}__"):
             pipe = io.BufferedWriter(_Pipe(number, "w", closefd=False))
             live = stream.isatty() or name == "stderr"
@@ -282,7 +282,7 @@ def _help() -> str:
 def _command_help(command: str, overrides: list[str]) -> str:
     """The comment that opens the command's config, then its options with their defaults and what they mean."""
     head = []
-    for line in (conf_folder() / f"{command}.yaml").read_text().splitlines():
+    for line in (conf_folder() / f"{command}.yaml").read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             break
         head.append(line.lstrip("# "))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zfrepro.data import Packed
 from zfrepro.errors import UserError, require_layer
-from zfrepro.files import pending
+from zfrepro.files import pending, read_array
 from zfrepro.forward import forward
 from zfrepro.models.network import Network
 from zfrepro.run import TrainedRun
@@ -34,10 +34,15 @@ def extract(
     for layer in layers:
         require_layer("layer", layer, run.network.feature_layers)
     folder = run.folder / "features" / f"{data.manifest['name']}-{_key(run, data, dtype, pool)}"
-    missing = [layer for layer in layers if not (folder / f"layer{layer}.npy").exists()]
-    if missing:
+    total = len(data.train) + len(data.val)
+
+    def stored(layer: int) -> np.ndarray | None:
+        return read_array(folder / f"layer{layer}.npy", (total, width(run.network, layer, pool)))
+
+    found = {layer: array for layer in layers if (array := stored(layer)) is not None}
+    if missing := [layer for layer in layers if layer not in found]:
         _fill(run, data, missing, folder, dtype, pool)
-    return {layer: np.load(folder / f"layer{layer}.npy", mmap_mode="r") for layer in layers}
+    return {layer: found.get(layer, np.load(folder / f"layer{layer}.npy", mmap_mode="r")) for layer in layers}
 
 
 def _key(run: TrainedRun, data: Packed, dtype: str, pool: int | None) -> str:

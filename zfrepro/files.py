@@ -14,7 +14,8 @@ import os
 import platform
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from glob import escape
 from pathlib import Path
 from typing import IO, Any
@@ -95,6 +96,36 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path}: holds no JSON object; delete it and run the command again")
     return value
+
+
+def read_lines(path: Path) -> list[dict[str, Any] | None]:
+    """The JSON objects of a .jsonl, one a line; None for a line that is damaged. Nothing where there is no such file."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return [_object(line) for line in text.splitlines()]
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def read_array(path: Path, shape: Sequence[int | None]) -> np.ndarray | None:
+    """A .npy of this shape (None: any length) that an earlier command left, memory-mapped; None where there is none, and where
+    it is damaged, which is said."""
+    if not path.exists():
+        return None
+    try:
+        found: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        if len(found.shape) == len(shape) and all(n in (None, m) for n, m in zip(shape, found.shape)):
+            return found
+        why = f"it has the shape {found.shape}"
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+    print(f"{shown(path)}: damaged ({why}); it is computed again")
+    return None
 
 
 # ------------------------------------------------------------------------------------------------------------------ locks

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from typing import Any
 
 import numpy as np
 
 from zfrepro.errors import UserError
+from zfrepro.files import read_lines
 from zfrepro.run import TrainedRun
 from zfrepro.statistics import below_chance
 
@@ -48,14 +49,8 @@ def chance(labels: np.ndarray) -> float:
 
 def _noted_error(run: TrainedRun) -> float | None:
     """The validation error of the epoch behind the checkpoint, as train/metrics.jsonl has it."""
-    path = run.folder / "train" / "metrics.jsonl"
-    if not path.exists():
-        return None
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            noted = json.loads(line)
-            if noted["epoch"] == run.epoch:
+    for noted in read_lines(run.folder / "train" / "metrics.jsonl"):
+        if noted and noted.get("epoch") == run.epoch:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
                 return float(noted["val_top1_error"])
-        except (ValueError, KeyError, TypeError):
-            continue
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import errno
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ SEPARATORS = ",;\t|"
 
 def read_text(path: Path) -> str:
     """A text file: UTF-8, UTF-16 with its mark, or what Windows programs write in the west of Europe."""
+    if path.exists() and not path.is_file():  # a pipe would have us wait for ever
+        raise IsADirectoryError(errno.EISDIR, "no file", str(path))
     data = path.read_bytes()
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.decode("utf-16")
+        return data.decode("utf-16", "replace")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -66,6 +66,6 @@ def git_commit() -> str | None:
     here = Path(__file__).resolve().parent
     try:
         call = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
-        return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip() or None
+        return subprocess.run(call, capture_output=True, encoding="utf-8", check=True).stdout.strip() or None
     except (OSError, subprocess.CalledProcessError):
         return None

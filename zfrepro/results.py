@@ -97,8 +97,8 @@ class Output:
         target = self.folder / "metrics.json"
         origin = provenance(self.config, self.checkpoint_hash, time.monotonic() - self.started)
         origin["config_hash"] = self.identity
-        old = _read(target)
-        before = old.get("provenance", {})
+        old = read_result(target)
+        before = origin_of(old)
         files = {name for names in before.get("files", {}).values() for name in names}
         if not self.part or before.get("checkpoint_hash") != self.checkpoint_hash:
             old = before = {}
@@ -144,7 +144,7 @@ def writing(
 
 def _up_to_date(folder: Path, config: Common, checkpoint_hash: str | None, part: str | None, inputs: str) -> bool:
     """Whether the folder holds this very result, all files included."""
-    origin = _read(folder / "metrics.json").get("provenance", {})
+    origin = origin_of(read_result(folder / "metrics.json"))
     made = origin.get("parts", {}).get(part) if part else origin.get("config_hash")
     there = all((folder / name).exists() for name in origin.get("files", {}).get(part or "all", []))
     return bool(
@@ -152,12 +152,24 @@ def _up_to_date(folder: Path, config: Common, checkpoint_hash: str | None, part:
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_result(path: Path) -> dict[str, Any]:
     """The metrics that stand there; none where they are missing or damaged, which are to be made again."""
     try:
         return read_json(path) if path.exists() else {}
     except UserError:
         return {}
+
+
+def origin_of(metrics: dict[str, Any]) -> dict[str, Any]:
+    """How a result was made, as its `metrics.json` says; nothing where that is damaged, which is then to be made again."""
+    origin = metrics.get("provenance")
+    if not isinstance(origin, dict):
+        return {}
+    groups = [origin.get(key, {}) for key in ("files", "parts", "part_seconds")]
+    whole = all(isinstance(group, dict) for group in groups) and all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names) for names in groups[0].values()
+    )
+    return origin if whole else {}
 
 
 def _identity(folder: Path, config: Common, inputs: str) -> str:

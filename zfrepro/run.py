@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import shlex
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -221,6 +223,33 @@ def open_run(config: Common, which: str | int = "best", boxes: bool = False) -> 
         device=device,
         precision=resolve_precision(config.precision, device),
     )
+
+
+def open_source(config: Experiment, name: str | None = None, key: str = "runs") -> TrainedRun:
+    """The classification run `name`, of the option `key`, or `config`'s own, from which an experiment trains others. Its data
+    are looked at here, before anything is trained."""
+    with naming(key, name):
+        run = open_run(dataclasses.replace(config, run=name or config.run))
+        assert len(run.data.train)
+    return run
+
+
+def require_recipe(run: TrainedRun) -> TrainConfig:
+    """How a run was trained. Raises UserError for an imported one, of which that is not known."""
+    if run.config.preset == "imported":
+        raise UserError(
+            f"run={run.config.run}: was imported, so there is no training to vary; give a run that `zfrepro train` made"
+        )
+    return run.config
+
+
+@contextlib.contextmanager
+def naming(key: str, name: str | None) -> Iterator[None]:
+    """A UserError about the run `name` tells the option that named it, where that is not `run`."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(re.sub(rf"^run={re.escape(name or '')}: ", f"{key}={name}: ", str(error))) from error
 
 
 def _side(config: TrainConfig) -> int:

@@ -71,17 +71,31 @@ def cpus() -> int:
 
 
 def in_parallel(
-    tasks: Sequence[Callable[[], Result]], logs: Sequence[Path], workers: int, device: str, what: str
-) -> Iterator[Result]:
-    """The results of tasks as they come. What task i prints goes to `logs[i]`.
+    tasks: Sequence[Callable[[], Result]],
+    logs: Sequence[Path],
+    workers: int,
+    device: str,
+    what: str,
+    heard: Callable[[Result], object] = lambda result: None,
+) -> list[Result]:
+    """The results of tasks in the order in which they come; `heard` is called with each then. What task i prints goes to
+    `logs[i]`.
 
     workers: how many at once; 0: on a GPU one, on the CPU one for each, at most 4. One at a time run in this process and
-    print to the terminal; others must be picklable. The first exception of a task stops all of them and is raised.
+    print to the terminal; others must be picklable. The first exception, of a task or of `heard`, stops all of them and is
+    raised: no worker is left when this returns, however it does.
     """
+    results: list[Result] = []
+
+    def note(result: Result) -> None:
+        results.append(result)
+        heard(result)
+
     count = min(len(tasks), workers or usual_workers(device))
     if count <= 1:
-        yield from (task() for task in tasks)
-        return
+        for task in tasks:
+            note(task())
+        return results
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     stop, share = context.Event(), max(1, cpus() // count)
     with ProcessPoolExecutor(count, context, _start_training, (os.getpid(), share, stop)) as pool, _sigterm(_interrupt):
@@ -89,8 +103,9 @@ def in_parallel(
             futures = [pool.submit(_logged, task, log) for task, log in zip(tasks, logs, strict=True)]
             with tqdm(total=len(tasks), desc=f"{what}, {count} at a time", unit="net", disable=None) as bar:
                 for future in as_completed(futures):
-                    yield future.result()
+                    note(future.result())
                     bar.update()
+            return results
         except BaseException as error:
             stop.set()  # the pool has handed out more tasks than it has workers
             with _sigterm(signal.SIG_IGN):
@@ -149,7 +164,11 @@ def _logged(task: Callable[[], Result], log: Path) -> Result:
         os._exit(1)
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        with (
+            log.open("a", buffering=1, encoding="utf-8") as file,
+            contextlib.redirect_stdout(file),
+            contextlib.redirect_stderr(file),
+        ):
             return task()
     except Interrupted as error:
         os._exit(error.status)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from zfrepro.data.decode import picture_size
+from zfrepro.data.matching import Classes, candidates
 from zfrepro.data.packed import Boxes
 from zfrepro.errors import UserError
 from zfrepro.lists import read_table
@@ -76,13 +77,15 @@ def folder_boxes(base: Path, ids: Sequence[str], names: Sequence[str]) -> dict[s
     if not path.exists():
         return {}
     found: dict[str, list[Box]] = {}
-    label_of = {name.lower(): label for label, name in [*enumerate(names), *enumerate(ids)]}
+    classes = Classes(ids, names)
     for row in read_table(path, FOLDER_COLUMNS, "data.root", optional=("class",)):
-        name, given = row["image"].replace("\\", "/").removeprefix("./"), row["class"].lower()
-        if given and given not in label_of:
-            raise UserError(f"{row.where}: there is no class {row['class']}")
+        name, given = row["image"].replace("\\", "/").removeprefix("./"), row["class"]
+        meant = candidates(classes, given) if given else []
+        if given and len(meant) != 1:
+            several = f", which may be any of {', '.join(ids[label] for label in meant)}" if meant else ""
+            raise UserError(f"{row.where}: there is no class {given}{several}")
         left, top, right, bottom = row.numbers(*FOLDER_COLUMNS[1:])
-        box = Box((left, top, right, bottom), label_of[given] if given else None, row.where)
+        box = Box((left, top, right, bottom), meant[0] if given else None, row.where)
         found.setdefault(name, []).append(box)
     return found
 

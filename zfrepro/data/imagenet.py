@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -70,8 +71,24 @@ def devkit_synsets(path: Path) -> list[tuple[int, str, str]]:
     """(number, wnid, words) of the leaves in the devkit's meta.mat; ground-truth numbers refer to them."""
     import scipy.io
 
-    synsets = scipy.io.loadmat(path, squeeze_me=True)["synsets"]
-    return [(int(s["ILSVRC2012_ID"]), str(s["WNID"]), str(s["words"])) for s in synsets if int(s["num_children"]) == 0]
+    def read() -> list[tuple[int, str, str]]:
+        synsets = scipy.io.loadmat(path, squeeze_me=True)["synsets"]
+        leaves = [s for s in synsets if int(s["num_children"]) == 0]
+        return [(int(s["ILSVRC2012_ID"]), str(s["WNID"]), str(s["words"])) for s in leaves]
+
+    return _readable(path, read)
+
+
+T = TypeVar("T")
+
+
+def _readable(path: Path, read: Callable[[], T]) -> T:
+    """What `read` makes of a file of the devkit. Raises UserError in place of the dozen kinds that a damaged one raises."""
+    try:
+        return read()
+    except Exception as error:
+        why = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UserError(f"{path}: damaged, or not the devkit's ({why}); fetch it again") from error
 
 
 def synset_words(base: Path) -> dict[str, str]:
@@ -91,8 +108,11 @@ def torchvision_meta(path: Path) -> tuple[dict[str, tuple[str, ...]], list[str]]
     """What torchvision's ImageNet leaves behind: wnid -> synonyms, and the validation images' wnids in order."""
     import torch
 
-    meta: tuple[dict[str, tuple[str, ...]], list[str]] = torch.load(path, weights_only=True)
-    return meta
+    def read() -> tuple[dict[str, tuple[str, ...]], list[str]]:
+        words, wnids = torch.load(path, weights_only=True)
+        return {str(wnid): tuple(names) for wnid, names in words.items()}, [str(wnid) for wnid in wnids]
+
+    return _readable(path, read)
 
 
 # ------------------------------------------------------------------------------------------------------------ the truth
@@ -120,10 +140,14 @@ def validation_truth(base: Path, flat: list[str]) -> dict[str, str]:
 
 def kaggle_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
     """Of LOC_*_solution.csv: an image's stem, and the fields wnid, xmin, ymin, xmax, ymax, wnid, ..."""
-    for row in csv.DictReader(read_text(path).splitlines()):
-        if "ImageId" not in row or row.get("PredictionString") is None:
-            raise UserError(f"{path}: not Kaggle's table of ImageId,PredictionString, or cut off; fetch it again")
-        yield row["ImageId"], row["PredictionString"].split()
+    wrong = f"{path}: not Kaggle's table of ImageId,PredictionString, or cut off; fetch it again"
+    try:
+        for row in csv.DictReader(read_text(path).splitlines()):
+            if not row.get("ImageId") or not isinstance(row.get("PredictionString"), str):
+                raise UserError(wrong)
+            yield row["ImageId"], row["PredictionString"].split()
+    except csv.Error as error:
+        raise UserError(wrong) from error
 
 
 class BoxReader:

@@ -8,7 +8,6 @@ outputs/<run>/table3_ablation/: `zfrepro visualize run=<run>/table3_ablation/<va
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,8 +27,9 @@ from zfrepro.options.commands import AblateConfig, TrainConfig
 from zfrepro.options.compose import load_model
 from zfrepro.options.shared import ModelConfig
 from zfrepro.results import writing
-from zfrepro.run import TrainedRun, load_config, open_run, require_softmax
+from zfrepro.run import TrainedRun, open_run, open_source, require_recipe, require_softmax
 from zfrepro.statistics import Measure, Missing, below_chance, mean_std
+from zfrepro.trainer.folder import Folder
 from zfrepro.trainer.recipe import FROM_SCRATCH, derive, finished
 from zfrepro.trainer.several import raise_failures, train_all
 from zfrepro.workers import in_parallel
@@ -85,8 +85,7 @@ def ablate(config: AblateConfig) -> None:
     for key in ("average", "once"):
         for name in getattr(config, key):
             require_choice(key, name, VARIANTS)
-    source = load_config(config.folder)
-    source.data.root = config.data.root or source.data.root
+    source = require_recipe(open_source(config))
     wanted = VARIANTS if config.variant == "all" else (config.variant,)
     jobs = {name: [job(config, source, name, seed) for seed in seeds_of(config, name)] for name in wanted}
     # Table 3's last rows first, which are the widest: begun last, they would keep the other processors waiting.
@@ -173,11 +172,10 @@ def measure(config: AblateConfig, run: TrainConfig) -> Net:
     most = max(TRAIN_IMAGES, len(val))
     if len(rows) > most:
         rows = np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
-    last = json.loads((run.folder / "train" / "metrics.jsonl").read_text().splitlines()[-1])
     return Net(
         errors=(crop_errors(net, train, rows)[0], *crop_errors(net, val, np.arange(len(val)))),
         parameters=sum(p.numel() for p in net.network.parameters()),
-        seconds=float(last["seconds"]),
+        seconds=Folder(run).noted("seconds"),
         checkpoint_hash=net.checkpoint_hash,
         run=run.run,
     )

@@ -27,18 +27,18 @@ from typing import Any
 import numpy as np
 
 from zfrepro import papers, statistics
-from zfrepro.errors import UserError
+from zfrepro.errors import UserError, require
 from zfrepro.evaluator.errors import top_errors
 from zfrepro.evaluator.testing import METHODS, around, own_scale, posteriors
 from zfrepro.figures.depth import draw_rows
-from zfrepro.files import atomic_write, file_hash
+from zfrepro.files import atomic_write, file_hash, read_array
 from zfrepro.knowledge import chance, verdict
 from zfrepro.options.commands import DepthConfig, TrainConfig
 from zfrepro.options.compose import load_model
 from zfrepro.options.shared import ModelConfig
 from zfrepro.papers import find_item
 from zfrepro.results import Output, writing
-from zfrepro.run import load_config, open_run
+from zfrepro.run import open_run, open_source, require_recipe
 from zfrepro.statistics import Measure, Missing, below_chance, mean_std
 from zfrepro.trainer.recipe import FROM_SCRATCH, derive, finished
 from zfrepro.trainer.several import raise_failures, train_all
@@ -72,8 +72,11 @@ def depth(config: DepthConfig) -> None:
 
     A network that fails is reported and leaves out those that start from it; the exit status is then 1.
     """
-    source = load_config(config.folder)
-    source.data.root = config.data.root or source.data.root
+    source = require_recipe(open_source(config))
+    crop = table(source, "a").input_size
+    least = crop + round(crop / 7)  # Table 4 tests at smaller sizes as well, see `around`
+    fits = config.scales[0] >= least
+    require("scales", list(config.scales), fits, f"{least} pixels or more, a seventh above the network's input")
     failures: list[str] = []
     nets: list[Net] = []
     for wave in (("a", "a_lrn"), ("b", "b_5x5", "c", "d", "e"), "large", "jitter"):
@@ -168,12 +171,12 @@ class Answers:
 
     def prepare(self, wanted: Sequence[tuple[Net, str, bool]], what: str) -> None:
         """Compute what is not there yet of (net, method, several sizes), side by side."""
-        missing = [one for one in wanted if not self._path(*one).exists()]
+        shape = (len(self.data.val), self.data.num_classes)
+        missing = [one for one in wanted if read_array(self._path(*one), shape) is None]
         tasks = [partial(answer, self.config, net.training.run, method, several, self._path(net, method, several))
                  for net, method, several in missing]  # fmt: skip
         logs = [net.training.folder / "train.log" for net, _, _ in missing]
-        for _ in in_parallel(tasks, logs, self.config.workers, self.config.device, what):
-            pass
+        in_parallel(tasks, logs, self.config.workers, self.config.device, what)
 
     def __call__(self, net: Net, method: str = "dense", several: bool = False) -> np.ndarray:
         """(N, C) posteriors, memory-mapped; of both methods their mean (open point O9)."""

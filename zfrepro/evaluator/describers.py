@@ -14,7 +14,7 @@ from zfrepro.evaluator.descriptors import Pool, describe, join_scales, unit_leng
 from zfrepro.evaluator.target import has_several
 from zfrepro.options.commands import TransferConfig
 from zfrepro.options.shared import DataConfig
-from zfrepro.run import TrainedRun, open_run
+from zfrepro.run import TrainedRun, naming, open_run
 
 FULL_INPUT = 224  # pixels, to which the paper's scales belong
 SCALES, VOC_SCALES = (256, 384, 512), (256, 384, 512, 640, 768)
@@ -49,7 +49,8 @@ class Method:
 
 def open_net(config: TransferConfig, name: str, targets: Sequence[DataConfig]) -> Net:
     """A run, the layer that describes, and the sizes at which it does. Raises UserError for what does not fit."""
-    run = open_run(dataclasses.replace(config, run=name))
+    with naming("runs" if name in config.runs else "run", name):
+        run = open_run(dataclasses.replace(config, run=name))
     layer = config.layer or run.network.feature_layers[-1]
     require_layer("layer", layer, run.network.feature_layers)
     size = run.network.input_size

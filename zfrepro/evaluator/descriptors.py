@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from zfrepro.data import Packed
 from zfrepro.data.rescaling import Images, by_shape, shapes_of
-from zfrepro.files import pending
+from zfrepro.errors import UserError
+from zfrepro.files import pending, read_array
 from zfrepro.run import TrainedRun
 
 PIXELS = 1 << 21  # of a batch, at the size at which the network sees it
@@ -55,6 +56,11 @@ class Cut:
         wide = np.concatenate([np.floor(boxes[:, :2] - spare), np.ceil(boxes[:, 2:] + spare)], 1)
         self.edges = np.clip(wide, 0, limits).astype(np.int64)
         self.shapes = self.edges[:, [3, 2]] - self.edges[:, [1, 0]]
+        if (self.shapes < 1).any():
+            row = int(np.flatnonzero((self.shapes < 1).any(1))[0])
+            raise UserError(
+                f"data: box {boxes[row].tolist()} lies outside its image; mend the annotations and pack again"
+            )
 
     def __len__(self) -> int:
         return len(self.owners)
@@ -70,9 +76,10 @@ def describe(run: TrainedRun, pool: Pool, layer: int, scale: int) -> np.ndarray:
     identity = [run.checkpoint_hash, pool.key, run.precision, layer, scale]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
     path = run.folder / "features" / f"{pool.name}-{key}" / f"layer{layer}_{scale}px.npy"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _fill(run, pool, layer, scale, path)
+    if (found := read_array(path, (sum(map(len, pool.splits)), run.network.widths[layer]))) is not None:
+        return found
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _fill(run, pool, layer, scale, path)
     return np.load(path, mmap_mode="r")
 
 

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from zfrepro import papers, statistics
-from zfrepro.errors import UserError
+from zfrepro.errors import UserError, require
 from zfrepro.evaluator.testing import METHODS, posteriors
 from zfrepro.figures.errors import draw_errors
 from zfrepro.knowledge import chance, verdict
 from zfrepro.options.commands import EvaluateConfig
 from zfrepro.results import Output, writing
-from zfrepro.run import TrainedRun, open_run
+from zfrepro.run import TrainedRun, naming, open_run
 from zfrepro.statistics import Measure, Missing
 
 
@@ -27,7 +27,10 @@ def evaluate(config: EvaluateConfig) -> None:
     averaged = list(config.runs) or [config.run]
     alone = config.run not in averaged and (config.folder / "train" / "config.yaml").exists()
     names = [config.run, *averaged] if alone else averaged
-    runs = [open_run(dataclasses.replace(config, run=name)) for name in names]
+    runs = []
+    for name in names:
+        with naming("runs" if name in config.runs else "run", name):
+            runs.append(open_run(dataclasses.replace(config, run=name)))
     for name, run in zip(names[1:], runs[1:]):
         if run.data.key != runs[0].data.key:
             raise UserError(
@@ -37,6 +40,9 @@ def evaluate(config: EvaluateConfig) -> None:
             raise UserError(
                 f"runs={names}: {name} tells other classes apart than {names[0]}; average runs of the same ones"
             )
+    least = max(run.network.input_size for run in runs)
+    fits = all(scale >= least for scale in config.test_scales)
+    require("test_scales", list(config.test_scales), fits, f"sizes of at least the network's input, {least} pixels")
     rows = tested(runs[0])
     hashes = "-".join(run.checkpoint_hash for run in runs)
     with writing(config.folder / "table2_imagenet", config, hashes, inputs=runs[0].data.key) as out:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -33,7 +33,7 @@ from zfrepro.knowledge import knows_its_task
 from zfrepro.models.table import layers_of
 from zfrepro.options.commands import LocalizeConfig, OccludeConfig, TrainConfig
 from zfrepro.results import Output, writing
-from zfrepro.run import TrainedRun, load_config, open_run
+from zfrepro.run import TrainedRun, open_run, open_source, require_softmax
 from zfrepro.statistics import Measure, Missing, mean_std, to_data
 from zfrepro.trainer.localisation import has_boxes
 from zfrepro.trainer.recipe import derive, finished
@@ -58,7 +58,12 @@ BEST = ROWS[2]
 
 def localize(config: LocalizeConfig) -> None:
     """Train what is not trained yet, then write both tables. Raises UserError for a run that does not classify."""
-    sources = [load_source(config, name) for name in [config.run, *config.runs]]
+    classifiers = [open_source(config, name) for name in [None, *config.runs]]
+    guessing = [open_source(config, name, "classes_from") for name in config.classes_from]
+    for run in [*classifiers, *guessing]:
+        require_like(config, run, classifiers[0])
+    require_boxes(classifiers[0])
+    sources = [run.config for run in classifiers]
     jobs = {
         (0, row.name): [job(config, sources[0], row, seed) for seed in config.seeds or [config.seed]] for row in ROWS
     }
@@ -67,7 +72,7 @@ def localize(config: LocalizeConfig) -> None:
     every = [run for runs in jobs.values() for run in runs]
     ordered = sorted(every, key=lambda run: run.freeze)  # the longest first
     raise_failures(train_all(ordered, config.workers, config.device, config.debug), len(every))
-    bench = Bench(config, sources, jobs)
+    bench = Bench(config, sources, jobs, guessing)
     write_table8(bench)
     write_table9(bench)
 
@@ -75,18 +80,29 @@ def localize(config: LocalizeConfig) -> None:
 # ------------------------------------------------------------------------------------------------------------- training
 
 
-def load_source(config: LocalizeConfig, name: str) -> TrainConfig:
-    """The training of a classification run. Raises UserError where it is none."""
-    named = dataclasses.replace(config, run=name)
-    source = dataclasses.replace(load_config(named.folder, name), run=name, outputs=config.outputs)
-    if source.regression:
-        raise UserError(f"run={name}: its network gives boxes; give the classification run that it was started from")
-    least = source.model.input_size
-    require(
-        "scales", list(config.scales), all(q >= least for q in config.scales), f"{least} pixels or more, the input's"
-    )
-    source.data.root = config.data.root or source.data.root
-    return source
+def require_like(config: LocalizeConfig, run: TrainedRun, first: TrainedRun) -> None:
+    """Refuse a run that does not tell the first one's classes apart on the same images, or cannot be tested at the sizes."""
+    name = run.config.run
+    if run.data.key != first.data.key or run.class_names != first.class_names:
+        key = "runs" if name in config.runs else "classes_from"
+        raise UserError(f"{key}={name}: knows other data or classes than run={config.run}; give runs of one data set")
+    require_softmax(run)
+    least = run.network.input_size
+    fits = all(q >= least for q in config.scales)
+    require("scales", list(config.scales), fits, f"{least} pixels or more, the input's")
+
+
+def require_boxes(run: TrainedRun) -> None:
+    """Refuse data that do not say of every class where its objects are."""
+    data = run.data
+    counts = np.bincount(data.train.labels[has_boxes(data.train)], minlength=data.num_classes)
+    missing = [name for name, count in zip(data.class_names, counts) if not count]
+    if missing or not has_boxes(data.val).any():
+        lacks = f"training boxes of {', '.join(missing[:3])}" if 0 < len(missing) < len(counts) else "boxes"
+        raise UserError(
+            f"run={run.config.run}: its data set, {run.config.data.name}, has no {lacks}; give a run on data that say where the "
+            "objects are: a folder with a boxes.csv, say (image,left,top,right,bottom)"
+        )
 
 
 def job(config: LocalizeConfig, source: TrainConfig, row: Row, seed: int) -> TrainConfig:
@@ -122,6 +138,7 @@ class Bench:
     config: LocalizeConfig
     sources: list[TrainConfig]
     jobs: dict[tuple[int, str], list[TrainConfig]]  # (source, row) -> the trainings of its seeds
+    guessing: list[TrainedRun] = field(default_factory=list)  # which name the five classes; []: the classifiers
 
     @cached_property
     def runs(self) -> dict[tuple[int, str], list[TrainedRun]]:
@@ -142,7 +159,7 @@ class Bench:
     @property
     def hashes(self) -> str:
         """What identifies all networks."""
-        every = [run for runs in self.runs.values() for run in runs] + self.classifiers
+        every = [run for runs in self.runs.values() for run in runs] + self.classifiers + self.guessing
         return "-".join(run.checkpoint_hash[:12] for run in every)
 
     @cached_property
@@ -316,8 +333,8 @@ def settings(config: LocalizeConfig, classifiers: Sequence[TrainedRun]) -> list[
 
 def guesses(bench: Bench) -> tuple[np.ndarray, list[str]]:
     """The five most probable classes (N, 5) by the average of the classification networks, and their runs."""
-    names = list(bench.config.classes_from) or [source.run for source in bench.sources]
-    runs = [bench._open(name, "best") for name in names]
+    runs = bench.guessing or bench.classifiers
+    names = [run.config.run for run in runs]
     mean = np.mean([posteriors(run, bench.val, "dense") for run in runs], axis=0)
     return np.argsort(-mean, axis=1, kind="stable")[:, :GUESSES], names
 

@@ -17,14 +17,16 @@ from zfrepro.options.commands import TransferConfig
 from zfrepro.run import TrainedRun
 
 SIDE = 16  # pixels of the small grey versions: enough to tell photographs apart, few enough to forgive recompression
-CHUNK = 4096  # images at a time
+CHUNK = 4096  # images at a time that are compared
+PIXELS = 1 << 24  # of images that are made small at a time
 
 
 def small_grey(images: np.ndarray) -> Tensor:
     """(N, S, S, 3) uint8 -> (N, 256) float32 of mean 0 and length 1; zeros for an image of one grey."""
     found = torch.empty(len(images), SIDE * SIDE)
-    for start in range(0, len(images), CHUNK):
-        rows = slice(start, start + CHUNK)
+    chunk = max(1, PIXELS // (images.shape[1] * images.shape[2]))
+    for start in range(0, len(images), chunk):
+        rows = slice(start, start + chunk)
         grey = torch.from_numpy(np.array(images[rows])).float().mean(3)
         small = F.adaptive_avg_pool2d(grey[:, None], SIDE).flatten(1)
         centred = small - small.mean(1, keepdim=True)

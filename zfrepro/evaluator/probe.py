@@ -15,10 +15,9 @@ from zfrepro.evaluator.svm import svm_accuracy
 from zfrepro.evaluator.target import Target, open_target, softmax_accuracy
 from zfrepro.features import extract, width
 from zfrepro.figures.probe import draw_depth
-from zfrepro.files import read_json
 from zfrepro.knowledge import knows_its_task
 from zfrepro.options.commands import ProbeConfig
-from zfrepro.results import Output, writing
+from zfrepro.results import Output, origin_of, read_result, writing
 from zfrepro.run import TrainedRun, open_run
 from zfrepro.statistics import Measure, Missing, mean_std, rank_correlation
 
@@ -159,9 +158,19 @@ def widths(run: TrainedRun, config: ProbeConfig) -> dict[int, int]:
 def others(config: ProbeConfig, run: TrainedRun) -> dict[str, Any]:
     """Results that stand there already for other targets, if they are of the same checkpoint."""
     path = config.folder / "table7_layers" / "metrics.json"
-    old = read_json(path) if path.exists() else {}
-    origin = old.pop("provenance", {})
-    return old if origin.get("checkpoint_hash") == run.checkpoint_hash else {}
+    old = read_result(path)
+    origin = origin_of(old)
+    parts = {name: part for name, part in old.items() if name in origin.get("parts", {}) and _is_whole(part)}
+    return parts if origin.get("checkpoint_hash") == run.checkpoint_hash else {}
+
+
+def _is_whole(part: Any) -> bool:
+    """Whether a stored part has what the table and the curves take from it."""
+    try:
+        return all(value["mean"] + (value["std"] or 0) >= 0 and int(n) for kind in ("svm", "softmax") for n, value in
+                   part[kind].items()) and "per_class" in part  # fmt: skip
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
 
 
 def table(parts: dict[str, Any], same_layers: bool = True) -> tuple[list[str], list[list[Any]]]:

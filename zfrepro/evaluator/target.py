@@ -19,6 +19,7 @@ from zfrepro.options.shared import DataConfig
 from zfrepro.run import TrainedRun
 
 # What stands for what: the data sets of the paper's tables, and the embedded one in their place.
+MEAN_BATCH = 256  # images at a time
 STAND_INS = {"target": "the embedded data set's target classes", "scenes": "the embedded data set's scenes"}
 
 
@@ -73,20 +74,46 @@ def fold_key(target: Target, fold: Fold) -> str:
     return hashlib.sha256(target.data.key.encode() + fold.train.tobytes()).hexdigest()
 
 
+class Chosen:
+    """(n, S, S, 3) uint8: the rows (n,) of a target, read as they are asked for by number, slice or array."""
+
+    def __init__(self, target: Target, rows: np.ndarray) -> None:
+        self.target, self.rows = target, rows
+        side = target.data.size
+        self.shape = (len(rows), side, side, 3)
+        self.shapes = np.full((len(rows), 2), side)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, which: int | slice | np.ndarray) -> np.ndarray:
+        wanted = np.asarray(self.rows[which])
+        return self.target.images(wanted.reshape(-1)).reshape(*wanted.shape, *self.shape[1:])
+
+    def mean(self) -> np.ndarray:
+        """The mean image (S, S, 3) float32, a few at a time."""
+        total = np.zeros(self.shape[1:])
+        for start in range(0, len(self), MEAN_BATCH):
+            total += self[start : start + MEAN_BATCH].sum(0, dtype=np.float64)
+        return (total / len(self)).astype(np.float32)
+
+
 def fold_data(target: Target, fold: Fold) -> Packed:
-    """A fold's training images as a data set to train on, in memory.
+    """A fold's training images as a data set to train on.
 
     The validation split is one training image per class: the trainer wants one, and the test images are not to be looked at
     before the end.
     """
-    rows = fold.train
-    images, labels = target.images(rows), target.labels[rows]
-    files = target.files(rows)
-    train = Split("train", images, labels, files)
+    labels = target.labels[fold.train]
     first = np.unique(labels, return_index=True)[1]
-    val = Split("val", images[first], labels[first], [files[i] for i in first])
-    mean = images.mean(0, dtype=np.float64).astype(np.float32)
+
+    def split(name: str, places: np.ndarray) -> Split:
+        rows = fold.train[places]
+        return Split(name, Chosen(target, rows), labels[places], target.files(rows))  # type: ignore[arg-type]
+
+    mean = Chosen(target, fold.train).mean()
     own = {"mean": mean, "colour": mean.mean((0, 1), np.float64)}
+    train, val = split("train", np.arange(len(labels))), split("val", first)
     return dataclasses.replace(target.data, key=fold_key(target, fold), train=train, val=val, **own)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,6 +47,7 @@ from zfrepro.results import Output, writing
 from zfrepro.run import TrainedRun, open_run, require_softmax
 from zfrepro.statistics import Measure, Missing, mean_std
 from zfrepro.trainer import train
+from zfrepro.trainer.folder import Folder
 from zfrepro.trainer.recipe import FROM_SCRATCH, derive
 from zfrepro.workers import in_parallel
 
@@ -183,8 +183,7 @@ def from_scratch(bench: Bench, target: Target, folds: Folds) -> dict[tuple[int, 
         recipes = {key: scratch_recipe(config, bench.run.config, target, *key, folds[key], steps) for key in waiting}
         tasks = [partial(train_fold, recipe, folds[key]) for key, recipe in recipes.items()]
         logs = [recipe.folder / "train.log" for recipe in recipes.values()]
-        for _ in in_parallel(tasks, logs, config.workers, config.device, f"training from scratch, {steps} updates"):
-            pass
+        in_parallel(tasks, logs, config.workers, config.device, f"training from scratch, {steps} updates")
         for key, recipe in recipes.items():
             bench.scratch[first[key]] = scored(config, recipe, target, folds[key]) | {"steps": steps}
         waiting = [key for key in waiting if bench.scratch[first[key]]["train_error"] > LEARNED]
@@ -194,12 +193,11 @@ def from_scratch(bench: Bench, target: Target, folds: Folds) -> dict[tuple[int, 
 def scored(config: TransferConfig, recipe: TrainConfig, target: Target, fold: Fold) -> dict[str, float]:
     """What a network from scratch makes of its fold, after its last update, on centre crops and without dropout."""
     net = open_run(dataclasses.replace(config, run=recipe.run), "last")
-    last = json.loads((recipe.folder / "train" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     return {
         "accuracy": mean_class_accuracy(predict(net, target, fold.test), target.labels[fold.test]),
         "train_error": 100 * float(np.mean(predict(net, target, fold.train) != target.labels[fold.train])),
         "passes": recipe.epochs * recipe.passes,
-        "seconds": last["seconds"],
+        "seconds": Folder(recipe).noted("seconds"),
     }
 
 

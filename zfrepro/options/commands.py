@@ -9,12 +9,13 @@ from omegaconf import MISSING
 
 from zfrepro.errors import UserError, require, require_choice
 from zfrepro.options.declare import anything, at_least, each, group, one_of, option, positive, within
-from zfrepro.options.shared import RESUME, Common, DataConfig, DataShare, Experiment, ModelConfig
+from zfrepro.options.shared import RESUME, Common, DataConfig, DataShare, Experiment, ModelConfig, run_name
 
 # Optional[...] rather than X | None below: OmegaConf reads these annotations at run time.
 # ruff: noqa: UP045
 
 WORKERS = "trainings at once; 0: on the CPU one for each, at most 4, on a GPU one"
+side = within("[1, 4096]")  # of an image, in pixels
 OWN = "null: the run's own"
 
 
@@ -55,7 +56,7 @@ class TrainConfig(Common):
     train_scale: list[int] = option(
         [],
         "smaller side to which an image is resized before it is cropped: [S], or [min,max] to draw one; []: as packed",
-        each(at_least(1)),
+        each(side),
     )
     colour_shift: float = option(
         0.0,
@@ -76,7 +77,7 @@ class TrainConfig(Common):
         "what is learned: pcr: a box for each class | scr: one for all (VGG, Appendix A); null: classes",
         one_of("pcr", "scr"),
     )
-    init_from: Optional[str] = option(None, "a run whose weights are the first ones; null: drawn weights", anything)
+    init_from: Optional[str] = option(None, "a run whose weights are the first ones; null: drawn weights", run_name)
     init_match: str = option(
         "number",
         "init_from: number: layers of equal number and shape | order: equal shapes, in their order",
@@ -132,16 +133,14 @@ class EvaluateConfig(Experiment):
     """`zfrepro evaluate` (ZFNet, Table 2; VGG, section 3.2)."""
 
     runs: list[str] = option(
-        [], "several runs: each one, and the average of their softmax outputs; []: the run alone", each(anything)
+        [], "several runs: each one, and the average of their softmax outputs; []: the run alone", each(run_name)
     )
     method: str = option(
         "ten_crop",
         "centre | ten_crop (and centre) | dense: the whole image | multi_crop: 5 x 5 x 2 | dense_and_multi_crop",
         one_of("centre", "ten_crop", "dense", "multi_crop", "dense_and_multi_crop"),
     )
-    test_scales: list[int] = option(
-        [], "smaller sides at which images are tested, averaged; []: as packed", each(at_least(1))
-    )
+    test_scales: list[int] = option([], "smaller sides at which images are tested, averaged; []: as packed", each(side))
     batch_size: int = option(256, "crops of a forward pass", at_least(1))
 
 
@@ -279,7 +278,7 @@ class DepthConfig(Experiment):
     scales: list[int] = option(
         [64, 96, 128],
         "training scales: S, a larger S, and the upper end of the scale jitter from S on",
-        each(at_least(1)),
+        each(side),
     )
     seeds: list[int] = option([], "nets of every row, one a seed; []: `seed` alone", each(at_least(0)))
     tuning_seeds: list[int] = option(
@@ -336,12 +335,12 @@ class TransferConfig(TargetConfig):
         one_of("zfnet", "vgg"),
     )
     runs: list[str] = option(
-        [], "vgg: several networks, each one, and VGG's stacked; []: the run alone", each(anything)
+        [], "vgg: several networks, each one, and VGG's stacked; []: the run alone", each(run_name)
     )
     scales: list[int] = option(
         [],
         "vgg: smaller sides at which images are described; []: 256, 384, 512 (VOC: 640, 768) for an input of 224",
-        each(at_least(1)),
+        each(side),
     )
     join: Optional[str] = option(
         None,
@@ -421,10 +420,10 @@ class LocalizeConfig(Experiment):
     runs: list[str] = option(
         [],
         "more classification runs, trained at another S: their boxes are added to the run's (Table 9)",
-        each(anything),
+        each(run_name),
     )
     classes_from: list[str] = option(
-        [], "runs whose posteriors, averaged, name the five classes; []: the run and `runs`", each(anything)
+        [], "runs whose posteriors, averaged, name the five classes; []: the run and `runs`", each(run_name)
     )
     seeds: list[int] = option([], "nets of every row, one a seed; []: `seed` alone", each(at_least(0)))
     epochs: Optional[int] = option(None, f"passes over the training images; {OWN}", at_least(1))
@@ -434,7 +433,7 @@ class LocalizeConfig(Experiment):
     scales: list[int] = option(
         [],
         "smaller sides Q of images that are tested densely, together; []: S and S - 32, for an input of 224",
-        each(at_least(1)),
+        each(side),
     )
     threshold: float = option(0.5, "match score up to which two boxes are merged", within("[0, inf)"))
     match: str = option(
@@ -453,6 +452,12 @@ class LocalizeConfig(Experiment):
     )
     workers: int = option(0, WORKERS, at_least(0), neutral=True)
 
+    def check(self) -> None:
+        """Other runs than the run itself."""
+        require(
+            "runs", list(self.runs), self.run not in self.runs, f"other runs than run={self.run}, which is the first"
+        )
+
 
 @dataclass
 class ReportConfig(Common):
@@ -461,7 +466,7 @@ class ReportConfig(Common):
     runs: list[str] = option(
         [],
         "several runs: the page of each, and one table of the claims over all of them; []: the run alone",
-        each(anything),
+        each(run_name),
     )
 
 

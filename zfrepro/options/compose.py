@@ -102,22 +102,32 @@ def to_dataclass(cfg: DictConfig, cls: type[T]) -> T:
     return typed  # type: ignore[return-value]
 
 
+def parse_yaml(text: str, aliases: int) -> Any:
+    """YAML as a config, with so many aliases of anchors at most: with more, a few lines can mean more than fits into memory.
+
+    Raises UserError for more of them; ValueError, RecursionError and YAML's and OmegaConf's own errors for what is no YAML.
+    """
+    if sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)) > aliases:
+        raise UserError(
+            "holds YAML anchors, which zfrepro does not write" if not aliases else "holds too many YAML anchors"
+        )
+    return OmegaConf.create(text)
+
+
 def load_saved(path: Path, cls: type[T], here: dict[str, Any]) -> T:
     """A config that `write_config` wrote, now or in an earlier version, with some options replaced by those of `here`.
 
     Raises UserError, with the file's name, for whatever is wrong with it.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        # Written without anchors; with them a few lines can mean more than fits into memory.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise UserError("holds YAML anchors, which zfrepro does not write")
-        loaded = OmegaConf.create(text)
+        loaded = parse_yaml(path.read_text(encoding="utf-8"), aliases=0)
         if not isinstance(loaded, DictConfig):
             raise UserError("holds no options")
         return to_dataclass(OmegaConf.merge(loaded, here), cls)  # type: ignore[arg-type]
     except UserError as error:
         raise UserError(f"{shown(path)}: {error}") from error
+    except OSError as error:
+        raise UserError(f"{shown(path)}: cannot be read ({error.strerror or error})") from error
     except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException, RecursionError, ValueError) as error:
         raise UserError(f"{shown(path)}: not readable as YAML ({_first_line(error)})") from error
 

@@ -156,6 +156,13 @@ def home_expanded(key: str, path: str) -> Path:
         raise UserError(f"{key}={path}: you have no home folder; give {key}=<folder>{hint}") from error
 
 
+PART = r"\w[\w.+=,@-]*"
+run_name = matching(
+    rf"(?!.*\.\.){PART}(/{PART})*",
+    "a name of letters, digits and . _ - + = @ (it becomes a folder below outputs/), or several with / between",
+)
+
+
 @dataclass
 class Common:
     """What every command knows."""
@@ -163,10 +170,7 @@ class Common:
     run: str = option(
         "demo",
         "the run's folder below `outputs`",
-        matching(
-            r"(?!.*\.\.)\w[\w.+=,@/-]*",
-            "a name of letters, digits and . _ - + = @ (it becomes a folder below outputs/)",
-        ),
+        run_name,
         neutral=True,
     )
     outputs: str = option("outputs", "folder of the runs, relative to the working directory", anything, neutral=True)

@@ -9,10 +9,14 @@ from pathlib import Path
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from zfrepro.errors import UserError
+from zfrepro.lists import read_text
+from zfrepro.options.compose import parse_yaml
 from zfrepro.options.shared import ModelConfig
 
+ALIASES = 16  # of anchors, in a table: each can at most double what it means
 GROUP = "own"  # conf/model/own/<name>, in a folder of this process
 
 
@@ -74,11 +78,14 @@ def plain_name(stem: str) -> str:
 def read_table(path: str) -> DictConfig:
     """A layer table in a YAML file. Raises UserError where it is none."""
     try:
-        table = OmegaConf.create(Path(path).expanduser().read_text(encoding="utf-8-sig"))
+        table = parse_yaml(read_text(Path(path).expanduser()), ALIASES)
+    except UserError as error:
+        raise UserError(f"model={path}: {error}") from error
     except OSError as error:
         raise UserError(f"model={path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"model={path}: not readable as YAML ({str(error).splitlines()[0]})") from error
+    except (yaml.YAMLError, OmegaConfBaseException, RecursionError, ValueError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"model={path}: not readable as YAML ({why})") from error
     if not isinstance(table, DictConfig) or not ({"layers", "defaults"} & set(table)):
         raise UserError(f"model={path}: not a layer table; it needs input_size and layers, as those of conf/model have")
     return table

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from zfrepro.checkpoints import load_checkpoint
+from zfrepro.files import read_lines
 from zfrepro.models import summary
 from zfrepro.options.commands import TrainConfig
 from zfrepro.options.shared import ModelConfig
 from zfrepro.report.page import attempt, duration
 from zfrepro.report.pieces import Picture, Table, make_table, picture
 from zfrepro.run import load_config
+
+ERRORS = ("val_top1_error", "val_top5_error")  # in metrics.jsonl, of a network of classes
+BOXES = ("val_localisation_error",)
 
 
 @dataclass
@@ -67,9 +70,8 @@ def _describe_training(run: Run, train: Path) -> None:
     """Its errors, its time and its pictures."""
     epochs = read_epochs(run.damaged, train / "metrics.jsonl")
     if epochs and run.facts:
-        best = min(epochs, key=lambda line: line["val_top1_error"])
-        run.sentence += f" Validation error {best['val_top1_error']:.1f} % top-1, {best['val_top5_error']:.1f} % top-5."
-        run.facts += [("Epochs", str(epochs[-1]["epoch"])), ("Took", duration(epochs[-1]["seconds"]))]
+        run.sentence += f" {best_errors(epochs)}"
+        run.facts += [("Epochs", f"{epochs[-1]['epoch']:.0f}"), ("Took", duration(epochs[-1]["seconds"]))]
     for name, text in (("curves.png", "Training curves"), ("filters.png", "First-layer filters")):
         if (path := train / name).exists():
             alt = f"{text} of the run {run.name}"
@@ -77,20 +79,25 @@ def _describe_training(run: Run, train: Path) -> None:
                 run.pictures.append(found)
 
 
+def best_errors(epochs: Sequence[dict[str, Any]]) -> str:
+    """The best epoch's validation errors in a sentence."""
+    key = (BOXES if BOXES[0] in epochs[-1] else ERRORS)[0]
+    best = min((line for line in epochs if key in line), key=lambda line: line[key])
+    if key == BOXES[0]:
+        return f"Localisation error {best[key]:.1f} %, the true class given."
+    return f"Validation error {best[key]:.1f} % top-1, {best['val_top5_error']:.1f} % top-5."
+
+
 def read_epochs(damaged: list[str], path: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl that are whole."""
-    if not path.exists():
-        return []
-    found, broken = [], 0
-    for line in (attempt(damaged, path, lambda path: path.read_text(encoding="utf-8")) or "").splitlines():
+    """The lines of metrics.jsonl that are whole, those of networks of classes or of boxes."""
+    found, lines = [], attempt(damaged, path, read_lines) or []
+    for epoch in lines:
         try:
-            epoch = json.loads(line)
-            for key in ("epoch", "val_top1_error", "val_top5_error", "seconds"):
-                epoch[key] = float(epoch[key])
-            found.append({**epoch, "epoch": int(epoch["epoch"])})
+            keys = {"epoch", "seconds", *(BOXES if epoch and BOXES[0] in epoch else ERRORS)}
+            found.append({**(epoch or {}), **{key: float((epoch or {})[key]) for key in keys}})
         except (ValueError, KeyError, TypeError):
-            broken += 1
-    if broken:
+            continue
+    if broken := len(lines) - len(found):
         damaged.append(f"{path.name} ({broken} of its lines cannot be read)")
     return found
 

@@ -13,6 +13,7 @@ from zfrepro import __version__
 from zfrepro.errors import UserError, nearest
 from zfrepro.files import shown, write_json, write_text
 from zfrepro.options.commands import ReportConfig
+from zfrepro.papers import PAPERS
 from zfrepro.papers.verdicts import NOT_MEASURED
 from zfrepro.provenance import provenance
 from zfrepro.report import page
@@ -51,7 +52,9 @@ def report(config: ReportConfig) -> None:
 
 def _require_run(outputs: Path, option: str, name: str) -> None:
     """Raises UserError where there is no such run."""
-    if not (outputs / name).is_dir():
+    folder = outputs / name
+    results = {item.folder for paper in PAPERS for item in paper.items} - {""}
+    if not any((folder / place).is_dir() for place in ("train", *results)):
         raise UserError(
             f"{option}={name}: no such run in {shown(outputs)}{nearest(name, runs_in(outputs))}; "
             f"train it with `zfrepro train run={name}`"

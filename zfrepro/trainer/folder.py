@@ -14,7 +14,7 @@ from zfrepro.checkpoints import save_checkpoint
 from zfrepro.data import placed
 from zfrepro.errors import UserError
 from zfrepro.figures.training import draw_curves, draw_filters
-from zfrepro.files import shown, write_text
+from zfrepro.files import read_lines, shown, write_text
 from zfrepro.options.commands import TrainConfig
 from zfrepro.options.identity import decisive, differing, write_config
 from zfrepro.run import load_config
@@ -59,9 +59,19 @@ class Folder:
     @property
     def ended(self) -> bool:
         """Whether the training has come to its last epoch."""
-        path = self.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        return len(lines) >= self.config.epochs or (bool(lines) and '"ended": true' in lines[-1])
+        lines = read_lines(self.path / "metrics.jsonl")
+        return len(lines) >= self.config.epochs or bool(lines and lines[-1] and lines[-1].get("ended"))
+
+    def noted(self, key: str) -> float:
+        """A number of the last epoch's metrics. Raises UserError where they cannot be read."""
+        lines = read_lines(self.path / "metrics.jsonl")
+        value = (lines[-1] or {}).get(key) if lines else None
+        if isinstance(value, int | float):
+            return float(value)
+        where = shown(self.path)
+        raise UserError(
+            f"{where}/metrics.jsonl: its last line cannot be read ({key}); delete {where} and give the command again"
+        )
 
     @property
     def whole(self) -> bool:

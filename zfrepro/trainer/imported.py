@@ -18,12 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zfrepro.checkpoints import save_checkpoint
+from zfrepro.checkpoints import read_tensors, save_checkpoint
 from zfrepro.data import placed
 from zfrepro.data.matching import imagenet_wnids
 from zfrepro.errors import UserError, require
 from zfrepro.figures.training import draw_filters
 from zfrepro.files import file_hash, lock, read_json, shown, write_json
+from zfrepro.lists import read_text
 from zfrepro.models.imported import Trained, assemble, read_state_dict
 from zfrepro.models.network import Network
 from zfrepro.models.onnx_chain import read_chain
@@ -122,14 +123,12 @@ def read_source(config: ImportConfig) -> Source:
 
 
 def read_file(path: Path, where: str) -> Any:
-    """What `torch.save` has written: tensors and plain values only. Raises UserError for every other file."""
+    """A file of weights. Raises UserError for every other file."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds for files that are cut or are none of its own
-        whole = re.search(r"WeightsUnpickler|Unsupported (global|class|operand)|weights_only", str(error))
-        why = "it holds more than tensors, or is damaged" if whole else "it is cut, empty or something else"
+        return read_tensors(path)
+    except ValueError as error:
         raise UserError(
-            f"{where}: not a readable state dict, {why}; save it by torch.save(model.state_dict(), ...)"
+            f"{where}: not a readable state dict, {error}; save it by torch.save(model.state_dict(), ...)"
         ) from error
 
 
@@ -210,7 +209,7 @@ def read_classes(path: Path, count: int) -> tuple[list[str], list[str]]:
     """Names and ids of `count` classes from a file: a name a line, or `n01440764 tench, Tinca tinca`, or JSON, a list of
     either or {"0": ["n01440764", "tench"], ...}. Raises UserError where there are more or fewer."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
         listed = json.loads(text) if path.suffix.lower() == ".json" else text.splitlines()
         if isinstance(listed, dict):
             listed = [listed[str(number)] for number in range(len(listed))]

@@ -32,13 +32,10 @@ class Localisation:
         missing = [name for name, count in zip(data.class_names, found) if not count]
         if missing and (regression == "pcr" or len(missing) == classes):
             lacks = "no boxes" if len(missing) == classes else f"no boxes of {', '.join(missing[:3])}"
+            give = "data that have them: a folder with a boxes.csv, say (image,left,top,right,bottom)"
+            cure = give if len(missing) == classes else f"regression=scr, one box for all classes, or {give}"
             raise UserError(
-                f"regression={regression}: {data.manifest['name']} has {lacks} in its training images"
-                + (
-                    ""
-                    if len(missing) == classes
-                    else "; give regression=scr, one box for all classes, or data that has them"
-                )
+                f"regression={regression}: {data.manifest['name']} has {lacks} in its training images; give {cure}"
             )
 
     def rows(self, split: Split, rows: np.ndarray) -> np.ndarray:

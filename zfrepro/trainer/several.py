@@ -19,12 +19,12 @@ def train_all(runs: Sequence[TrainConfig], workers: int, device: str, debug: boo
     `train.log` in its run's folder."""
     tasks = [partial(attempt, run, debug) for run in runs]
     logs = [run.folder / "train.log" for run in runs]
-    failures = []
-    for failure in in_parallel(tasks, logs, workers, device, "training"):
+
+    def say(failure: str | None) -> None:
         if failure:
-            failures.append(failure)
             tqdm.write(f"failed, the others go on: {failure}")
-    return failures
+
+    return [failure for failure in in_parallel(tasks, logs, workers, device, "training", say) if failure]
 
 
 def attempt(run: TrainConfig, debug: bool) -> str | None:

@@ -283,7 +283,7 @@ class Training:
             self.at.restore(saved, self.team.leads)
             precision = {"fp32": "fp32", "bf16": "bf16"}[saved["precision"]]
             min(float(line[self.task.best]) for line in self.at.metrics or [{self.task.best: 0}])
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"{shown(self.folder.last)}: not a checkpoint of this run; move it away, or give resume=false"
             ) from error

@@ -59,6 +59,8 @@ def visualize(config: VisualizeConfig) -> None:
     config = dataclasses.replace(config, num_images=config.num_images or usual_count(run, config.split))
     layers = chosen_layers(config.layer, run.network.conv_layers)
     for layer in layers:
+        require_maps(config.maps, run.network.widths[layer], layer)
+    for layer in layers:
         own = config_of_layer(config, layer)
         folder, part = config.folder / "fig2_features", f"layer{layer}"
         with writing(folder, own, run.checkpoint_hash, part, inputs=run.data.key) as out:
@@ -99,11 +101,16 @@ def chosen_layers(layer: str, present: list[int]) -> list[int]:
     return [int(layer)]
 
 
+def require_maps(maps: list[int], count: int, layer: int) -> None:
+    """Refuse maps that a layer of `count` maps does not have."""
+    for number in maps:
+        require("maps", number, 0 <= number < count, f"between 0 and {count - 1}, the maps of layer {layer}")
+
+
 def chosen_maps(top: Top, maps: list[int], num_maps: int, seed: int, layer: int) -> np.ndarray:
     """The asked maps, or `num_maps` random live ones in rising order. Raises UserError where there are none such."""
     count = len(top.values)
-    for number in maps:
-        require("maps", number, 0 <= number < count, f"between 0 and {count - 1}, the maps of layer {layer}")
+    require_maps(maps, count, layer)
     if maps:
         return np.array(maps)
     live = top.live

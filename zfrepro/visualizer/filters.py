@@ -25,7 +25,7 @@ from zfrepro.models.deconvnet import Rules
 from zfrepro.options.commands import FiltersConfig, TrainConfig
 from zfrepro.options.compose import load_model
 from zfrepro.results import writing
-from zfrepro.run import TrainedRun, open_run
+from zfrepro.run import TrainedRun, open_run, open_source
 from zfrepro.search import exact, top_images
 from zfrepro.statistics import Measure, Missing, standard_error
 from zfrepro.trainer import train
@@ -44,14 +44,13 @@ TITLES = {
 
 def filters(config: FiltersConfig) -> None:
     """Write `fig6_filters/`, after training what is missing."""
-    run = open_run(config)
+    run = open_source(config)
     folder = config.folder / "fig6_filters"
     runs = {"own": run}
     wanted = trainings(config, run)
     tasks = [partial(train, one) for one in wanted.values()]
     logs = [one.folder / "train.log" for one in wanted.values()]
-    for _ in in_parallel(tasks, logs, config.workers, config.device, "training"):
-        pass
+    in_parallel(tasks, logs, config.workers, config.device, "training")
     runs |= {name: open_run(dataclasses.replace(config, run=one.run)) for name, one in wanted.items()}
     with writing(folder, config, run.checkpoint_hash, inputs=run.data.key) as out:
         if out is None:
