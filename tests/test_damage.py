@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +109,23 @@ def test_lists_that_are_no_files_are_refused_and_cut_ones_read(tmp_path: Path) -
             read_table(tmp_path / name, ["image"], "parts")
     (tmp_path / "cut.csv").write_bytes("image\na.png\n".encode("utf-16")[:-1])
     assert read_text(tmp_path / "cut.csv").startswith("image\na.png")
+
+
+class Hostile:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("was-here",)
+
+
+def test_a_hostile_pickle_is_refused_with_nothing_beside_the_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("best.pt").write_bytes(pickle.dumps({"model": Hostile()}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserError, match=r"best\.pt: not a readable checkpoint: it holds more than tensors"):
+            load_checkpoint(Path("best.pt"))
+    assert not Path("was-here").exists()
 
 
 def test_entries_of_a_checkpoint_that_need_not_be_there_are_looked_at(tiny_run: Path, tmp_path: Path) -> None:
