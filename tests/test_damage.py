@@ -60,7 +60,7 @@ def test_a_training_without_a_last_line_says_so(tmp_path: Path) -> None:
     path.parent.mkdir(parents=True)
     for text in ("", '{"epoch": 1, "sec', "3\n", '{"epoch": 1}\n', '{"seconds": "x"}\n'):
         path.write_text(text)
-        with pytest.raises(UserError, match=r"metrics\.jsonl: its last line cannot be read; delete"):
+        with pytest.raises(UserError, match=r"metrics\.jsonl: its last line cannot be read \(seconds\); delete"):
             folder.noted("seconds")
     path.write_text('x\n{"seconds": 2, "train_top1_error": 3, "ended": true}\n')
     assert folder.noted("seconds") == 2 and folder.ended
