@@ -158,6 +158,10 @@ def test_sizes_of_a_run() -> None:
     assert (own_scale(run_of(scales=(64,))), around(run_of(scales=(70,)))) == (64, [66, 70, 74])
     assert (own_scale(run_of(scales=(64, 128))), around(run_of(scales=(64, 128)))) == (96, [64, 96, 128])
     assert (own_scale(run_of(size=40)), around(run_of(size=40))) == (40, [36, 40, 44])
+    for crop, sizes in ((224, [224, 256, 288]), (56, [248, 256, 264])):
+        given = run_of(scales=(256,))
+        vars(given)["network"] = SimpleNamespace(input_size=crop)
+        assert around(given) == sizes, "S - 32, S and S + 32 of crops of 224 px"
 
 
 def test_small_batches_give_the_same() -> None:
