@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -14,11 +16,13 @@ from sklearn.svm import SVC
 
 from zfrepro.errors import UserError
 from zfrepro.evaluator import svm
-from zfrepro.evaluator.probe import probe
+from zfrepro.evaluator.probe import probe, with_layers
 from zfrepro.evaluator.splits import Fold, mean_class_accuracy
 from zfrepro.evaluator.svm import fit_svm, products, svm_accuracy
+from zfrepro.models.network import Network
 from zfrepro.options.commands import ProbeConfig
-from zfrepro.options.compose import conf_folder, to_dataclass
+from zfrepro.options.compose import conf_folder, load_model, to_dataclass
+from zfrepro.run import TrainedRun
 
 CPU = torch.device("cpu")
 
@@ -116,6 +120,26 @@ def test_probe_writes_table_7_and_keeps_other_targets_beside_it(tiny_run: Path) 
     assert both["embedded_source"]["dtype"] == "float16"
     header = (folder / "table.csv").read_text().splitlines()[0]
     assert "ours_embedded_target_4" in header and "ours_embedded_source_2" in header
+
+
+@pytest.mark.parametrize(
+    "name, classes, svm, softmax",
+    [
+        ("zfnet_demo", 3, [1, 2, 3, 4, 5, 7], [5, 7]),
+        ("vgg_d", 3, [2, 4, 7, 10, 13, 15], [13, 15]),
+        ("vgg_a_demo", 3, [1, 2, 4, 10], [4, 10]),
+    ],
+)
+def test_layers_that_are_looked_at(name: str, classes: int, svm: list[int], softmax: list[int]) -> None:
+    """The paper's, or where another network pools, and its last."""
+    table = load_model(name)
+    with torch.device("meta"):
+        network = Network(table, classes)
+    run = cast(TrainedRun, SimpleNamespace(network=network, config=SimpleNamespace(model=table)))
+    found = with_layers(ProbeConfig(), run)
+    assert (found.layers, found.softmax_layers) == (svm, softmax)
+    given = with_layers(ProbeConfig(layers=[3], softmax_layers=[]), run)
+    assert (given.layers, given.softmax_layers) == ([3], [])
 
 
 def test_too_many_images_per_class_are_refused(tiny_run: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ USUAL = 30
 def probe(config: ProbeConfig) -> None:
     """Write `table7_layers/`; results on several targets stand beside each other, as in the paper."""
     run = open_run(config)
+    config = with_layers(config, run)
     for key in ("layers", "softmax_layers"):
         for layer in getattr(config, key):
             require_layer(key, layer, run.network.feature_layers)
@@ -49,9 +51,24 @@ def probe(config: ProbeConfig) -> None:
         write(config, out, run, target, size, part, results)
 
 
+def with_layers(config: ProbeConfig, run: TrainedRun) -> ProbeConfig:
+    """The options with the layers that stand for null: the paper's, where the network is built like the paper's."""
+    there = run.network.feature_layers
+    svm, softmax = ([n for n in own if n in there] for own in ([1, 2, 3, 4, 5, 7], [5, 7]))
+    if not papers.zfnet.PAPER.is_about(run.config.model.name):
+        ends = {layer.number for layer in run.network.layers if any(op.kind == "pool" for op in layer.ops)}
+        svm = sorted(ends | {there[-1]})
+        softmax = svm[-2:]
+    svm, softmax = (
+        wanted if given is None else list(given)
+        for wanted, given in ((svm, config.layers), (softmax, config.softmax_layers))
+    )
+    return dataclasses.replace(config, layers=svm, softmax_layers=softmax)
+
+
 def measure(config: ProbeConfig, run: TrainedRun, target: Target, size: int) -> dict[str, dict[int, list[Any]]]:
     """For 'svm' and 'softmax', by layer, each fold's result."""
-    wanted = {"svm": list(config.layers), "softmax": list(config.softmax_layers)}
+    wanted = {"svm": list(config.layers or ()), "softmax": list(config.softmax_layers or ())}
     layers = sorted({*wanted["svm"], *wanted["softmax"]})
     features = extract(run, target.data, layers, config.dtype, config.pool)
     folds = [draw_fold(target.labels, size, config.test_per_class, config.seed, n) for n in range(config.folds)]
@@ -151,7 +168,7 @@ def summarise(found: Sequence[Any]) -> dict[str, Any]:
 
 def widths(run: TrainedRun, config: ProbeConfig) -> dict[int, int]:
     """Number of features of each layer as they were used."""
-    layers = sorted({*config.layers, *config.softmax_layers})
+    layers = sorted({*(config.layers or ()), *(config.softmax_layers or ())})
     return {layer: width(run.network, layer, config.pool) for layer in layers}
 
 

@@ -397,8 +397,15 @@ class TransferConfig(TargetConfig):
 class ProbeConfig(TargetConfig):
     """`zfrepro probe` (ZFNet, Table 7)."""
 
-    layers: list[int] = option([1, 2, 3, 4, 5, 7], "whose features the linear SVM reads", each(at_least(1)))
-    softmax_layers: list[int] = option([5, 7], "whose features a softmax reads", each(at_least(1)))
+    layers: Optional[list[int]] = option(
+        None,
+        "whose features the linear SVM reads; null: 1 to 5 and 7, in networks other than ZFNet's and AlexNet's those that end "
+        "in a pooling, and the last below the softmax",
+        each(at_least(1)),
+    )
+    softmax_layers: Optional[list[int]] = option(
+        None, "whose features a softmax reads; null: 5 and 7, or the last two of the others", each(at_least(1))
+    )
     per_class: Optional[int] = option(None, "training images a class; null: 60 for Caltech-256, else 30", at_least(1))
     costs: list[float] = COSTS
     scalings: list[str] = option(
@@ -409,7 +416,8 @@ class ProbeConfig(TargetConfig):
 
     def check(self) -> None:
         """Something to measure."""
-        require("layers", list(self.layers), bool(self.layers or self.softmax_layers), "a list with a layer at least")
+        some = self.layers != [] or self.softmax_layers != []
+        require("layers", self.layers, some, "a list with a layer at least, or null")
 
 
 @dataclass
