@@ -19,6 +19,8 @@ from PIL import Image
 
 from zfrepro.data import Packed, Split, open_data
 from zfrepro.data.packed import Whole
+from zfrepro.options.compose import load_model
+from zfrepro.options.identity import write_config
 from zfrepro.options.shared import DataConfig, LayerConfig, ModelConfig
 
 # A demo in seconds: a few of the embedded data set's images a class and a handful of steps.
@@ -94,6 +96,20 @@ def small_table(size: int = 31, **last: int) -> ModelConfig:
             LayerConfig(kind="fc", units=7, dropout=0.5),
         ],
     )
+
+
+def narrow(name: str, by: int = 4) -> ModelConfig:
+    """A network of conf/model with its geometry and a `by`-th of its maps and units."""
+    config = load_model(name)
+    for row in config.layers:
+        row.maps, row.units = row.maps // by, row.units // by
+    return config
+
+
+def narrow_file(folder: Path, name: str) -> str:
+    """The same as a file: model=<it>."""
+    write_config(path := folder / f"{name}.yaml", narrow(name))
+    return str(path)
 
 
 def toy_table(size: int, units: int) -> ModelConfig:

@@ -9,20 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.conftest import small_table
+from tests.conftest import narrow, small_table
 from zfrepro.errors import UserError
 from zfrepro.models.network import Network, Noise, initialise
 from zfrepro.models.table import op_sizes
-from zfrepro.options.compose import load_model
 from zfrepro.options.shared import LayerConfig, ModelConfig
-
-
-def narrow(name: str, by: int) -> ModelConfig:
-    """A network of conf/model with its geometry and a `by`-th of its maps and units."""
-    config = load_model(name)
-    for row in config.layers:
-        row.maps, row.units = row.maps // by, row.units // by
-    return config
 
 
 def vgg() -> ModelConfig:
