@@ -18,7 +18,9 @@ from zfrepro.features import extract
 from zfrepro.files import read_array, read_lines, write_json
 from zfrepro.lists import read_table, read_text
 from zfrepro.options.commands import TrainConfig, VisualizeConfig
+from zfrepro.papers.zfnet import PAPER
 from zfrepro.report.network import best_errors, read_epochs
+from zfrepro.report.page import read_section
 from zfrepro.results import writing
 from zfrepro.run import open_run
 from zfrepro.trainer.folder import Folder
@@ -78,19 +80,19 @@ def test_the_page_knows_epochs_of_classes_and_of_boxes(tmp_path: Path) -> None:
     assert len(read_epochs(damaged, path)) == 1 and damaged == ["metrics.jsonl (2 of its lines cannot be read)"]
 
 
-@pytest.mark.parametrize(
-    "origin",
-    [
-        None,
-        [],
-        "x",
-        {"files": []},
-        {"files": {"all": "x"}},
-        {"files": {"all": [1]}},
-        {"parts": [1], "files": {}},
-        {"files": {"all": None}},
-    ],
-)
+ORIGINS = [
+    None,
+    [],
+    "x",
+    {"files": []},
+    {"files": {"all": "x"}},
+    {"files": {"all": [1]}},
+    {"parts": [1], "files": {}},
+    {"files": {"all": None}},
+]
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
 def test_a_result_that_does_not_say_how_it_was_made_is_made_again(tmp_path: Path, origin: object) -> None:
     config = VisualizeConfig(run="r", outputs=str(tmp_path))
     write_json(tmp_path / "fig2_features" / "metrics.json", {"layer5": {"a": 1}, "provenance": origin})
@@ -99,6 +101,14 @@ def test_a_result_that_does_not_say_how_it_was_made_is_made_again(tmp_path: Path
         out.arrays("layer5.npz", a=np.zeros(3))
         out.done({"a": 2})
     assert json.loads((tmp_path / "fig2_features" / "metrics.json").read_text())["layer5"] == {"a": 2}
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_the_page_shows_a_result_that_does_not_say_how_it_was_made(tmp_path: Path, origin: object) -> None:
+    item = next(one for one in PAPER.items if one.folder == "fig7_occlusion")
+    write_json(tmp_path / item.folder / "metrics.json", {"provenance": origin})
+    section = read_section(tmp_path, "r", PAPER, item)
+    assert section.measured and section.damaged == ["metrics.json (it does not say how it was made)"]
 
 
 def test_lists_that_are_no_files_are_refused_and_cut_ones_read(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from zfrepro.files import file_hash, read_json
 from zfrepro.papers import Item, Paper
 from zfrepro.report.panels import evolution_panel, feature_panel, occlusion_panel
 from zfrepro.report.pieces import Picture, Table, picture, read_table, words
+from zfrepro.results import origin_of
 
 T = TypeVar("T")
 
@@ -79,22 +80,21 @@ def read_section(folder: Path, run: str, paper: Paper, item: Item, imported: boo
         section.tables = reported_tables(paper, item)
         return section
     section.measured, section.fold, section.tables_first = True, item.fold, item.tables_first
-    read_origin(section, metrics.get("provenance"), folder, item)
+    read_origin(section, origin_of(metrics), folder, item)
     read_files(section, place, item)
     return section
 
 
-def read_origin(section: Section, origin: Any, folder: Path, item: Item) -> None:
-    """How the result was made."""
-    if not isinstance(origin, Mapping):
+def read_origin(section: Section, origin: Mapping[str, Any], folder: Path, item: Item) -> None:
+    """How the result was made; {}: it does not say."""
+    if not origin:
         section.damaged.append("metrics.json (it does not say how it was made)")
         return
     if isinstance(origin.get("command"), str):
         section.command = origin["command"]
     section.facts = attempt(section.damaged, Path("metrics.json"), lambda _: facts(origin, folder, item)) or []
-    files = origin.get("files")
-    names = [name for part in files.values() for name in part] if isinstance(files, Mapping) else []
-    section.damaged += [f"{name} (missing)" for name in names if not (folder / item.folder / str(name)).exists()]
+    names = [name for part in origin.get("files", {}).values() for name in part]
+    section.damaged += [f"{name} (missing)" for name in names if not (folder / item.folder / name).exists()]
 
 
 def read_files(section: Section, place: Path, item: Item) -> None:
