@@ -9,11 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from zfrepro.boxes import decode
 from zfrepro.data import Packed, Split, open_data
 from zfrepro.data.packed import Boxes
 from zfrepro.errors import UserError
+from zfrepro.options.commands import TrainConfig
+from zfrepro.options.compose import load_model
 from zfrepro.options.shared import DataConfig
 from zfrepro.trainer.localisation import Localisation, has_boxes, padded_boxes
+from zfrepro.trainer.train import build_network
 
 NAN = float("nan")
 
@@ -85,6 +89,15 @@ def test_one_of_several_boxes_is_drawn(drawn: Packed) -> None:
 def seen(*rows: list[float]) -> Tensor:
     """(B, 1, 6)."""
     return torch.tensor(rows)[:, None]
+
+
+@pytest.mark.parametrize("regression, outputs", [("scr", 4), ("pcr", 12)])
+def test_boxes_begin_in_the_middle_of_the_crop(regression: str, outputs: int) -> None:
+    network = build_network(TrainConfig(model=load_model("zfnet_demo"), regression=regression, init="he"), outputs)
+    biases = [layer.bias for layer in network.weights.values() if isinstance(layer.bias, Tensor)]
+    assert biases[-1].tolist() == [0.5] * outputs and not any(bias.any() for bias in biases[:-1])
+    begun = decode(biases[-1].detach().view(-1, 4), torch.tensor([8.0, 0.0, 64.0, 56.0]))
+    assert begun.tolist() == [[22.0, 14.0, 50.0, 42.0]] * (outputs // 4)
 
 
 def test_loss_by_hand(drawn: Packed) -> None:

@@ -15,6 +15,9 @@ from zfrepro.boxes import RIGHT, decode, encode, iou, share_inside
 from zfrepro.data import Packed, Split
 from zfrepro.errors import UserError
 
+# Where every box begins, as shares of the crop's side: in its middle, half as wide and high. A class's four outputs are trained
+# by its own images alone: from a box of no size in the corner, few updates would not get them out of it.
+BEGIN = 0.5
 LEAST_INSIDE = 0.5  # share of a box that must lie in the crop for it to be learned there, as in OverFeat
 
 

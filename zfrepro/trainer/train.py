@@ -28,7 +28,7 @@ from zfrepro.options.commands import TrainConfig
 from zfrepro.trainer.distributed import Team, team
 from zfrepro.trainer.feed import Feed, epoch_order
 from zfrepro.trainer.folder import Folder
-from zfrepro.trainer.localisation import Localisation
+from zfrepro.trainer.localisation import BEGIN, Localisation
 from zfrepro.trainer.optimiser import LearningRate, renormalise, restore_momentum
 from zfrepro.trainer.progress import Progress, Tally, Totals
 from zfrepro.trainer.start import freeze, open_source, own_inputs, source_inputs, take_over, with_source
@@ -349,4 +349,8 @@ def build_network(config: TrainConfig, outputs: int) -> Network:
     """The freshly initialised network of a config, on the CPU."""
     network = Network(config.model, outputs)
     initialise(network, config.init, config.seed)
+    if config.regression:
+        bias = network.weights[str(network.top)].bias
+        assert isinstance(bias, Tensor)
+        nn.init.constant_(bias, BEGIN)
     return network
