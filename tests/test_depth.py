@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from tests.conftest import Zfrepro
+from tests.conftest import Zfrepro, narrow, narrow_file
 from zfrepro import papers
 from zfrepro.errors import UserError
 from zfrepro.evaluator import depth
@@ -186,6 +187,22 @@ def test_both_methods_together_are_their_mean(tmp_path: Path) -> None:
     np.testing.assert_array_equal(both, (np.load(path["dense"]) + np.load(path["multi_crop"])) / 2)
 
 
+def test_fusion_averages_the_nets_of_a_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """D and E are wrong on different images: of two seeds each, the mean of their posteriors, beside the better of the two."""
+    errors = {(name, "jitter", seed): error for name, error in (("d", 0.25), ("e", 0.30)) for seed in (0, 1)}
+    answers, written = answers_of(errors), []
+    monkeypatch.setattr(depth, "sizes_of", lambda *given: "56 64 72")
+    monkeypatch.setattr(depth, "write", lambda config, answers, item, rows, measures: written.extend([rows, measures]))
+    depth.fusion(DepthConfig(run="vgg"), answers)
+    (dense, *_), measures = written
+    for seed, found in enumerate(dense.posteriors):
+        d, e = (answering(error, 97 * seed + ord(name)) for name, error in (("d", 0.25), ("e", 0.30)))
+        np.testing.assert_allclose(found, (d + e) / 2)
+    wrong = [found.argmax(1) != LABELS for found in dense.posteriors]
+    assert measures["best_minus_fusion"].value == pytest.approx(25 - 100 * np.mean(wrong))
+    assert dense.paper == (24.0, 7.1) and dense.name == "D and E, dense evaluation"
+
+
 def test_the_papers_numbers_stand_beside_the_right_rows() -> None:
     single, multi = (papers.reported(f"vgg_{name}") for name in ("table3_single_scale", "table4_multi_scale"))
     assert reported_errors(single, config="A-LRN", train_s="256") == (29.7, 10.5)
@@ -205,6 +222,7 @@ def test_the_papers_numbers_stand_beside_the_right_rows() -> None:
 TINY = [
     "data.train_per_class=2",
     "data.val_per_class=1",
+    "data.size=80",
     "epochs=1",
     "batch_size=40",
     "warmup_steps=2",
@@ -213,12 +231,17 @@ TINY = [
 
 
 @pytest.fixture(scope="module")
-def vgg(tmp_path_factory: pytest.TempPathFactory, zfrepro: Zfrepro, cache: Path) -> Path:
-    """An outputs folder with the run `vgg`: A for one epoch, and Tables 3 to 6 of A, D and E."""
+def vgg(tmp_path_factory: pytest.TempPathFactory, zfrepro: Zfrepro, cache: Path) -> Iterator[Path]:
+    """An outputs folder with the run `vgg`: A for one epoch, and Tables 3 to 6 of A, D and E, all of them narrow."""
     outputs = tmp_path_factory.mktemp("vgg")
-    zfrepro("train", "preset=vgg_demo", f"outputs={outputs}", "run=vgg", *TINY)
-    zfrepro("depth", f"outputs={outputs}", "run=vgg", "configurations=[a,d,e]", "scales=[64,72,80]", "precision=fp32")
-    return outputs
+    model = f"model={narrow_file(tmp_path_factory.mktemp('model'), 'vgg_a_demo')}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(depth, "load_model", narrow)
+        zfrepro("train", "preset=vgg_demo", f"outputs={outputs}", "run=vgg", model, *TINY)
+        zfrepro(
+            "depth", f"outputs={outputs}", "run=vgg", "configurations=[a,d,e]", "scales=[64,72,80]", "precision=fp32"
+        )
+        yield outputs
 
 
 def test_four_tables_come_out(vgg: Path) -> None:
