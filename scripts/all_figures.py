@@ -61,7 +61,7 @@ PLANS = {
         "zfnet",
         # The demo is to be finished while one waits: fewer folds and sizes than elsewhere, never shorter trainings.
         options={
-            "transfer": ["folds=2", "per_class.table5=[30,60]"],
+            "transfer": ["folds=2", "per_class.table5=[30,60]", "scratch_doublings=0"],
             "probe": ["folds=2"],
             "ablate": THREE_NETS,
         },

@@ -59,8 +59,8 @@ def shown(reported: Path) -> Page:
 
 @pytest.fixture
 def empty(zfrepro: Zfrepro, tmp_path: Path) -> Path:
-    """A run's folder with nothing but a page."""
-    (tmp_path / "nothing").mkdir()
+    """A run's folder with nothing but a page: its training has only begun."""
+    (tmp_path / "nothing" / "train").mkdir(parents=True)
     zfrepro("report", f"outputs={tmp_path}", "run=nothing")
     return tmp_path / "nothing"
 
@@ -182,6 +182,12 @@ def test_empty_run(empty: Path) -> None:
     tally = json.loads((empty / "report" / "claims.json").read_text())["tally"]
     assert tally == {**dict.fromkeys(VERDICTS, 0), NOT_MEASURED: len(zfnet.CLAIMS)}
     assert "zfrepro train run=nothing" in (empty / "report" / "index.html").read_text()
+
+
+def test_a_folder_is_no_run(zfrepro: Zfrepro, tmp_path: Path) -> None:
+    (tmp_path / "holiday").mkdir()
+    done = zfrepro("report", f"outputs={tmp_path}", "run=holiday", check=False)
+    assert done.returncode == 2 and "run=holiday: no such run" in done.stderr
 
 
 def test_no_such_run(zfrepro: Zfrepro, reported: Path) -> None:
