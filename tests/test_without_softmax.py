@@ -50,6 +50,10 @@ def metrics(outputs: Path, folder: str) -> dict[str, Any]:
 def test_what_needs_no_probabilities_works(zfrepro: Zfrepro, outputs: Path) -> None:
     where = f"outputs={outputs}", "run=bare"
     zfrepro("visualize", *where, "layer=2", "num_maps=2")
+    zfrepro("correspond", *where, "num_images=2", "draws=5")
+    assert list(metrics(outputs, "table1_correspondence")["estimates"]["gap_lower"].values()) == [
+        "two layers are needed"
+    ]
     zfrepro("correspond", *where, "num_images=2", "draws=5", "layers=[1,2]")
     target = "data=embedded_target", "data.train_per_class=4", "data.val_per_class=2"
     zfrepro("probe", *where, *target, "layers=[1,2]", "per_class=2", "folds=2", "softmax_layers=[]", "pool=2")

@@ -80,7 +80,7 @@ def correspond(config: CorrespondConfig) -> None:
     """Write `table1_correspondence/`: Table 1, Figure 8 and the numbers behind them."""
     run = open_run(config)
     top = run.network.conv_layers[-1]
-    layers = list(config.layers) or [top, run.network.feature_layers[-1]]
+    layers = list(config.layers) or sorted({top, run.network.feature_layers[-1]})  # one where nothing is above
     for layer in layers:
         require_layer("layers", layer, run.network.feature_layers)
     subjects = [subjects_of_file(run, config)] if config.parts else subjects_of_data(run, config)
