@@ -102,6 +102,13 @@ def test_nets_and_images() -> None:
     assert (both.of, both.n, both.value) == ("nets", 2, 50)
     total = by_image.var(ddof=1) / 4 + np.var([25.0, 75.0], ddof=1) / 2
     assert (both.high - both.value) / stats.t.ppf(0.975, both.df) == pytest.approx(math.sqrt(total))
+    one_of_each = found(statistics.same_nets(a, b, kinds=["d", "e"]))
+    assert (one_of_each.of, one_of_each.n, one_of_each.value) == ("images", 4, 50)
+    half = stats.t.ppf(0.975, 3) * by_image.std(ddof=1) / 2
+    assert one_of_each.high - 50 == pytest.approx(half), "what differs between kinds is no chance"
+    four = found(statistics.same_nets(np.concatenate([a, a]), np.concatenate([b, b]), kinds=["d", "d", "e", "e"]))
+    total = by_image.var(ddof=1) / 4 + np.var([25.0, 75.0], ddof=1) / 4
+    assert (four.high - four.value) / stats.t.ppf(0.975, four.df) == pytest.approx(math.sqrt(total))
 
 
 # ------------------------------------------------------------------------------------------------------ what they promise

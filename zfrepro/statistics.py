@@ -250,16 +250,21 @@ def nets(a: np.ndarray, b: np.ndarray, unit: str = "points", note: str = "") -> 
     return combined(float(by_image.mean()), sources, min(map(len, wrong)), "nets", unit, note)
 
 
-def same_nets(a: np.ndarray, b: np.ndarray, unit: str = "points", note: str = "") -> Measure:
+def same_nets(
+    a: np.ndarray, b: np.ndarray, unit: str = "points", note: str = "", kinds: Sequence[str] | None = None
+) -> Measure:
     """Error of nets used one way minus the same nets' used another way, in percent points: (k, N) each, True where wrong.
 
-    A single net says something about itself: the interval is then over images alone.
+    kinds: which of the nets are alike but for their seeds; None: all of them. What differs between kinds is no chance. A single
+    net of each says something about itself: the interval is then over images alone.
     """
     differences = 100 * (np.atleast_2d(np.asarray(a, dtype=np.float64)) - np.atleast_2d(b))
     by_image, by_net = differences.mean(0), differences.mean(1)
     sources = [(variance(by_image) / len(by_image), len(by_image) - 1)]
-    if len(by_net) > 1:
-        sources.append((variance(by_net) / len(by_net), len(by_net) - 1))
+    names = np.array(kinds or [""] * len(by_net))
+    spread = pooled([by_net[names == name] for name in np.unique(names)])
+    if spread:
+        sources.append((spread[0] / len(by_net), spread[1]))
         return combined(float(by_image.mean()), sources, len(by_net), "nets", unit, note)
     return combined(float(by_image.mean()), sources, len(by_image), "images", unit, note)
 

@@ -18,7 +18,7 @@ there is none; paper (R, 2), NaN where the paper has no such row.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -243,7 +243,7 @@ def multi_scale(config: DepthConfig, answers: Answers) -> None:
     jittered = [net for net in nets if net.kind == "jitter" and net.configuration in ("d", "e")]
     gain = compared(
         answers, [answers(net) for net in jittered], [answers(net, "dense", True) for net in jittered],
-        "no net of D or E was trained with scale jitter",
+        "no net of D or E was trained with scale jitter", kinds=[net.configuration for net in jittered],
     )  # fmt: skip
     write(config, answers, "vgg_table4", rows, {"gain_of_scales": gain})
 
@@ -265,7 +265,11 @@ def evaluation(config: DepthConfig, answers: Answers) -> None:
     ]  # fmt: skip
     by = {method: [answers(net, method, True) for net in nets] for method in methods}
     without = "no net of D or E was trained with scale jitter"
-    gains = {f"{method}_minus_both": compared(answers, by[method], by[methods[2]], without) for method in methods[:2]}
+    kinds = [net.configuration for net in nets]
+    gains = {
+        f"{method}_minus_both": compared(answers, by[method], by[methods[2]], without, kinds=kinds)
+        for method in methods[:2]
+    }
     write(config, answers, "vgg_table5", rows, gains)
 
 
@@ -408,22 +412,28 @@ def finish(
 
 
 def compared(
-    answers: Answers, worse: Sequence[np.ndarray], better: Sequence[np.ndarray], why: str, paired: bool = True
+    answers: Answers,
+    worse: Sequence[np.ndarray],
+    better: Sequence[np.ndarray],
+    why: str,
+    paired: bool = True,
+    kinds: Sequence[str] | None = None,
 ) -> Measure:
     """Error of some posteriors minus that of others; paired: of the same nets, used in two ways, or started from each other.
 
-    why: what is missing, where there are none.
+    why: what is missing, where there are none. kinds: the configurations of nets that are used in two ways.
     """
     if not worse or not better:
         return Missing(why)
-    wrong = [np.stack([answers.wrong(one) for one in given]) for given in (worse, better)]
-    lower = min(100 * float(one.mean()) for one in wrong)
+    first, second = (np.stack([answers.wrong(one) for one in given]) for given in (worse, better))
+    lower = 100 * float(min(first.mean(), second.mean()))
     guess = chance(answers.labels)
     if not below_chance(lower, len(answers.labels), guess):
         return Missing(f"the networks are at chance: {lower:.1f} % error, guessing gives {guess:.1f} %")
-    note = " and ".join(f"{100 * one.mean():.1f} %" for one in wrong)
-    measure: Callable[..., Measure] = statistics.same_nets if paired else statistics.nets
-    return measure(*wrong, note=f"{note}, {len(wrong[0])} and {len(wrong[1])} nets")
+    note = f"{100 * first.mean():.1f} % and {100 * second.mean():.1f} %, {len(first)} and {len(second)} nets"
+    if paired:
+        return statistics.same_nets(first, second, note=note, kinds=kinds)
+    return statistics.nets(first, second, note=note)
 
 
 def estimates_of_table3(answers: Answers) -> dict[str, Measure]:

@@ -1,7 +1,7 @@
 """The claims, stated before they are measured: a part holds where its estimate's whole interval lies beyond its bound.
 
 Intervals are of 95 % confidence. Two kinds of nets, of several seeds each: over nets and the images that they share
-(`statistics.nets`). The same nets used in two ways: over images, and nets where there are several (`statistics.same_nets`).
+(`statistics.nets`). The same nets used in two ways: over images, and over nets where there are several of a configuration (`statistics.same_nets`).
 Folds are re-splits of one pool: Nadeau and Bengio's correction. Errors are top-1 and in percent.
 
 Where the paper says that something makes no difference, a difference that was not seen does not show that there is none: the

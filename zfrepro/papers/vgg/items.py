@@ -15,11 +15,11 @@ ITEMS = (
     ),
     Item(
         "vgg_table4", "Table 4", "depth", "vgg_table4_multi_scale", "Errors at several test scales",
-        tables_first=True, trains=SCRATCH,
+        version=2, tables_first=True, trains=SCRATCH,
     ),
     Item(
         "vgg_table5", "Table 5", "depth", "vgg_table5_evaluation", "Dense and multi-crop evaluation",
-        tables_first=True, trains=SCRATCH,
+        version=2, tables_first=True, trains=SCRATCH,
     ),
     Item(
         "vgg_table6", "Tables 6, 7", "depth", "vgg_table6_fusion", "Several networks together",
