@@ -65,10 +65,9 @@ PLANS = {
             "probe": ["folds=2"],
             "ablate": THREE_NETS,
         },
-        # What rests on further trainings has not been timed on this data.
         minutes={
             "train": 4.2, "visualize": 0.2, "evolve": 0.7, "invariance": 1.1, "occlude": 1.0, "correspond": 0.2,
-            "evaluate": 0.2, "probe": 0.5, "report": 0.1,
+            "ablate": 24, "evaluate": 0.2, "probe": 0.5, "report": 0.1,
         },
         own_truth=True,
     ),
@@ -92,6 +91,9 @@ PLANS = {
         "vgg",
         beside=("visualize", "invariance", "occlude"),
         options={"depth": ["tuning_epochs=8"]},
+        minutes={
+            "train": 6.2, "depth": 89, "localize": 5, "visualize": 0.8, "invariance": 2.6, "occlude": 2.0, "report": 0.3,
+        },
         own_truth=True,
     ),
     "vgg": Plan(
@@ -232,7 +234,7 @@ def announce(stages: Sequence[Stage], args: argparse.Namespace) -> None:
         print(f"  {number:2d}. {one.command:<11} {one.what:<36} {estimate(one)}")
     known = [one.minutes for one in stages if one.minutes is not None and not one.skip]
     rest = "" if len(known) == len([one for one in stages if not one.skip]) else ", and what nobody has measured"
-    print(f"In all about {sum(known):.0f} min{rest}.\n", flush=True)
+    print(f"In all about {sum(known):.0f} min with one thread{rest}; trainings share the CPUs.\n", flush=True)
 
 
 def estimate(one: Stage) -> str:
