@@ -308,7 +308,7 @@ def test_boxes_are_described_as_well(written: Path) -> None:
         (["images_per_class=9"], "images_per_class=9: the smallest class .* leaves at most 5"),
         (["layer=9"], "layer=9"),
         (["join=sum"], "join=sum: must be one of mean, stack"),
-        (["runs=[tiny,nosuch]"], "run=nosuch: no trained run"),
+        (["runs=[tiny,nosuch]"], "runs=nosuch: no trained run"),
     ],
 )
 def test_mistakes_are_one_line(options: list[str], message: str, tiny_run: Path, zfrepro: Zfrepro) -> None:

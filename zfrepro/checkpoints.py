@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import warnings
 from pathlib import Path
@@ -53,9 +54,11 @@ def read_tensors(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the protocol of pickles that are none of ours
             return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
     except Exception as error:  # torch raises half a dozen kinds for files that are cut or are none of its own
+        if (
+            isinstance(error, OSError) and error.errno != errno.EINVAL
+        ):  # which is what a few bytes of an archive come to
+            raise
         more = re.search(r"Weights ?[Uu]npickler|Unsupported (global|class|operand)|[Ww]eights.only", str(error))
         raise ValueError(
             "it holds more than tensors, or is damaged" if more else "it is cut, empty or something else"
