@@ -90,7 +90,11 @@ PLANS = {
     "vgg_demo": Plan(
         "vgg",
         beside=("visualize", "invariance", "occlude"),
-        options={"depth": ["tuning_epochs=8"]},
+        options={
+            "depth": ["tuning_epochs=8"],
+            # Enough for 30 training and 50 test images a class; SVMs on thousands of scenes would take the longest of all.
+            "transfer": ["data.train_per_class=40", "scenes.train_per_class=10", "scenes.val_per_class=10"],
+        },
         minutes={
             "train": 6.2, "depth": 89, "localize": 5, "visualize": 0.8, "invariance": 2.6, "occlude": 2.0, "report": 0.3,
         },
