@@ -55,9 +55,8 @@ def read_tensors(path: Path) -> Any:
             warnings.simplefilter("ignore")  # of the protocol of pickles that are none of ours
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds for files that are cut or are none of its own
-        if (
-            isinstance(error, OSError) and error.errno != errno.EINVAL
-        ):  # which is what a few bytes of an archive come to
+        # A few bytes of an archive come to EINVAL; every other OSError is of the file system.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
         more = re.search(r"Weights ?[Uu]npickler|Unsupported (global|class|operand)|[Ww]eights.only", str(error))
         raise ValueError(

@@ -42,7 +42,8 @@ def extract(
     found = {layer: array for layer in layers if (array := stored(layer)) is not None}
     if missing := [layer for layer in layers if layer not in found]:
         _fill(run, data, missing, folder, dtype, pool)
-    return {layer: found.get(layer, np.load(folder / f"layer{layer}.npy", mmap_mode="r")) for layer in layers}
+        found |= {layer: np.load(folder / f"layer{layer}.npy", mmap_mode="r") for layer in missing}
+    return found
 
 
 def _key(run: TrainedRun, data: Packed, dtype: str, pool: int | None) -> str:

@@ -68,9 +68,8 @@ class Bench:
     opened: dict[str, Target] = dataclasses.field(default_factory=dict)
     targets: dict[str, Target] = dataclasses.field(default_factory=dict)  # the same, compared with the source
     overlaps: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-    scratch: dict[str, dict[str, float]] = dataclasses.field(
-        default_factory=dict
-    )  # target, size, fold -> how its network scored
+    # target, size and fold -> how its network scored
+    scratch: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
 
     def open(self, data: DataConfig) -> Target:
         """A target, opened once."""
@@ -316,14 +315,21 @@ def caltech_metrics(
         for kind, by in ours.items()
     }
     if "scratch" in ours:
-        for n, found in scratch.items():
-            means = {key: float(np.mean([s[key] for s in found])) for key in found[0] if key != "accuracy"}
+        for n, means in averages(scratch).items():
             metrics["scratch"][str(n)] |= means
     return metrics | {
         **origin(bench, target),
         "classes": target.data.num_classes,
         "strengths": {str(n): [s.strength for s in by] for n, by in frozen.items()},
         "largest_gradient": max(s.gradient for by in frozen.values() for s in by),
+    }
+
+
+def averages(scratch: dict[int, list[dict[str, float]]]) -> dict[int, dict[str, float]]:
+    """By size, the means over folds of how the networks from scratch came about; accuracy, which has its own table, left out."""
+    return {
+        n: {key: float(np.mean([net[key] for net in nets])) for key in nets[0] if key != "accuracy"}
+        for n, nets in scratch.items()
     }
 
 
@@ -370,7 +376,7 @@ def caltech_notes(bench: Bench, target: Target, scratch: dict[int, list[dict[str
         f"(centre crops), its regularisation chosen by {config.parts}-fold cross-validation within the training images."
     )
     if any(scratch.values()):
-        found = {n: {key: np.mean([s[key] for s in nets]) for key in nets[0]} for n, nets in scratch.items()}
+        found = averages(scratch)
         updates = ", ".join(f"{one['steps']:.0f} ({one['passes']:.0f} passes) at {n}" for n, one in found.items())
         error = ", ".join(f"{one['train_error']:.0f} % at {n}" for n, one in found.items())
         text += (

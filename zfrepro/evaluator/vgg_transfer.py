@@ -24,7 +24,7 @@ from zfrepro.evaluator.one_against_all import choose_cost, score_images, train_m
 from zfrepro.evaluator.overlap import compare_with_source
 from zfrepro.evaluator.splits import Fold, draw_fold, inner_folds, mean_class_accuracy, possible_sizes
 from zfrepro.evaluator.target import Target, has_several, packed_target
-from zfrepro.evaluator.vgg_actions import TABLE12, action_part
+from zfrepro.evaluator.vgg_actions import DRAWS, TABLE12, action_part
 from zfrepro.figures.transfer import Bar, draw_bars
 from zfrepro.knowledge import knows_its_task
 from zfrepro.options.commands import TransferConfig
@@ -34,7 +34,6 @@ from zfrepro.statistics import Measure, Missing, mean_std
 
 TABLE11 = "vgg_table11_transfer"
 HELD_OUT = 5  # parts of the training images, of which one chooses the SVM's C
-DRAWS = 1000  # of the bootstrap
 PAPERS_COLUMN = {"caltech101": "caltech101_recall", "caltech256": "caltech256_recall", "voc2007": "voc2007_map",
                  "voc2012": "voc2012_map", "embedded_target": "caltech101_recall", "embedded_scenes": "voc2012_map"}  # fmt: skip
 

@@ -78,10 +78,8 @@ class _Walk:
         self.ended = False  # by a softmax
         self.norm: Attributes = {}
         self.padded = 0  # zeros around the maps, for the next convolution
-        self.pieces: set[str] = (
-            set()
-        )  # tensors inside a contrast normalisation that is written out, and what it comes to
-        self.written_out: Attributes = {}
+        self.pieces: set[str] = set()  # tensors inside a contrast normalisation that is written out
+        self.written_out: Attributes = {}  # what it comes to
         self.node: Any = None
         self.places: dict[str, Callable[[Attributes], None]] = {
             "Add": self._add, "AveragePool": self._average_pool, "BatchNormalization": self._batch_norm, "Conv": self._conv,
