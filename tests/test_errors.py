@@ -40,13 +40,13 @@ def test_ten_crops_by_a_loop(tiny_run) -> None:  # type: ignore[no-untyped-def]
     size, crop = run.mean.shape[0], run.network.input_size
     last, middle = size - crop, (size - crop) // 2
     for index in range(3):
-        image = (torch.from_numpy(np.array(split.images[index])).float() - run.mean) * run.scale
+        image = (torch.from_numpy(np.array(split.images[index])).float().to(run.mean) - run.mean) * run.scale
         softmaxes = []
         for y, x in [(0, 0), (0, last), (last, 0), (last, last), (middle, middle)]:
             part = image[y : y + crop, x : x + crop].permute(2, 0, 1)[None]
             softmaxes += [run.network(part).softmax(1), run.network(part.flip(3)).softmax(1)]
-        assert np.allclose(outputs[1][index], torch.cat(softmaxes).mean(0), atol=1e-5)
-        assert np.allclose(outputs[0][index], softmaxes[8][0], atol=1e-5)
+        assert np.allclose(outputs[1][index], torch.cat(softmaxes).mean(0).cpu(), atol=1e-5)
+        assert np.allclose(outputs[0][index], softmaxes[8][0].cpu(), atol=1e-5)
 
 
 def test_every_method_on_a_trained_run(tiny_run: Path, zfrepro: Zfrepro) -> None:

@@ -142,7 +142,7 @@ def test_curves_equal_a_loop(run: TrainedRun) -> None:
 
     def features(image: np.ndarray, kind: str, value: float) -> tuple[list[torch.Tensor], torch.Tensor]:
         whole = invariance.transform(
-            torch.from_numpy(image)[None], invariance.matrices(kind, np.array([value])), border
+            torch.from_numpy(image)[None].to(border.device), invariance.matrices(kind, np.array([value])), border
         )
         pixels = ((whole - run.mean) * run.scale)[:, edge:-edge, edge:-edge].permute(0, 3, 1, 2)
         with torch.no_grad():

@@ -128,7 +128,7 @@ def test_the_survey_keeps_images_and_answers_together(run: TrainedRun) -> None:
     image = run.inputs(np.array(run.data.val.images[row : row + 1]))
     with torch.no_grad():
         found = run.network.features(image, [5, 8])
-    torch.testing.assert_close(seen.strongest[11], found[5][0].amax((1, 2)), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(seen.strongest[11], found[5][0].amax((1, 2)).cpu(), atol=1e-4, rtol=1e-4)
     assert seen.labels[11] == run.data.val.labels[row]
     assert seen.probability[11] == pytest.approx(float(found[8].softmax(1)[0, seen.labels[11]]), abs=1e-4)
 

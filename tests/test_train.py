@@ -181,7 +181,7 @@ def test_two_processes_train_as_one(zfrepro: Zfrepro, tmp_path: Path) -> None:
     Rounding may let a pooling window choose another of two equal values, so each weight's difference is held against
     the way that the weights have come in training: other crops, order or dropout would make it as long as that way.
     """
-    options = [f"outputs={tmp_path}", *TINY, "epochs=1", "batch_size=80", "snapshot_epochs=[]"]
+    options = [f"outputs={tmp_path}", *TINY, "epochs=1", "batch_size=80", "snapshot_epochs=[]", "device=cpu"]
     zfrepro("train", "run=alone", *options)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     command += ["-m", "zfrepro", "train", "run=team", *options]

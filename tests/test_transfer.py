@@ -190,7 +190,7 @@ def test_features_are_the_networks_outputs_in_the_pools_order(run: TrainedRun) -
     for row, image in ((row, images[row]) for row in (0, 127, 128, 149, 150, 179)):
         outputs = run.network.features(run.inputs(image[None]), [2, 7])
         for layer in (2, 7):
-            expected = outputs[layer].flatten().numpy()
+            expected = outputs[layer].flatten().cpu().numpy()
             np.testing.assert_allclose(found[layer][row], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
     pooled = extract(run, data, [2], "float16", 1)[2]
     assert pooled.dtype == np.float16

@@ -285,11 +285,11 @@ def test_boxes_are_described_as_well(written: Path) -> None:
     alone, piece = [], []
     for split in (data.train, data.val):
         assert split.boxes is not None
-        one = [[describe_batch(run, split.images, np.array([row]), 7, scale)[0].numpy() for row in range(len(split))]
+        one = [[describe_batch(run, split.images, np.array([row]), 7, scale)[0].cpu().numpy() for row in range(len(split))]
                for scale in (56, 64)]  # fmt: skip
         alone.append(unit_length(np.mean(one, axis=0))[split.boxes.images])
         cut = Cut(split.images, split.boxes.images, split.boxes.corners)
-        inside = [[describe_batch(run, cut, np.array([row]), 7, scale)[0].numpy() for row in range(len(cut))]
+        inside = [[describe_batch(run, cut, np.array([row]), 7, scale)[0].cpu().numpy() for row in range(len(cut))]
                   for scale in (56, 64)]  # fmt: skip
         piece.append(unit_length(np.mean(inside, axis=0)))
     marks = (data.train.boxes.labels[:, None] == np.arange(data.num_classes)).astype(np.int8)

@@ -28,7 +28,7 @@ from zfrepro.devices import resolve_device, resolve_precision
 from zfrepro.errors import UserError, nearest, require
 from zfrepro.files import file_hash, shown
 from zfrepro.models.network import Network
-from zfrepro.options.commands import TrainConfig
+from zfrepro.options.commands import IMPORTED, TrainConfig
 from zfrepro.options.compose import choices, load_saved
 from zfrepro.options.shared import Common, Experiment
 
@@ -236,7 +236,7 @@ def open_source(config: Experiment, name: str | None = None, key: str = "runs") 
 
 def require_recipe(run: TrainedRun) -> TrainConfig:
     """How a run was trained. Raises UserError for an imported one, of which that is not known."""
-    if run.config.preset == "imported":
+    if run.config.preset == IMPORTED:
         raise UserError(
             f"run={run.config.run}: was imported, so there is no training to vary; give a run that `zfrepro train` made"
         )

@@ -468,7 +468,7 @@ def notes(bench: Bench, how: str) -> str:
     first = bench.jobs[0, BEST.name][0]
     return (
         f"Localisation errors in percent: no given box of a right class has an IoU of 0.5 or more with a true box of that class; "
-        f"{how}. The paper's: ImageNet 2012, S and Q in its pixels. Ours: {source.model.name} trained on {source.data.name}, "
+        f"{how}. The paper's: ImageNet 2012, S and Q in its pixels. Ours: {source.origin}, "
         f"{int(bench.known.sum())} validation images with boxes, {first.epochs} epochs of fine-tuning at a learning rate of "
         f"{first.lr:g}, seeds {config.seeds or [config.seed]}; boxes within a class are merged up to a match score of "
         f"{config.threshold:g} ({config.match}, {config.mean})."

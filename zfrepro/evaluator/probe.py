@@ -153,7 +153,7 @@ def notes(config: ProbeConfig, run: TrainedRun, parts: dict[str, Any]) -> str:
     return (
         "Mean of the per-class accuracies in percent, mean and standard deviation over random folds. The paper's: ImageNet "
         "features at 224 px; Caltech-101 at 30 and Caltech-256 at 60 training images per class. "
-        f"Ours: {source.model.name} trained on {source.data.name}, images at {source.data.size} px, centre crops; "
+        f"Ours: {source.origin}, images at {source.data.size} px, centre crops; "
         f"{'; '.join(each)}. Features in {config.dtype}, maps {pooled}. Linear SVM (libsvm): scaling of the features and C "
         "chosen on a held-out part of the training images; softmax: regularisation chosen by cross-validation within them."
     )

@@ -251,7 +251,7 @@ def write_caltech(
         ours["scratch"] = {n: [s["accuracy"] for s in found] for n, found in scratch.items()}
     source = bench.run.config
     labels = {
-        "pretrained": f"ours: {source.model.name} trained on {source.data.name}, layer {bench.layer} frozen",
+        "pretrained": f"ours: {source.origin}, layer {bench.layer} frozen",
         "scratch": f"ours: {source.model.name} from scratch",
     }
     out.table(*caltech_table(item, ours, labels), caltech_notes(bench, target, scratch))
@@ -372,7 +372,7 @@ def caltech_notes(bench: Bench, target: Target, scratch: dict[int, list[dict[str
         f"Mean of the per-class accuracies in percent, mean and standard deviation over {config.folds} random folds; training "
         "images per class in the columns' names. The paper's: pre-trained on ImageNet, 224 px. "
         f"Ours: {target.name}, {target.data.num_classes} classes, at {source.data.size} px, at most {config.test_per_class} test "
-        f"images of each; {source.model.name} trained on {source.data.name}; a softmax on the features of layer {bench.layer} "
+        f"images of each; {source.origin}; a softmax on the features of layer {bench.layer} "
         f"(centre crops), its regularisation chosen by {config.parts}-fold cross-validation within the training images."
     )
     if any(scratch.values()):
@@ -462,7 +462,7 @@ def write_pascal(
     notes = (
         "Average precision in percent (area under the precision envelope, VOC 2010-2012; classes only 'difficult' in an image "
         f"are ignored there). The paper's: PASCAL VOC 2012 test. Ours: {target.name}, {count} training and "
-        f"{len(truth)} validation images at {source.data.size} px; {source.model.name} trained on {source.data.name}, "
+        f"{len(truth)} validation images at {source.data.size} px; {source.origin}, "
         f"softmax on layer {bench.layer}."
     )
     out.table(["class", *(f"paper_{key}" for key in theirs), "ours"], rows, notes)

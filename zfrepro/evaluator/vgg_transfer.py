@@ -224,7 +224,7 @@ def paper_rows(column: str) -> list[tuple[str, str | None, float, float | None]]
 def notes(config: TransferConfig, nets: Sequence[Net], target: Target, measured: str, column: str) -> str:
     """What ours were measured on."""
     described = "; ".join(
-        f"{net.run.config.run}: {net.model} trained on {net.run.config.data.name}, layer {net.layer}, smaller sides of "
+        f"{net.run.config.run}: {net.run.config.origin}, layer {net.layer}, smaller sides of "
         f"{', '.join(map(str, net.scales))} px" for net in nets
     )  # fmt: skip
     data = target.data

@@ -19,6 +19,9 @@ side = within("[1, 4096]")  # of an image, in pixels
 OWN = "null: the run's own"
 
 
+IMPORTED = "imported"  # the preset of a run whose weights were trained elsewhere
+
+
 @dataclass
 class TrainConfig(Common):
     """`zfrepro train` (ZFNet, section 3; VGG, section 3.1)."""
@@ -101,6 +104,13 @@ class TrainConfig(Common):
     )
     checkpoint_every: int = option(500, "updates between checkpoints, besides one an epoch", at_least(1), neutral=True)
     resume: bool = option(True, "false: start over, replacing the run", anything, neutral=True)
+
+    @property
+    def origin(self) -> str:
+        """The network, and where its weights come from, in words."""
+        return f"{self.model.name}, " + (
+            "imported weights" if self.preset == IMPORTED else f"trained on {self.data.name}"
+        )
 
     def check(self) -> None:
         """The crop fits into the images; what is frozen or scaled is there."""

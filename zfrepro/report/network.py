@@ -10,7 +10,7 @@ from typing import Any
 from zfrepro.checkpoints import load_checkpoint
 from zfrepro.files import read_lines
 from zfrepro.models import summary
-from zfrepro.options.commands import TrainConfig
+from zfrepro.options.commands import IMPORTED, TrainConfig
 from zfrepro.options.shared import ModelConfig
 from zfrepro.report.page import attempt, duration
 from zfrepro.report.pieces import Picture, Table, make_table, picture
@@ -46,7 +46,7 @@ def describe(folder: Path, name: str) -> Run:
     config = attempt(run.damaged, train / "config.yaml", lambda _: load_config(folder, name))
     if config is None:
         return run
-    run.model, run.imported = config.model.name, config.preset == "imported"
+    run.model, run.imported = config.model.name, config.preset == IMPORTED
     how = "import" if run.imported else "train"
     of = f"model={config.model.name}" if run.imported else f"preset={config.preset}"
     run.command = f"zfrepro {how} {of} run={name}"

@@ -28,7 +28,7 @@ from zfrepro.lists import read_text
 from zfrepro.models.imported import Trained, assemble, read_state_dict
 from zfrepro.models.network import Network
 from zfrepro.models.onnx_chain import read_chain
-from zfrepro.options.commands import ImportConfig, TrainConfig
+from zfrepro.options.commands import IMPORTED, ImportConfig, TrainConfig
 from zfrepro.options.declare import check_options
 from zfrepro.options.identity import config_hash, write_config
 from zfrepro.options.shared import ModelConfig
@@ -83,7 +83,7 @@ def _is_there(config: ImportConfig) -> bool:
     folder = config.folder / "train"
     if not (folder / "checkpoints" / "last.pt").exists():
         return False
-    if load_config(config.folder).preset != "imported":
+    if load_config(config.folder).preset != IMPORTED:
         raise UserError(f"run={config.run}: was trained here; give run=<another name> to import beside it")
     note = folder / "import.json"
     if config.resume and note.exists() and read_json(note).get("options") != config_hash(config):
@@ -266,7 +266,7 @@ def run_config(config: ImportConfig, table: ModelConfig) -> TrainConfig:
     """The config under which the other commands find the run; its training options were not used."""
     made = TrainConfig(
         run=config.run, outputs=config.outputs, seed=config.seed, device=config.device, precision=config.precision,
-        preset="imported", model=table, data=placed(config.data), epochs=1, batch_size=256, lr=0.01, renorm_radius=None,
+        preset=IMPORTED, model=table, data=placed(config.data), epochs=1, batch_size=256, lr=0.01, renorm_radius=None,
         augmentation="random_crop", subtract="colour",
     )  # fmt: skip
     check_options(made)

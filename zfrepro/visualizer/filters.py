@@ -22,7 +22,7 @@ from zfrepro import statistics
 from zfrepro.figures.filters import draw_figure, draw_spectra
 from zfrepro.knowledge import knows_its_task
 from zfrepro.models.deconvnet import Rules
-from zfrepro.options.commands import FiltersConfig, TrainConfig
+from zfrepro.options.commands import IMPORTED, FiltersConfig, TrainConfig
 from zfrepro.options.compose import load_model
 from zfrepro.results import writing
 from zfrepro.run import TrainedRun, open_run, open_source
@@ -82,7 +82,7 @@ def filters(config: FiltersConfig) -> None:
 
 def trainings(config: FiltersConfig, run: TrainedRun) -> dict[str, TrainConfig]:
     """The trainings that the figure needs beside the run's own; they go on where they stopped, or say they are done."""
-    if run.config.preset == "imported":
+    if run.config.preset == IMPORTED:
         return {}
     own, per_class = run.config, config.data.per_class or run.config.data.per_class
     data = dataclasses.replace(own.data, per_class=per_class)
