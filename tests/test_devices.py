@@ -13,7 +13,7 @@ from zfrepro.errors import UserError
 def test_the_device() -> None:
     assert resolve_device("cpu") == torch.device("cpu")
     assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    with pytest.raises(UserError, match="device=cuda:99: .*use device=cpu or device=auto"):
+    with pytest.raises(UserError, match=r"device=cuda:99: .*use device=cpu or device=auto"):
         resolve_device("cuda:99")
     with pytest.raises(UserError, match="device=gpu: must be auto, cpu, cuda or cuda:<n>"):
         resolve_device("gpu")
