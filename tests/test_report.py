@@ -15,8 +15,9 @@ from conftest import Zfrepro
 
 from zfrepro.papers import vgg, zfnet
 from zfrepro.papers.verdicts import NOT_MEASURED, VERDICTS
-from zfrepro.report import page, panels, pieces
+from zfrepro.report import overview, page, panels, pieces
 from zfrepro.report.claims import judged
+from zfrepro.report.network import Run
 from zfrepro.statistics import Estimate, to_data
 
 MEASURED = {"fig2", "fig4", "fig7", "table2"}  # what the fixture `reported` has
@@ -339,6 +340,10 @@ def test_own_paper_first_and_both_where_there_are_results(two: Path) -> None:
     assert "zfrepro summary run=deep/vgg16" in section(two / "deep" / "vgg16", "vgg_table1")
     tiny = Page((two / "tiny" / "report" / "index.html").read_text())
     assert list(sections(tiny)) == [item.id for item in zfnet.ITEMS]
+
+
+def test_a_run_without_weights_has_a_name_alone() -> None:
+    assert overview.markdown([], [(Run("lost", "zfrepro train run=lost"), [])])[0] == "| claim | of | lost |"
 
 
 def test_all_runs_are_listed(two: Path) -> None:

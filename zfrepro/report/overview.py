@@ -64,7 +64,7 @@ def link(run: str, anchor: str = "", root: str = "../") -> str:
 
 def markdown(papers: Sequence[Paper], runs: Sequence[tuple[Run, Sequence[Judged]]]) -> list[str]:
     """The same table in lines of Markdown; where a run says nothing of a claim, the cell is empty."""
-    head = ["claim", "of", *(f"{run.name}: {run.model} on {run.data}" for run, _ in runs)]
+    head = ["claim", "of", *(f"{run.name}: {run.model} on {run.data}" if run.model else run.name for run, _ in runs)]
     lines = [head, ["---"] * len(head)]
     for paper in papers:
         for row in rows(paper, runs):
