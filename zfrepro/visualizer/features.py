@@ -226,7 +226,7 @@ def measure(
             found["energy_minus_share_untrained"] = float(drawn.mean()) if len(drawn) else None
             note = f"layer {layer}: {difference.mean():.1f}, untrained {drawn.mean():.1f}" if len(drawn) else ""
             energy = statistics.welch(difference, drawn, "maps", "points", note)
-    if layer != found["last_layer"]:
+    if split.truth is not None and layer != found["last_layer"]:
         energy = Missing(f"layer {found['last_layer']} is not visualised")
     return found, {"energy_above_untrained": energy}
 
