@@ -260,7 +260,16 @@ def test_likeness_falls_with_depth_above_its_floor() -> None:
     assert level.low < 0 < level.high or level.value == pytest.approx(0)
 
 
-def fig6(model: str, sibling: str) -> dict[str, Measure]:
+def test_a_layer_of_a_single_map_has_no_spread() -> None:
+    above = [np.array([0.9, 0.8]), np.array([0.5]), np.array([0.2, 0.3, 0.25])]
+    fall = number(evolution.fall_with_depth(above))  # the middle of three layers has no weight
+    assert fall.value == pytest.approx(0.6) and fall.bounded
+    assert not number(evolution.fall_with_depth([*above[:2], above[2][:1]])).bounded
+    same = number(evolution.fall_with_depth([np.full(4, 0.9), np.full(4, 0.2)]))
+    assert same.exact and same.value == pytest.approx(0.7)
+
+
+def fig6(model: str, sibling: str, lost: str = "") -> dict[str, Measure]:
     """Estimates of a run of one architecture and its sibling of the other, on invented filters."""
     generator = np.random.default_rng(0)
     metrics, arrays, runs = {}, {}, {}
@@ -279,7 +288,7 @@ def fig6(model: str, sibling: str) -> dict[str, Measure]:
         patch.setattr(filters, "dead_filters", lambda run, dead: np.zeros(30, bool))
         patch.setattr(filters, "first_filters", lambda run: generator.normal(0, 1, (30, 3, 7, 7)))
         metrics["without"], metrics["with"] = {"rms_max_over_median": 8.0}, {"rms_max_over_median": 2.0}
-        return filters.estimates(runs, metrics, arrays, 0.1)  # type: ignore[arg-type]
+        return filters.estimates(runs, metrics, arrays, 0.1, lost)  # type: ignore[arg-type]
 
 
 def test_filters_in_numbers() -> None:
@@ -295,6 +304,9 @@ def test_filters_in_numbers() -> None:
     assert number(other_way["fewer_dead_filters"]).value == dead.value
     alone = fig6("zfnet_demo", "zfnet_large")
     assert "AlexNet" in why(alone["more_middle_band"]) and number(alone["dominance"])
+    lost = fig6("zfnet_demo", "alexnet_demo", "the network is at chance")
+    assert why(lost["fewer_dead_filters"]) == why(lost["grid_peak_alexnet"]) == "alexnet_demo: the network is at chance"
+    assert number(lost["dominance"]), "which does not rest on the sibling"
 
 
 # ---------------------------------------------------------------------------------------------------- knowing the task

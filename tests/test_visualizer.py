@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.conftest import Zfrepro
+from zfrepro.checkpoints import load_checkpoint, save_checkpoint
 from zfrepro.figures.features import contrast
 from zfrepro.models.deconvnet import Rules
 from zfrepro.models.oracle import autograd_projections
@@ -132,6 +133,12 @@ def test_filters_trains_what_is_missing_once(tiny_run: Path, zfrepro: Zfrepro) -
     assert metrics["without"]["renorm_radius"] is None and metrics["sibling"]["grid_frequency"] == 0.25
     assert "up to date" in zfrepro("filters", *options).stdout and weights.stat().st_mtime_ns == written
     assert len((folder / "table.csv").read_text().splitlines()) == 5
+    stronger = load_checkpoint(weights)
+    stronger["model"]["weights.1.weight"] *= 2  # the sibling has been trained again, say
+    save_checkpoint(weights, stronger)
+    assert "up to date" not in zfrepro("filters", *options).stdout
+    again = json.loads((folder / "metrics.json").read_text())["sibling"]["rms_median"]
+    assert again == pytest.approx(2 * metrics["sibling"]["rms_median"])
 
 
 # ----------------------------------------------------------------------------------------------------- small functions

@@ -166,7 +166,12 @@ def fall_with_depth(above: Sequence[np.ndarray]) -> Measure:
     place = np.arange(len(above)) - (len(above) - 1) / 2
     weights = -place * (len(above) - 1) / (place**2).sum()
     fall = sum(float(weight * values.mean()) for weight, values in zip(weights, above))
-    sources = [(weight**2 * variance(values) / len(values), len(values) - 1) for weight, values in zip(weights, above)]
+    # A layer in the middle has no weight, and no say; one of a single map has, and no spread.
+    sources = [
+        (weight**2 * variance(values) / len(values), len(values) - 1)
+        for weight, values in zip(weights, above)
+        if weight
+    ]
     note = "layers: " + ", ".join(f"{values.mean():.2f}" for values in above)
     count = min(map(len, above))
-    return statistics.combined(fall, [one for one in sources if one[0] > 0] or sources, count, "maps", note=note)
+    return statistics.combined(fall, sources, count, "maps", note=note)

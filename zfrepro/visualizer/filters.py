@@ -52,7 +52,8 @@ def filters(config: FiltersConfig) -> None:
     logs = [one.folder / "train.log" for one in wanted.values()]
     in_parallel(tasks, logs, config.workers, config.device, "training")
     runs |= {name: open_run(dataclasses.replace(config, run=one.run)) for name, one in wanted.items()}
-    with writing(folder, config, run.checkpoint_hash, inputs=run.data.key) as out:
+    hashes = "-".join(one.checkpoint_hash for one in runs.values())
+    with writing(folder, config, hashes, inputs=run.data.key) as out:
         if out is None:
             return
         rules = Rules(config.unpool, config.ties)
@@ -74,7 +75,9 @@ def filters(config: FiltersConfig) -> None:
             out.figure("spectra.png", draw_spectra(arrays, metrics, titles, strides, BANDS))
         out.table(*table(metrics, titles), notes=notes(config, runs))
         metrics = {"with": metrics["own"], **metrics}
-        out.done(metrics, estimates(runs, metrics, arrays, config.dead), knows_its_task(run))
+        sibling = knows_its_task(runs["sibling"]) if "sibling" in runs else {}
+        measures = estimates(runs, metrics, arrays, config.dead, sibling.get("why", ""))
+        out.done(metrics, measures, knows_its_task(run))
 
 
 # ----------------------------------------------------------------------------------------------------------- trainings
@@ -244,9 +247,9 @@ def grid_peak_error(images: np.ndarray, grid: float) -> float:
 
 
 def estimates(
-    runs: dict[str, TrainedRun], metrics: dict[str, Any], arrays: dict[str, np.ndarray], dead: float
+    runs: dict[str, TrainedRun], metrics: dict[str, Any], arrays: dict[str, np.ndarray], dead: float, lost: str = ""
 ) -> dict[str, Measure]:
-    """The numbers on which the claims about Fig. 6 rest."""
+    """The numbers on which the claims about Fig. 6 rest. lost: why the sibling shows nothing of what networks learn, if so."""
     found: dict[str, Measure] = {}
     unequal = {name: metrics[name]["rms_max_over_median"] for name in ("without", "with") if name in metrics}
     if len(unequal) == 2:
@@ -258,16 +261,18 @@ def estimates(
     else:
         missing = Missing("a network trained without renormalisation is needed")
         found |= dict.fromkeys(("dominance", "dominance_over_renormalised"), missing)
-    return found | compared(runs, metrics, arrays, dead)
+    return found | compared(runs, metrics, arrays, dead, lost)
 
 
 def compared(
-    runs: dict[str, TrainedRun], metrics: dict[str, Any], arrays: dict[str, np.ndarray], dead: float
+    runs: dict[str, TrainedRun], metrics: dict[str, Any], arrays: dict[str, np.ndarray], dead: float, lost: str
 ) -> dict[str, Measure]:
-    """ZFNet against AlexNet: the run's own network and its sibling, either way round."""
+    """ZFNet against AlexNet: the run's own network and its sibling, either way round. lost: see `estimates`."""
     names = {kind: name for name in ("own", "sibling") if name in runs for kind in KINDS if is_a(runs[name], kind)}
-    if set(names) != set(KINDS):
-        missing = Missing("a ZFNet and an AlexNet are needed")
+    if set(names) != set(KINDS) or lost:
+        missing = Missing(
+            f"{runs['sibling'].config.model.name}: {lost}" if lost else "a ZFNet and an AlexNet are needed"
+        )
         return dict.fromkeys(
             ("fewer_dead_filters", "more_middle_band", "grid_peak_alexnet", "grid_peak_zfnet"), missing
         )
