@@ -260,6 +260,13 @@ def test_dead_filters_by_hand(run: TrainedRun) -> None:
     assert np.flatnonzero(dead_filters(drawn, 0.1)).tolist() == [3, 5]
 
 
+def test_an_untrained_network_is_searched_anew_when_the_run_was_trained_anew(run: TrainedRun) -> None:
+    """With another table or other pixels, say: a search is kept by the first sixteen signs of the weights' hash."""
+    seeds = [dataclasses.replace(run, config=dataclasses.replace(run.config, seed=n, init="variance")) for n in (0, 10)]
+    others = [run, dataclasses.replace(run, checkpoint_hash="trained anew"), *seeds]
+    assert len({untrained(one).checkpoint_hash[:16] for one in others}) == 4
+
+
 def test_an_untrained_network_does_not_pass(tiny_run: Path) -> None:
     """What training adds to the energy on objects, measured for a network that was never trained, is nothing clear."""
     trained = open_run(Experiment(run="tiny", outputs=str(tiny_run), precision="fp32"))

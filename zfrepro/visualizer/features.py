@@ -13,6 +13,7 @@ receptive field, or the network's input where that is smaller):
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -244,7 +245,8 @@ def untrained(run: TrainedRun) -> TrainedRun:
     network = Network(run.config.model, run.network.outputs)
     initialise(network, run.config.init, run.config.seed + 1)
     network = network.placed(run.device).eval().requires_grad_(False)
-    made = dataclasses.replace(run, network=network, checkpoint_hash=f"drawn-{run.config.init}-{run.config.seed + 1}")
+    drawn = f"drawn by {run.config.init} from {run.config.seed + 1} beside {run.checkpoint_hash}"  # with its table and its pixels
+    made = dataclasses.replace(run, network=network, checkpoint_hash=hashlib.sha256(drawn.encode()).hexdigest())
     vars(made)["data"] = run.data
     return made
 
