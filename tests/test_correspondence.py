@@ -212,6 +212,29 @@ def test_a_parts_file(tiny_run: Path, zfrepro: Zfrepro, tmp_path: Path) -> None:
         assert (inside[:, :2] >= object_box[:2] - 4).all()
 
 
+def test_a_parts_file_that_changed_is_measured_again(tiny_run: Path, zfrepro: Zfrepro, tmp_path: Path) -> None:
+    """Its boxes; the object, which bounds the random places; a part's name."""
+    path = write_parts(tmp_path, 2)
+    given = f"outputs={tiny_run}", "run=tiny", f"parts={path}", "num_images=2", "draws=5", "layers=[2]"
+    zfrepro("correspond", *given)
+    assert "up to date" in zfrepro("correspond", *given).stdout
+    for old, new in (
+        ("50,60,80,80", "52,60,82,80"),
+        ("object,20,10,100,95", "object,20,10,100,60"),
+        ("mouth", "snout"),
+    ):
+        path.write_text(path.read_text().replace(old, new))
+        assert "up to date" not in zfrepro("correspond", *given).stdout, new
+
+
+def test_a_single_part_has_no_other_to_compare_with(tiny_run: Path, zfrepro: Zfrepro, tmp_path: Path) -> None:
+    path = write_parts(tmp_path, 12)
+    path.write_text("\n".join(line for line in path.read_text().splitlines() if ",mouth," not in line))
+    given = f"outputs={tiny_run}", "run=tiny", f"parts={path}", "num_images=2", "draws=5", "layers=[2,7]"
+    said = zfrepro("correspond", *given).stdout
+    assert "6 disjoint draws: random - parts" in said and "other part" not in said and "nan" not in said
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -86,7 +86,7 @@ def correspond(config: CorrespondConfig) -> None:
     subjects = [subjects_of_file(run, config)] if config.parts else subjects_of_data(run, config)
     chosen = _chosen(run, subjects, config)
     fill = choice.fill_input(run, config.fill, config.seed)
-    given = digest(chosen.images, chosen.boxes) if config.parts else run.data.key
+    given = subjects_digest(chosen) if config.parts else run.data.key
     folder = config.folder / "table1_correspondence"
     with writing(folder, config, run.checkpoint_hash, inputs=given) as out:
         if out is None:
@@ -167,6 +167,13 @@ def subjects_of_data(run: TrainedRun, config: CorrespondConfig) -> list[Subjects
         own = choice.take(run, rows)
         found.append(Subjects(data.class_names[label], own.names, own.images, PARTS, boxes, random))
     return found
+
+
+def subjects_digest(subjects: Subjects) -> str:
+    """Of all that a parts file comes to: its pictures, the places of its parts and of the object, which bounds the random ones,
+    and what they are called."""
+    names = np.array([subjects.class_name, *subjects.names, *subjects.parts])
+    return digest(subjects.images, subjects.boxes, subjects.random, names)
 
 
 def subjects_of_file(run: TrainedRun, config: CorrespondConfig) -> Subjects:
@@ -558,9 +565,12 @@ def _print(metrics: dict[str, Any], layers: list[int]) -> None:
         if one["p_value"] is None:
             continue
         changed, other = one["over_changed_features"], one["same_part_against_other_part"]
-        print(
-            f"  {one['disjoint_draws']} disjoint draws: random - parts {one['random_minus_parts']:+.3f} "
-            f"(p = {one['p_value']:.1e}); over changed features {changed['random_minus_parts']:+.3f} "
-            f"(p = {changed['p_value']:.1e}); other part - same part {other['other_minus_same']:+.3f} "
-            f"(p = {other['p_value']:.1e})"
-        )
+        found = [
+            ("random - parts", one["random_minus_parts"], one["p_value"]),
+            ("over changed features", changed["random_minus_parts"], changed["p_value"]),
+            ("other part - same part", other["other_minus_same"], other["p_value"]),
+        ]
+        said = [
+            f"{what} {value:+.3f} (p = {p:.1e})" for what, value, p in found if p is not None
+        ]  # one part has no other
+        print(f"  {one['disjoint_draws']} disjoint draws: {'; '.join(said)}")
