@@ -71,6 +71,7 @@ def foreign(outputs: Path, run: str, change: Any) -> None:
     change(state)
     torch.save(state, path)
     (path.parent / "last.pt").unlink()
+    (outputs / run / "train" / "metrics.jsonl").unlink()
 
 
 def errors(outputs: Path, run: str) -> dict[str, float]:
@@ -104,3 +105,14 @@ def test_another_numbering_changes_no_error(tiny_run: Path, tmp_path: Path, zfre
     )
     done = zfrepro("evaluate", *where, "run=none", check=False)
     assert done.returncode == 2 and "no class of the data set is one of the network's" in done.stderr
+    few = "num_images=2", "claims_images=3"
+    zfrepro("invariance", *where, "run=none", "steps=3", *few)
+    zfrepro("occlude", *where, "run=none", "square=20", "stride=18", *few)
+    for folder, measured in (
+        ("fig5_invariance", "scale_first_minus_top"),
+        ("fig7_occlusion", "projection_correlation"),
+    ):
+        found = json.loads((tmp_path / "none" / folder / "metrics.json").read_text())
+        assert "no class of the data set is one of the network's" in found["claims"]["probabilities"]
+        assert found["task"]["known"] is None, "it is not at chance: what is true is not known"
+        assert "value" in found["estimates"][measured]

@@ -347,6 +347,11 @@ def test_uneven_classes_are_guessed_more_easily(tmp_path: Path) -> None:
     assert knowledge.knows_its_task(a_run(tmp_path, labels), np.arange(1000) < 150)["known"] is True
 
 
+def test_images_of_one_class_tell_nothing() -> None:
+    """A thousand-class network on a folder of dogs: naming the commonest class is never wrong there."""
+    assert knowledge.verdict(12.0, 50, knowledge.chance(np.full(50, 207)))["known"] is None
+
+
 def test_imported_networks_count_as_knowing(tmp_path: Path) -> None:
     assert knowledge.knows_its_task(a_run(tmp_path, np.arange(20))) == {"known": None}
 

@@ -32,10 +32,11 @@ def knows_its_task(run: TrainedRun, wrong: np.ndarray | None = None) -> dict[str
 
 
 def verdict(error: float, images: int, chance: float) -> dict[str, Any]:
-    """What is to be said of an error in percent on so many validation images, where guessing has the error `chance`."""
-    known = below_chance(error, images, chance)
+    """What is to be said of an error in percent on so many validation images, where guessing has the error `chance`: nothing
+    where all are of one class."""
+    known = below_chance(error, images, chance) if chance else None
     found: dict[str, Any] = {"known": known, "error": error, "chance": chance, "images": images}
-    if not known:
+    if known is False:
         found["why"] = (
             f"the network is at chance: {error:.1f} % error on {images:,} validation images, guessing gives {chance:.1f} %"
         )

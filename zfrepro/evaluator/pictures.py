@@ -20,6 +20,7 @@ from zfrepro.run import TrainedRun
 POOL = 2000  # validation images that are looked at, at most, when images are chosen
 ENOUGH = 3  # images for a claim to be measured
 NO_SOFTMAX = "the network has no softmax: its weights came without a classifier"
+NO_CLASS = "no class of the data set is one of the network's: what is true is not known"
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,15 @@ class Survey:
 
     @property
     def wrong(self) -> np.ndarray | None:
-        """(N,) whether the most probable class is another than the true one; None: there are no probabilities."""
-        return None if (self.predicted < 0).all() else self.predicted != self.labels
+        """(N,) whether the most probable class is another than the true one; None: see `unknown`."""
+        return None if self.unknown else self.predicted != self.labels
+
+    @property
+    def unknown(self) -> str:
+        """Why the network is neither right nor wrong on any of them: it has no probabilities, or none of their classes."""
+        if (self.predicted < 0).all():
+            return NO_SOFTMAX
+        return NO_CLASS if (self.labels < 0).all() else ""
 
 
 def survey(run: TrainedRun, layer: int, seed: int) -> Survey:
@@ -88,7 +96,7 @@ def measured_on(seen: Survey, count: int) -> tuple[np.ndarray, str]:
     if seen.wrong is not None and len(right) >= ENOUGH:
         return right[:count], ""
     why = f"only {len(right)} of {len(seen.rows)} validation images are classified correctly; {ENOUGH} are needed"
-    return np.arange(len(seen.rows))[:count], why if seen.wrong is not None else NO_SOFTMAX
+    return np.arange(len(seen.rows))[:count], seen.unknown or why
 
 
 def of_different_classes(labels: np.ndarray, count: int) -> np.ndarray:
@@ -102,11 +110,11 @@ def of_different_classes(labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def chosen(run: TrainedRun, seen: Survey, count: int, wrong_ones: bool = False) -> Pictures:
-    """Correctly classified validation images of different classes, or any where the network has no softmax. Where none is
+    """Correctly classified validation images of different classes, or any where nothing is known to be correct. Where none is
     classified correctly, `wrong_ones` will do; else that raises UserError."""
     right = correct(seen)
     if not len(right):
-        if not wrong_ones and seen.wrong is not None:
+        if not wrong_ones and not seen.unknown:
             raise UserError(f"run={run.config.run}: no validation image is classified correctly; train it longer")
         right = np.arange(len(seen.rows))
     return take(run, seen.rows[right[of_different_classes(seen.labels[right], count)]])
@@ -143,11 +151,11 @@ def own_pictures(run: TrainedRun, images: Sequence[str], labels: Sequence[str]) 
     return Pictures(pixels, numbers, np.full(len(pixels), -1), names, titles)
 
 
-@torch.no_grad()
 def answers(run: TrainedRun, pixels: np.ndarray) -> np.ndarray:
-    """(N,) the most probable classes of pictures."""
-    found: np.ndarray = run.network(run.inputs(pixels)).argmax(1).cpu().numpy()
-    return found
+    """(N,) the most probable classes of pictures, a few at a time."""
+    top = run.network.top
+    found = forward(run, pixels, [top], np.arange(len(pixels)), exact=True)
+    return np.concatenate([logits[top].argmax(1).cpu().numpy() for _, logits in found])
 
 
 def finely(run: TrainedRun, pictures: Pictures, files: Sequence[str], factors: Sequence[int]) -> np.ndarray:
