@@ -21,6 +21,7 @@ from zfrepro.errors import UserError, explain_os_error
 from zfrepro.files import atomic_write, digest, lock, read_json, waiting_lock, write_text
 from zfrepro.options.commands import EvaluateConfig
 from zfrepro.options.identity import config_hash
+from zfrepro.provenance import device_name
 from zfrepro.results import writing
 
 
@@ -120,7 +121,9 @@ def test_other_inputs_make_another_result(tmp_path: Path) -> None:
             return out is not None
 
     one, other = digest(np.ones(3)), digest(np.zeros(3))
-    assert [made(one), made(one), made(other), made("")] == [True, False, True, True]
+    assert [made(one), made(one), made(other)] == [True, False, True]
+    assert read_json(tmp_path / "fig" / "metrics.json")["provenance"]["data_key"] == other
+    assert made("") and read_json(tmp_path / "fig" / "metrics.json")["provenance"]["data_key"] is None
 
 
 def test_a_result_whose_files_are_gone_is_made_again(tmp_path: Path) -> None:
@@ -224,6 +227,14 @@ def test_parts_gather_in_one_file(tmp_path: Path) -> None:
     assert not make("abc", "layer1", "again")
     assert make("another checkpoint", "layer1", "new")
     assert "layer2" not in read_json(tmp_path / "fig" / "metrics.json")
+
+
+def test_the_gpu_that_is_named_is_the_one_that_was_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {None: "the first", "cuda": "the first", "cuda:1": "the second"}
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device=None: names[device])
+    found = [device_name(device) for device in ("auto", "cuda", "cuda:1")]
+    assert found == ["the first", "the first", "the second"] and device_name("cpu").startswith("cpu (")
 
 
 def test_hash_ignores_places_only(tmp_path: Path) -> None:

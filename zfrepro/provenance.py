@@ -57,7 +57,7 @@ def peak_memory() -> int:
 def device_name(device: str) -> str:
     """The GPU's or the processor's name."""
     if device != "cpu" and torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+        return torch.cuda.get_device_name(None if device == "auto" else device)
     return f"cpu ({platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads)"
 
 

@@ -39,6 +39,7 @@ class Output:
         self.pending = fresh
         self.config = config
         self.identity = _identity(folder, config, inputs)
+        self.inputs = inputs
         self.checkpoint_hash = checkpoint_hash
         self.part = part
         self.started = time.monotonic()
@@ -96,7 +97,7 @@ class Output:
         """Files and metrics into place; returns the provenance."""
         target = self.folder / "metrics.json"
         origin = provenance(self.config, self.checkpoint_hash, time.monotonic() - self.started)
-        origin["config_hash"] = self.identity
+        origin |= {"config_hash": self.identity, "data_key": self.inputs or None}
         old = read_result(target)
         before = origin_of(old)
         files = {name for names in before.get("files", {}).values() for name in names}
@@ -130,8 +131,8 @@ def writing(
 ) -> Iterator[Output | None]:
     """An `Output` to fill within the block, or None (and a line that says so) where the same result stands there already.
 
-    The same: made from the same checkpoint with the same options, and from the same `inputs`, a digest of what else was
-    read: a target data set, a user's pictures. `resume=false` makes it again. A block that ends without `done`, however it
+    The same: made from the same checkpoint with the same options, and from the same `inputs`, the key of the data set that was
+    read, a digest of a user's own pictures before it. `resume=false` makes it again. A block that ends without `done`, however it
     ends, leaves what stood there as it was.
     """
     if getattr(config, "resume", True) and _up_to_date(folder, config, checkpoint_hash, part, inputs):

@@ -85,7 +85,8 @@ def ablate(config: AblateConfig) -> None:
     for key in ("average", "once"):
         for name in getattr(config, key):
             require_choice(key, name, VARIANTS)
-    source = require_recipe(open_source(config))
+    run = open_source(config)
+    source = require_recipe(run)
     wanted = VARIANTS if config.variant == "all" else (config.variant,)
     jobs = {name: [job(config, source, name, seed) for seed in seeds_of(config, name)] for name in wanted}
     # Table 3's last rows first, which are the widest: begun last, they would keep the other processors waiting.
@@ -94,7 +95,7 @@ def ablate(config: AblateConfig) -> None:
     if config.variant == "all":
         there = {name: [run for run in runs if finished(run)] for name, runs in jobs.items()}
         if any(there.values()):
-            write(config, source, there)
+            write(config, source, there, run.data.key)
     else:
         print(f"{config.variant} is trained; `zfrepro ablate` with variant=all makes the table")
     raise_failures(failures, len(every))
@@ -200,10 +201,11 @@ def averaged(config: AblateConfig, runs: Sequence[TrainConfig]) -> tuple[float, 
 # -------------------------------------------------------------------------------------------------------------- writing
 
 
-def write(config: AblateConfig, source: TrainConfig, jobs: dict[str, list[TrainConfig]]) -> None:
+def write(config: AblateConfig, source: TrainConfig, jobs: dict[str, list[TrainConfig]], data_key: str) -> None:
     """Table, chart, arrays and metrics of the networks that are trained."""
     hashes = [file_hash(run.folder / "train" / "checkpoints" / "last.pt") for runs in jobs.values() for run in runs]
-    with writing(config.folder / FOLDER, config, "-".join(digest[:12] for digest in hashes) or None) as out:
+    together = "-".join(digest[:12] for digest in hashes)
+    with writing(config.folder / FOLDER, config, together, inputs=data_key) as out:
         if out is None:
             return
         nets = measure_all(config, jobs)

@@ -66,7 +66,7 @@ def invariance(config: InvarianceConfig) -> None:
     for layer in layers:
         require_layer("layers", layer, run.network.feature_layers)
     own = choice.own_pictures(run, config.images, config.labels) if config.images else None
-    given = digest(own.images, own.labels) if own else ""
+    given = digest(own.images, own.labels) + "-" if own else ""
     with writing(config.folder / "fig5_invariance", config, run.checkpoint_hash, inputs=given + run.data.key) as out:
         if out is None:
             return

@@ -79,7 +79,7 @@ def occlude(config: OccludeConfig) -> None:
     run = open_run(config)
     slide = slide_of(run, config)
     own = choice.own_pictures(run, config.images, config.labels) if config.images else None
-    given = digest(own.images, own.labels) if own else ""
+    given = digest(own.images, own.labels) + "-" if own else ""
     with writing(config.folder / "fig7_occlusion", config, run.checkpoint_hash, inputs=given + run.data.key) as out:
         if out is None:
             return
