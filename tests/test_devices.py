@@ -26,8 +26,9 @@ def test_what_was_asked_for_is_the_precision() -> None:
 
 def test_fp32_is_not_shortened() -> None:
     torch.backends.cudnn.allow_tf32 = True  # as torch begins
+    torch.backends.cuda.matmul.allow_tf32 = True  # as it begins under TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1
     resolve_device("cpu")
-    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -12,9 +12,10 @@ from zfrepro.errors import UserError, nearest
 def resolve_device(device: str) -> torch.device:
     """'auto' -> CUDA where there is a GPU. Raises UserError for a GPU that is not there.
 
-    From then on fp32 means fp32: cuDNN's convolutions would drop thirteen bits of it (TF32) unless told otherwise.
+    From then on fp32 means fp32: cuDNN's convolutions would drop thirteen bits of it (TF32) unless told otherwise, and products
+    of matrices would where the environment says TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1.
     """
-    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if re.fullmatch(r"cpu|cuda(:\d+)?", device) is None:
