@@ -59,11 +59,18 @@ def describe(folder: Path, name: str) -> Run:
 def _describe_weights(run: Run, config: TrainConfig, state: dict[str, Any]) -> None:
     """Sizes, layers and recipe."""
     count = sum(tensor.numel() for tensor in state["model"].values())
-    classes = f"{len(state['class_names'])} classes of {run.data}"
+    classes = what_it_tells_apart(run, len(state["class_names"]))
     run.tables = [layer_table(config.model, len(state["class_names"]))]
     run.sentence = f"{config.model.name}, {count / 1e6:.1f} million weights, {classes}."
     how = "trained elsewhere, imported" if run.imported else recipe(config)
     run.facts = [("Model", config.model.name), ("Weights", f"{count:,}"), ("Data", classes), ("Recipe", how)]
+
+
+def what_it_tells_apart(run: Run, classes: int) -> str:
+    """Its classes, which are those of its data set unless it was trained elsewhere."""
+    if not run.imported:
+        return f"{classes} classes of {run.data}"
+    return (f"{classes:,} classes" if classes else "no classifier") + f", trained elsewhere, looked at on {run.data}"
 
 
 def _describe_training(run: Run, train: Path) -> None:
