@@ -87,6 +87,14 @@ def test_configs_accept_what_is_planned(script: ModuleType, zfrepro: Any, tmp_pa
             assert "run: " in printed
 
 
+def test_the_papers_table_3_is_of_the_papers_recipe(script: ModuleType, zfrepro: Any, tmp_path: Path) -> None:
+    """Its nets are averaged in Table 2 beside the run itself."""
+    [ablate] = [one for one in script.plan(script.arguments(["--preset", "paper"])) if one.command == "ablate"]
+    printed = zfrepro("ablate", *ablate.options, "--cfg", "job", cwd=tmp_path).stdout
+    for key in ("epochs", "batch_size", "lr", "warmup_steps", "dropout"):
+        assert f"\n{key}: null\n" in printed
+
+
 def test_a_network_from_elsewhere_is_imported_and_what_needs_training_is_named(script: ModuleType) -> None:
     files = ["--weights", "vgg16.pth", "--model", "torchvision/vgg16", "--data-set", "folder", "--data", "/photographs"]
     for more, wanted in ((files, "data.root=/photographs"), ([], "data.download=true")):
