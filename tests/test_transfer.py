@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,13 +18,14 @@ from sklearn.linear_model import LogisticRegression
 from zfrepro.data import open_data
 from zfrepro.data.embedded import TARGET_CLASSES
 from zfrepro.errors import UserError
-from zfrepro.evaluator.overlap import best_matches, small_grey
+from zfrepro.evaluator.average_precision import average_precisions
+from zfrepro.evaluator.overlap import best_matches, compare_with_source, elsewhere, remark, small_grey
 from zfrepro.evaluator.softmax import Axes, choose_strength, fit, one_hot
 from zfrepro.evaluator.splits import Fold, draw_fold, inner_folds, mean_class_accuracy, possible_sizes
 from zfrepro.evaluator.target import fold_data, open_target, softmax_accuracy
-from zfrepro.evaluator.transfer import multi_label, network_hash, transfer
+from zfrepro.evaluator.transfer import LEVELS, fitting, multi_label, network_hash, transfer
 from zfrepro.features import extract
-from zfrepro.options.commands import TransferConfig
+from zfrepro.options.commands import IMPORTED, TransferConfig
 from zfrepro.options.compose import conf_folder, to_dataclass
 from zfrepro.options.shared import DataConfig
 from zfrepro.run import TrainedRun, load_config, open_run
@@ -173,6 +175,22 @@ def test_overlap_finds_a_planted_copy_and_nothing_else() -> None:
     assert best[2] == 0.0  # nor is an image of one grey
 
 
+def test_what_an_imported_network_has_seen_is_not_here(run: TrainedRun) -> None:
+    """Its data set is one to look at: the images that it was trained on are not there to be compared."""
+    target = open_target(DataConfig(name="embedded", size=64, part="target", train_per_class=2, val_per_class=1), run)
+    names = (*target.data.class_names[:2], "tench")
+    config = dataclasses.replace(run.config, preset=IMPORTED)
+    imported = dataclasses.replace(run, config=config, class_names=names, class_ids=())
+    same, found = compare_with_source(TransferConfig(run="x", drop_overlap=True), imported, target)
+    assert same is target and not found["checked"] and "dropped" not in found
+    count = len(target.data.class_names)
+    assert f"2 of the {count} classes are its own ({names[0]}, {names[1]})" in remark(found)
+    bare = dataclasses.replace(imported, class_names=())
+    assert elsewhere(bare, target.data).endswith("its classes are not known") and elsewhere(run, target.data) == ""
+    checked = {"checked": True, "threshold": 0.95, "images": 3, "dropped": 3}
+    assert remark(checked) == "3 target images correlate by 0.95 or more with a source image (left out)."
+
+
 @pytest.fixture()
 def run(tiny_run: Path) -> TrainedRun:
     return open_run(options(tiny_run))
@@ -308,6 +326,18 @@ def test_an_image_of_the_source_is_found_and_left_out(tiny_run: Path, run: Train
     assert found["images"] == found["dropped"] == 180  # the target is the source itself: its training images overlap
     splits = np.load(folder / "splits.npz")
     assert min(rows.min() for rows in splits.values()) >= 180
+
+
+def test_voc_2007_is_judged_by_eleven_levels_of_recall(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fitting(DataConfig(name="voc2007")) == ["table6"] and LEVELS == {"voc2007": 11}
+    monkeypatch.setitem(LEVELS, "embedded", 11)
+    transfer(options(tiny_run, "tables=[table6]", "parts=2"))
+    folder = tiny_run / "tiny" / "table6_pascal2012"
+    with np.load(folder / "arrays.npz") as arrays:
+        expected = 100 * average_precisions(arrays["probabilities"], arrays["truth"], 11)
+        np.testing.assert_allclose(arrays["average_precisions"], expected)
+        assert not np.allclose(expected, 100 * average_precisions(arrays["probabilities"], arrays["truth"]))
+    assert "eleven levels of recall" in (folder / "table.md").read_text()
 
 
 def test_tables_that_do_not_fit_the_target_are_refused(tiny_run: Path) -> None:

@@ -63,6 +63,8 @@ def test_what_needs_no_probabilities_works(zfrepro: Zfrepro, outputs: Path) -> N
     for folder in ("fig2_features", "table1_correspondence", "table7_layers", "table4_caltech101"):
         assert metrics(outputs, folder)
     zfrepro("report", *where)
+    for folder in ("table7_layers", "table4_caltech101"):
+        assert "the network was trained elsewhere" in (outputs / "bare" / folder / "table.md").read_text()
     about = json.loads((outputs / "bare" / "report" / "claims.json").read_text())["run"]
     assert "no classifier, trained elsewhere, looked at on the embedded data set at 32 px" in about["sentence"]
     assert about["sentence"] in (outputs / "bare" / "report" / "index.html").read_text()

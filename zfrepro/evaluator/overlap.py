@@ -10,15 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zfrepro.data import Packed
+from zfrepro.data.matching import Classes, match_classes
 from zfrepro.data.squares import squared
 from zfrepro.errors import UserError
 from zfrepro.evaluator.target import Target
-from zfrepro.options.commands import TransferConfig
+from zfrepro.options.commands import IMPORTED, TransferConfig
 from zfrepro.run import TrainedRun
 
 SIDE = 16  # pixels of the small grey versions: enough to tell photographs apart, few enough to forgive recompression
 CHUNK = 4096  # images at a time that are compared
 PIXELS = 1 << 24  # of images that are made small at a time
+MOST = 10  # classes that are named
 
 
 def small_grey(images: np.ndarray) -> Tensor:
@@ -57,6 +60,8 @@ def compare_with_source(config: TransferConfig, run: TrainedRun, target: Target)
     if config.overlap is None:
         return target, {"checked": False, "why": "overlap=null"}
     try:
+        if why := elsewhere(run, target.data):
+            raise UserError(why)
         source = run.squares.train
     except UserError as error:
         print(f"overlap of source and target not checked: {error}")
@@ -85,3 +90,31 @@ def compare_with_source(config: TransferConfig, run: TrainedRun, target: Target)
             f"{len(rows)} of {len(best)} target images correlate by {config.overlap} or more with a source image ({what})"
         )
     return target, found
+
+
+def elsewhere(run: TrainedRun, data: Packed) -> str:
+    """Of an imported network, whose training images are not here: which of a target's classes it has learned already; '' for
+    one that was trained here."""
+    if run.config.preset != IMPORTED:
+        return ""
+    known = (
+        match_classes(Classes(run.class_ids, run.class_names), Classes(data.class_ids, data.class_names)).numbers >= 0
+    )
+    shared = [name for name, found in zip(data.class_names, known) if found]
+    listed = f" ({', '.join(shared[:MOST])}{', ...' * (len(shared) > MOST)})" if shared else ""
+    classes = (
+        f"{len(shared)} of the {len(known)} classes are its own{listed}"
+        if run.class_names
+        else "its classes are not known"
+    )
+    return f"the network was trained elsewhere, on images that may be among these; {classes}"
+
+
+def remark(found: dict[str, Any]) -> str:
+    """What `compare_with_source` found, as a sentence below a table."""
+    if not found["checked"]:
+        return f"Overlap of source and target not checked: {found['why']}."
+    what = "left out" if found["dropped"] else "kept"
+    return f"{found['images']} target images correlate by {found['threshold']:g} or more with a source image" + (
+        f" ({what})." if found["images"] else "."
+    )

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from zfrepro import papers, statistics
 from zfrepro.errors import UserError, require_layer
+from zfrepro.evaluator.overlap import elsewhere
 from zfrepro.evaluator.splits import draw_fold, possible_sizes
 from zfrepro.evaluator.svm import svm_accuracy
 from zfrepro.evaluator.target import Target, open_target, softmax_accuracy
@@ -111,7 +112,8 @@ def write(
         "pool": config.pool,
     }
     parts, ours = {**others(config, run), part: metrics}, papers.zfnet.PAPER.is_about(run.config.model.name)
-    out.table(*table(parts, ours), notes(config, run, parts))
+    seen = elsewhere(run, target.data)
+    out.table(*table(parts, ours), notes(config, run, parts) + (f" {part}: {seen}." if seen else ""))
     accuracies = {
         f"{kind}_{layer}": np.array([result.accuracy for result in found])
         for kind, by in results.items()

@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from zfrepro import papers, statistics
 from zfrepro.errors import UserError, require_layer
-from zfrepro.evaluator.average_precision import average_precision
-from zfrepro.evaluator.overlap import compare_with_source
+from zfrepro.evaluator.average_precision import average_precision, average_precisions
+from zfrepro.evaluator.overlap import compare_with_source, remark
 from zfrepro.evaluator.softmax import choose_strength, fit
 from zfrepro.evaluator.splits import Fold, draw_fold, mean_class_accuracy, possible_sizes
 from zfrepro.evaluator.target import (
@@ -51,7 +51,9 @@ from zfrepro.trainer.folder import Folder
 from zfrepro.trainer.recipe import FROM_SCRATCH, derive
 from zfrepro.workers import in_parallel
 
-FITTING = {"caltech101": ["table4"], "caltech256": ["table5", "fig9"], "voc2012": ["table6"]}
+FITTING = {"caltech101": ["table4"], "caltech256": ["table5", "fig9"], "voc2012": ["table6"], "voc2007": ["table6"]}
+LEVELS = {"voc2007": 11}  # of recall, over which precision is averaged; later years take the area under its envelope
+BY_LEVELS, BY_AREA = "at eleven levels of recall, VOC 2007", "area under the precision envelope, VOC 2010-2012"
 STEM = {"table4": "table4_caltech101", "table5": "table5_caltech256", "fig9": "table5_caltech256"}  # in reference/
 # Epochs of the trainer, each of several passes: it saves and validates after every one, and small sets have short ones.
 SCRATCH_EPOCHS = 10
@@ -373,7 +375,8 @@ def caltech_notes(bench: Bench, target: Target, scratch: dict[int, list[dict[str
         "images per class in the columns' names. The paper's: pre-trained on ImageNet, 224 px. "
         f"Ours: {target.name}, {target.data.num_classes} classes, at {source.data.size} px, at most {config.test_per_class} test "
         f"images of each; {source.origin}; a softmax on the features of layer {bench.layer} "
-        f"(centre crops), its regularisation chosen by {config.parts}-fold cross-validation within the training images."
+        f"(centre crops), its regularisation chosen by {config.parts}-fold cross-validation within the training images. "
+        f"{remark(bench.overlap(target.config))}"
     )
     if any(scratch.values()):
         found = averages(scratch)
@@ -403,7 +406,7 @@ def pascal(bench: Bench, item: papers.Item, out: Output) -> None:
     test = target.rows[target.rows >= len(data.train)]
     probabilities, strength = multi_label(config, features, present, np.asarray(data.train.multi), usable, test, run)
     truth = np.asarray(data.val.multi)[test - len(data.train)]
-    precisions = 100 * np.array([average_precision(p, t) for p, t in zip(probabilities.T, truth.T)])
+    precisions = 100 * average_precisions(probabilities, truth, LEVELS.get(target.config.name))
     write_pascal(bench, out, target, precisions, probabilities, truth, strength, len(usable))
 
 
@@ -460,10 +463,10 @@ def write_pascal(
         rows.append(["mean", *(reference[-1][key] for key in theirs), mean])
     source = bench.run.config
     notes = (
-        "Average precision in percent (area under the precision envelope, VOC 2010-2012; classes only 'difficult' in an image "
-        f"are ignored there). The paper's: PASCAL VOC 2012 test. Ours: {target.name}, {count} training and "
+        f"Average precision in percent ({BY_LEVELS if target.config.name in LEVELS else BY_AREA}; classes only 'difficult' in "
+        f"an image are ignored there). The paper's: PASCAL VOC 2012 test. Ours: {target.name}, {count} training and "
         f"{len(truth)} validation images at {source.data.size} px; {source.origin}, "
-        f"softmax on layer {bench.layer}."
+        f"softmax on layer {bench.layer}. {remark(bench.overlap(target.config))}"
     )
     out.table(["class", *(f"paper_{key}" for key in theirs), "ours"], rows, notes)
     out.arrays(
