@@ -51,6 +51,8 @@ def outputs(tmp_path_factory: pytest.TempPathFactory, tiny_run: Path) -> Path:
         (["evaluate", "runs=[../tiny]"], "runs=.*must be a name"),
         (["evaluate", "test_scales=[8]"], "test_scales=.*must be sizes of at least the network's input, 56"),
         (["transfer", "protocol=vgg", "runs=[nonsuch]"], "runs=nonsuch: no trained run"),
+        (["transfer", "runs=[tiny]"], "runs=.*must be left out, or given with protocol=vgg"),
+        (["transfer", "protocol=vgg", "folds=2"], "folds=2: must be left out, or given with protocol=zfnet"),
         (["report", "runs=[/tmp]"], "runs=.*must be a name"),
         (["report", "runs=[tiny,tiny/]"], "runs=.*tiny/ must be a name"),
         (["report", "run=group//inner"], "run=group//inner: must be a name"),

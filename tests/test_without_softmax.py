@@ -57,14 +57,15 @@ def test_what_needs_no_probabilities_works(zfrepro: Zfrepro, outputs: Path) -> N
     zfrepro("correspond", *where, "num_images=2", "draws=5", "layers=[1,2]")
     target = "data=embedded_target", "data.train_per_class=4", "data.val_per_class=2"
     zfrepro("probe", *where, *target, "layers=[1,2]", "per_class=2", "folds=2", "softmax_layers=[]", "pool=2")
-    zfrepro(
-        "transfer", *where, *target, "layer=2", "tables=[table4]", "scratch=false", "per_class.table4=[2]", "folds=2"
-    )
+    given = *where, *target, "layer=2", "tables=[table4]", "per_class.table4=[2]", "folds=2", "scratch_steps=10"
+    said = zfrepro("transfer", *given, "scratch_doublings=0").stdout
+    assert "run=bare: was imported; networks from scratch are left out (scratch=true" in said and "scratch:" not in said
+    assert not (outputs / "bare" / "scratch").exists() and "scratch" not in metrics(outputs, "table4_caltech101")
     for folder in ("fig2_features", "table1_correspondence", "table7_layers", "table4_caltech101"):
         assert metrics(outputs, folder)
-    zfrepro("report", *where)
     for folder in ("table7_layers", "table4_caltech101"):
         assert "the network was trained elsewhere" in (outputs / "bare" / folder / "table.md").read_text()
+    zfrepro("report", *where)
     about = json.loads((outputs / "bare" / "report" / "claims.json").read_text())["run"]
     assert "no classifier, trained elsewhere, looked at on the embedded data set at 32 px" in about["sentence"]
     assert about["sentence"] in (outputs / "bare" / "report" / "index.html").read_text()

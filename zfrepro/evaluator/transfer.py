@@ -41,7 +41,7 @@ from zfrepro.features import extract
 from zfrepro.figures.transfer import Curve, draw_accuracies, draw_classes
 from zfrepro.forward import forward
 from zfrepro.knowledge import knows_its_task
-from zfrepro.options.commands import TrainConfig, TransferConfig
+from zfrepro.options.commands import IMPORTED, TrainConfig, TransferConfig
 from zfrepro.options.shared import DataConfig
 from zfrepro.results import Output, writing
 from zfrepro.run import TrainedRun, open_run, require_softmax
@@ -98,6 +98,7 @@ def transfer(config: TransferConfig) -> None:
         vgg_transfer(config)
         return
     run = open_run(config)
+    config = with_scratch(config, run)
     layer = config.layer or run.network.feature_layers[-1]
     require_layer("layer", layer, run.network.feature_layers)
     bench, before = Bench(config, run, layer), network_hash(run)
@@ -110,6 +111,18 @@ def transfer(config: TransferConfig) -> None:
                 (pascal if name == "table6" else caltech)(bench, item, out)
     if network_hash(run) != before:
         raise RuntimeError("the frozen layers have changed")
+
+
+def with_scratch(config: TransferConfig, run: TrainedRun) -> TransferConfig:
+    """The options with what `scratch=null` stands for; of an imported network no recipe is known, and it may be a large one."""
+    if config.scratch is not None:
+        return config
+    imported = run.config.preset == IMPORTED
+    if imported and {"table4", "table5"} & {*(config.tables or fitting(config.data))}:
+        print(
+            f"run={config.run}: was imported; networks from scratch are left out (scratch=true trains them all the same)"
+        )
+    return dataclasses.replace(config, scratch=not imported)
 
 
 def fitting(data: DataConfig) -> list[str]:
@@ -280,7 +293,7 @@ def gaps(
         if pretrained and scratch:
             found[size] = np.subtract(pretrained, scratch)
     if len(found) < 2:
-        missing = Missing("pre-trained and from scratch at 15 and at 30 images per class are needed")
+        missing = Missing("pre-trained and from scratch (scratch=true) at 15 and at 30 images per class are needed")
         return {"gap_at_15": missing, "gap_at_15_minus_30": missing}
     train, test = (len(splits[f"{part}_15_0"]) for part in ("train", "test"))
     note = f"{found[15].mean():.1f} at 15, {found[30].mean():.1f} at 30"

@@ -332,6 +332,11 @@ class TargetConfig(Common):
 
 
 TABLES = ("table4", "table5", "table6", "fig9")
+ONLY = {  # a protocol's own options, of which the other knows nothing
+    "zfnet": ("folds", "parts", "strengths", "dtype", "pool", "tables", "per_class", "scratch", "scratch_steps",
+              "scratch_doublings"),
+    "vgg": ("runs", "scales", "join", "costs", "splits", "images_per_class"),
+}  # fmt: skip
 COSTS = option([0.1, 1.0, 10.0, 100.0], "SVM: C to choose from", each(positive, some=True))
 
 
@@ -377,8 +382,10 @@ class TransferConfig(TargetConfig):
         "numbers of training images a class",
         each(at_least(1), some=True),
     )
-    scratch: bool = option(
-        True, "also train the same network from scratch on the same images (Tables 4 and 5)", anything
+    scratch: Optional[bool] = option(
+        None,
+        "also train the same network from scratch on the same images (Tables 4 and 5); null: unless it was imported",
+        anything,
     )
     scratch_steps: int = option(
         400, "... for so many updates, at the run's own recipe, its learning rate falling to 0", at_least(1)
@@ -401,6 +408,11 @@ class TransferConfig(TargetConfig):
             require_choice("per_class", name, sized)
         for name in sized:
             require(f"per_class.{name}", None, name in self.per_class, "a list of numbers of images, such as [15,30]")
+        usual = TransferConfig()
+        for protocol, names in ONLY.items():
+            for name in names if protocol != self.protocol else ():
+                given = getattr(self, name)
+                require(name, given, given == getattr(usual, name), f"left out, or given with protocol={protocol}")
 
 
 @dataclass
