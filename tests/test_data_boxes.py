@@ -216,6 +216,35 @@ def test_voc_counts_pixels_from_one(tmp_path: Path, year: int) -> None:
     assert "corners are swapped" in find_problems(config_of(tmp_path, f"voc{year}", tmp_path))[0]
 
 
+@pytest.mark.parametrize(
+    ("box", "says"),
+    [
+        ((1, 1, 34, 16), "1,1,34,16 leaves its image JPEGImages/a.jpg, which has 32 x 16 pixels"),
+        ((1, -2, 32, 16), "1,-2,32,16 leaves its image"),
+        ((40, 1, 50, 16), "40,1,50,16 lies outside its image"),
+        ((33, 1, 33, 16), "33,1,33,16 lies outside its image"),
+        ((9, 9, 3, 12), "9,9,3,12 has no area, or its corners are swapped"),
+        ((9, 9, 12, 8), "9,9,12,8 has no area"),
+        ((9, 9, 12), "has no area"),
+    ],
+)
+@pytest.mark.parametrize("name", ["voc2007", "voc2012", "voc2012_actions"])
+def test_voc_boxes_that_are_none(tmp_path: Path, name: str, box: tuple[float, ...], says: str) -> None:
+    running = "<actions><running>1</running></actions>"
+    sound, wrong = (
+        thing("person", (0, 0, 33, 17), running),
+        thing("person", box, running),
+    )  # counted from 0, by one too far
+    names = ("train", "val", "trainval", "test")
+    sets = {f"Main/{split}": "a" for split in names} | {f"Action/{split}": "a 1\na 2\n" for split in names}
+    base = voc(tmp_path, 2007 if name == "voc2007" else 2012, sets, a=(sound, sound))
+    found = boxes_of(opened(tmp_path, name, tmp_path, fit="whole"))["JPEGImages/a.jpg"]
+    assert found[0] == ([0, 0, 32, 16], 6 if name == "voc2012_actions" else 14)
+    annotate(base / "Annotations" / "a.xml", sound, wrong)
+    (problem,) = find_problems(config_of(tmp_path, name, tmp_path))
+    assert says in problem and "a.xml: " in problem and "take it out" in problem and "\n" not in problem
+
+
 def test_voc_2007_without_its_test_images(tmp_path: Path) -> None:
     sets = {"Main/train": "a", "Main/val": "b", "Main/trainval": "a\nb"}
     voc(tmp_path, 2007, sets, a=(thing("dog", (1, 1, 2, 2)),), b=(thing("cat", (1, 1, 2, 2)),))
@@ -267,6 +296,49 @@ def test_imagenet_boxes(tmp_path: Path, form: str) -> None:
     assert found["val/ILSVRC2012_val_2.JPEG"] == [([4, 4, 8, 8], 0)]
     (tmp_path / "LOC_val_solution.csv").write_text(header + truth[:-4])
     assert "not five fields a box" in find_problems(config_of(tmp_path, "imagenet", tmp_path))[0]
+
+
+WRONG = {
+    (0, 0, 34, 16): "0,0,34,16 leaves its image train/n01/n01_0.JPEG, which has 32 x 16 pixels",
+    (40, 0, 50, 9): "40,0,50,9 lies outside its image",
+    (5, 1, 1, 9): "5,1,1,9 has no area, or its corners are swapped",
+    (5, 9, 9, 9): "5,9,9,9 has no area",
+}
+
+
+@pytest.mark.parametrize("box", WRONG)
+@pytest.mark.parametrize("form", ["tables", "xml"])
+def test_imagenet_boxes_that_are_none(
+    tmp_path: Path, form: str, box: tuple[int, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Alone they are refused; one among many is a slip of the published ones, which is told."""
+    for name in ("train/n01/n01_0", "train/n02/n02_0", "val/n01/v_1", "val/n02/v_2"):
+        save(tmp_path / f"{name}.JPEG", size=(32, 16))
+    xml = tmp_path / "Annotations" / "CLS-LOC" / "train" / "n01" / "n01_0.xml"
+    where = str(xml) if form == "xml" else f"{tmp_path / 'LOC_train_solution.csv'}, n01_0"
+
+    def write(*boxes: tuple[int, ...]) -> None:
+        if form == "xml":
+            annotate(xml, *(thing("n01", one) for one in boxes))
+        else:
+            fields = " ".join(" ".join(map(str, ("n01", *one))) for one in boxes)
+            xml.parents[4].joinpath("LOC_train_solution.csv").write_text(f"ImageId,PredictionString\nn01_0,{fields}\n")
+
+    write((0, 0, 33, 16), box)
+    (problem,) = find_problems(config_of(tmp_path, "imagenet", tmp_path))
+    assert f"{where}: the box {WRONG[box]}" in problem and "fetch the annotations again" in problem
+    write(*[(0, 0, 33, 16)] * 19, box)
+    found = boxes_of(opened(tmp_path, "imagenet", tmp_path, fit="whole"))["train/n01/n01_0.JPEG"]
+    assert found == [([0, 0, 32, 16], 0)] * (20 if "leaves" in WRONG[box] else 19)
+    assert f"1 boxes are cut or left out, the first: {where}: the box {WRONG[box]}" in capsys.readouterr().err
+
+
+def test_imagenets_table_with_words_for_corners(tmp_path: Path) -> None:
+    for name in ("train/n01/n01_0", "train/n02/n02_0", "val/n01/v_1", "val/n02/v_2"):
+        save(tmp_path / f"{name}.JPEG", size=(32, 16))
+    (tmp_path / "LOC_train_solution.csv").write_text("ImageId,PredictionString\nn01_0,n01 0 0 x 16\n")
+    (problem,) = find_problems(config_of(tmp_path, "imagenet", tmp_path))
+    assert "LOC_train_solution.csv, n01_0: 0 0 x 16 are no corners of a box; fetch the file again" in problem
 
 
 def test_caltech_with_its_background(tmp_path: Path) -> None:

@@ -175,6 +175,26 @@ def test_two_processes_at_one_run(tmp_path: Path, zfrepro: Zfrepro) -> None:
     assert done.returncode == 2 and "another process" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "RANK=0, WORLD_SIZE=2: the 2 processes do not meet"),
+        ({"RANK": "5", "WORLD_SIZE": "2"}, "RANK=5, WORLD_SIZE=2: the 2 processes do not meet"),
+        ({"RANK": "0", "WORLD_SIZE": "two"}, "WORLD_SIZE=two: must be a whole number"),
+        ({"RANK": "-1", "WORLD_SIZE": "2"}, "RANK=-1: must be a whole number"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "port"}, "do not meet"),
+    ],
+)
+def test_variables_of_torchrun_without_torchrun(
+    variables: dict[str, str], says: str, monkeypatch: pytest.MonkeyPatch, zfrepro: Zfrepro, tmp_path: Path
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    done = zfrepro("train", f"outputs={tmp_path}", *TINY, check=False)
+    assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_two_processes_train_as_one(zfrepro: Zfrepro, tmp_path: Path) -> None:
     """torchrun with two CPU processes: the same global batches, crops and dropout; equal up to rounding.
 

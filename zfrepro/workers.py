@@ -122,7 +122,7 @@ def usual_workers(device: str) -> int:
     """How many trainings at once: on a GPU, or within a distributed run, one; on the CPU one for each, at most 4."""
     from zfrepro.devices import resolve_device
 
-    alone = resolve_device(device).type != "cpu" or int(os.environ.get("WORLD_SIZE", "1")) > 1
+    alone = resolve_device(device).type != "cpu" or os.environ.get("WORLD_SIZE", "1") != "1"
     return 1 if alone else min(cpus(), MOST)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,16 +29,12 @@ class Box:
     corners: tuple[float, float, float, float]  # x0, y0, x1, y1, half-open
     label: int | None = None  # None: the picture's own class
     where: str = ""  # file and line, for messages
-
-    def __post_init__(self) -> None:
-        x0, y0, x1, y1 = self.corners
-        if not (x0 < x1 and y0 < y1):  # also where one is no number
-            raise UserError(f"{self.where}: the box {self.shown} has no area, or its corners are swapped")
+    written: tuple[float, ...] | None = None  # corners as the file has them, where they are other numbers
 
     @property
     def shown(self) -> str:
-        """As a user writes it."""
-        return ",".join(f"{value:g}" for value in self.corners)
+        """As it is written."""
+        return ",".join(f"{value:g}" for value in self.written or self.corners)
 
 
 def gathered(found: Mapping[str, Iterable[Box]], names: Sequence[str], labels: Sequence[int] | np.ndarray) -> Boxes:
@@ -50,19 +47,36 @@ def gathered(found: Mapping[str, Iterable[Box]], names: Sequence[str], labels: S
     return Boxes.of([[box.corners for box in boxes] for boxes in own], classes)
 
 
-def check_inside(base: Path, found: Mapping[str, Sequence[Box]]) -> None:
-    """Refuse boxes that lie outside their pictures. Opens the headers of all of them."""
+def fault(box: Box, name: str, size: tuple[int, int] | None, beyond: float) -> str:
+    """Why it is no box of the picture `name`, which has this height and width (None: unknown) and which it may leave by
+    `beyond` pixels; '' if it is one."""
+    x0, y0, x1, y1 = box.corners
+    if not (x0 < x1 and y0 < y1):  # also where one is no number
+        return "has no area, or its corners are swapped"
+    if size is None:
+        return ""
+    height, width = size
+    outside = min(width - x0, height - y0, x1, y1) <= 0
+    if not outside and max(-x0, -y0, x1 - width, y1 - height) <= beyond:
+        return ""
+    return f"{'lies outside' if outside else 'leaves'} its image {name}, which has {width} x {height} pixels"
+
+
+def faults(base: Path, found: Mapping[str, Sequence[Box]], beyond: float = 0) -> Iterator[str]:
+    """Of each box that is none of its picture, a line that says why. Opens the headers of all pictures with boxes."""
     for name, boxes in found.items():
-        try:
-            height, width = picture_size(base / name)
-        except Exception:  # the packing will say that it cannot be read
-            continue
+        size = None
+        with contextlib.suppress(Exception):  # the packing will say that it cannot be read
+            size = picture_size(base / name) if boxes else None
         for box in boxes:
-            x0, y0, x1, y1 = box.corners
-            if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
-                raise UserError(
-                    f"{box.where}: the box {box.shown} leaves its image {name}, which has {width} x {height} pixels"
-                )
+            if why := fault(box, name, size, beyond):
+                yield f"{box.where}: the box {box.shown} {why}"
+
+
+def check_boxes(base: Path, found: Mapping[str, Sequence[Box]], beyond: float = 0) -> None:
+    """Refuse a box that is none of its picture, or reaches more than `beyond` pixels out of it."""
+    for why in faults(base, found, beyond):
+        raise UserError(f"{why}; mend it, or take it out")
 
 
 # --------------------------------------------------------------------------------------------------------- a user's table

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from zfrepro.data.annotations import Box, gathered, read_voc
+from zfrepro.data.annotations import Box, faults, gathered, read_voc
 from zfrepro.data.packed import Boxes
 from zfrepro.data.sources import Source, from_files
 from zfrepro.data.trees import class_tree, given_split, pictures, subfolders
@@ -22,6 +22,8 @@ FILES = (
     "ILSVRC2012_validation_ground_truth.txt",
 )  # fmt: skip
 ANNOTATIONS = "Annotations/CLS-LOC"
+BEYOND = 1.0  # pixels by which a box may leave its image: the last row may be counted in or out
+FAULTY = 0.05  # share of the boxes: the published ones have slips; if there are more, they are not of these images
 
 
 def imagenet(config: DataConfig, base: Path) -> Source:
@@ -36,7 +38,15 @@ def imagenet(config: DataConfig, base: Path) -> Source:
     names = [words.get(wnid, wnid) for wnid in ids]
     reader = BoxReader(base, ids)
     if subfolders(base / "val"):
-        return given_split(config, base, ids, names, boxes=reader)
+        source = given_split(config, base, ids, names, boxes=reader)
+    else:
+        source = _flat_val(config, base, ids, names, reader)
+    if reader.faults:
+        source.notes["boxes"] = f"{len(reader.faults)} boxes are cut or left out, the first: {reader.faults[0]}"
+    return source
+
+
+def _flat_val(config: DataConfig, base: Path, ids: list[str], names: list[str], reader: BoxReader) -> Source:
     flat, others = pictures(base, base / "val")
     truth = validation_truth(base, flat)
     label_of = {wnid: label for label, wnid in enumerate(ids)}
@@ -153,10 +163,13 @@ def kaggle_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
 class BoxReader:
     """The boxes of ImageNet's images: from Kaggle's LOC_*_solution.csv, or a file of XML each in Annotations/CLS-LOC.
 
-    Both write pixels from 0 and the right and lower edges as the first pixels outside, which is how they are taken.
+    Both write pixels from 0 and the right and lower edges as the first pixels outside, which is how they are taken. Some of
+    the published boxes leave their image, lie outside of it, or have swapped corners. Packing cuts boxes to their images and
+    drops what has no area then, so that these do no harm: they are counted, and refused where they are more than FAULTY.
     """
 
     def __init__(self, base: Path, ids: Sequence[str]) -> None:
+        self.base, self.faults = base, list[str]()
         self.folder = beside(base, ANNOTATIONS)
         tables = (beside(base, f"LOC_{split}_solution.csv") for split in ("train", "val"))
         self.tables = [path for path in tables if path]
@@ -166,13 +179,21 @@ class BoxReader:
         """Of some pictures; None where there is nothing to read."""
         if not self.tables and self.folder is None:
             return None
-        stems = [Path(file).stem for file in files]
-        found = self._from_tables(set(stems))
-        if self.folder is not None:
-            for file, stem in zip(files, stems, strict=True):
-                if stem not in found:
-                    found[stem] = self._from_xml(file)
-        return gathered(found, stems, labels)
+        tables = self._from_tables({Path(file).stem for file in files})
+        found = {file: tables.get(Path(file).stem, []) for file in files}
+        for file in files:
+            if self.folder is not None and Path(file).stem not in tables:
+                found[file] = self._from_xml(file)
+        self._check(found)
+        return gathered(found, files, labels)
+
+    def _check(self, found: dict[str, list[Box]]) -> None:
+        """Remember the boxes that are none of their images. Raises UserError where they are too many to be slips."""
+        wrong = list(faults(self.base, found, BEYOND))
+        if len(wrong) > FAULTY * sum(map(len, found.values())):
+            more = f" (and {len(wrong) - 1} more)" * (len(wrong) > 1)
+            raise UserError(f"{wrong[0]}{more}; mend it, take it out, or fetch the annotations again")
+        self.faults += wrong
 
     def _from_tables(self, wanted: set[str]) -> dict[str, list[Box]]:
         found: dict[str, list[Box]] = {}
@@ -188,7 +209,12 @@ class BoxReader:
         for start in range(0, len(fields), 5):
             wnid, *numbers = fields[start : start + 5]
             if wnid in self.label_of:
-                x0, y0, x1, y1 = map(float, numbers)
+                try:
+                    x0, y0, x1, y1 = map(float, numbers)
+                except ValueError as error:
+                    raise UserError(
+                        f"{where}: {' '.join(numbers)} are no corners of a box; fetch the file again"
+                    ) from error
                 yield Box((x0, y0, x1, y1), self.label_of[wnid], where)
 
     def _from_xml(self, file: str) -> list[Box]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from zfrepro.data import pascal
-from zfrepro.data.annotations import Box, check_inside, folder_boxes, gathered
+from zfrepro.data.annotations import Box, check_boxes, folder_boxes, gathered
 from zfrepro.data.imagenet import imagenet
 from zfrepro.data.packed import Boxes
 from zfrepro.data.sources import Source, from_arrays, from_files
@@ -54,7 +54,7 @@ def tiny_imagenet(config: DataConfig, base: Path) -> Source:
         raise UserError(f"{base}: no training or no validation pictures of the classes in wnids.txt; extract it again")
     boxes |= _tiny_boxes(annotations, "val/images", 2)
     wanted = {*files, *(file for file, _ in kept)}
-    check_inside(base, {name: own for name, own in boxes.items() if name in wanted})
+    check_boxes(base, {name: own for name, own in boxes.items() if name in wanted})
     splits = ((files, labels), ([file for file, _ in kept], [label for _, label in kept]))
     train, val = (
         from_files(config, base, *split, boxes=gathered(boxes, *split) if boxes else None) for split in splits
@@ -75,7 +75,9 @@ def _tiny_boxes(path: Path, folder: str, first: int) -> dict[str, list[Box]]:
             raise UserError(
                 f"{where}: not a file and a box; the file may be cut off: extract the archive again"
             ) from error
-        found.setdefault(f"{folder}/{fields[0]}", []).append(Box((x0, y0, x1 + 1, y1 + 1), None, where))
+        found.setdefault(f"{folder}/{fields[0]}", []).append(
+            Box((x0, y0, x1 + 1, y1 + 1), None, where, (x0, y0, x1, y1))
+        )
     return found
 
 
@@ -143,7 +145,7 @@ def folder(config: DataConfig, base: Path) -> Source:
     files = {*source.train.files, *source.val.files}
     for name in tables.keys() - files:
         raise UserError(f"{tables[name][0].where}: there is no image {name} in the class folders of {base}")
-    check_inside(base, tables)
+    check_boxes(base, tables)
     return dataclasses.replace(source, passed_over=[*source.passed_over, *passed_over])
 
 

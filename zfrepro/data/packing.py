@@ -97,8 +97,7 @@ def examine(config: DataConfig) -> tuple[list[str], list[str]]:
         elif base.is_file():
             check_members(base)
         else:
-            others = open_layout(config, base).passed_over
-            return [], [passed_over(others)] if others else []
+            return [], _notes(open_layout(config, base))
     except UserError as error:
         return [str(error)], []
     return [], []
@@ -109,6 +108,12 @@ def _check_cache(cache: Path) -> None:
     there = next(folder for folder in (cache, *cache.parents) if folder.exists())
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
         raise UserError(f"data.cache={cache}: cannot be written; set ZFREPRO_CACHE=<folder>")
+
+
+def _notes(source: Source) -> list[str]:
+    """What is not used of a data set, a line each."""
+    others = [passed_over(source.passed_over)] if source.passed_over else []
+    return others + ([source.notes["boxes"]] if "boxes" in source.notes else [])
 
 
 def passed_over(names: Sequence[str]) -> str:
@@ -151,8 +156,8 @@ def build(config: DataConfig, base: Path | None, folder: Path, identity: Identit
         sync_folder(fresh)
         fresh.rename(folder)
         sync_folder(folder.parent)
-    if source.passed_over:
-        print(f"note: {passed_over(source.passed_over)}", file=sys.stderr)
+    for note in _notes(source):
+        print(f"note: {note}", file=sys.stderr)
     if skipped:
         print(
             f"warning: {len(skipped)} images cannot be read and are left out; {folder / MANIFEST} names them",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zfrepro.data.annotations import Box, Thing, gathered, read_voc
+from zfrepro.data.annotations import Box, Thing, check_boxes, gathered, read_voc
 from zfrepro.data.packed import Boxes
 from zfrepro.data.sources import Listing, Source, first_present, from_files
 from zfrepro.errors import UserError
@@ -22,6 +22,8 @@ ACTIONS = (
     "jumping", "phoning", "playinginstrument", "reading", "ridingbike", "ridinghorse", "running", "takingphoto",
     "usingcomputer", "walking", "other",
 )  # fmt: skip
+
+BEYOND = 1.0  # pixels by which a box may leave its image, to be clipped: of a tool that counts pixels from 0
 
 
 def voc2012(config: DataConfig, base: Path) -> Source:
@@ -46,12 +48,13 @@ def _objects(config: DataConfig, base: Path, split: str) -> Listing:
     paths = [base / "Annotations" / f"{stem}.xml" for stem in stems]
     things = [read_voc(path) for path in paths]
     multi = np.stack([_marks(own, path) for own, path in zip(things, paths, strict=True)])
+    files, labels = _files(stems), first_present(multi)
     boxes = {
-        stem: [Box(_half_open(one, path), CLASSES.index(one.name), str(path)) for one in own if one.corners]
-        for stem, own, path in zip(stems, things, paths, strict=True)
+        file: [_box(one, path, CLASSES.index(one.name)) for one in own if one.corners]
+        for file, own, path in zip(files, things, paths, strict=True)
     }
-    labels = first_present(multi)
-    return from_files(config, base, _files(stems), labels, multi, gathered(boxes, stems, labels))
+    check_boxes(base, boxes, BEYOND)
+    return from_files(config, base, files, labels, multi, gathered(boxes, files, labels))
 
 
 def _files(stems: Sequence[str]) -> list[str]:
@@ -69,12 +72,12 @@ def _marks(things: Sequence[Thing], path: Path) -> np.ndarray:
     return marks
 
 
-def _half_open(thing: Thing, path: Path) -> tuple[float, float, float, float]:
+def _box(thing: Thing, path: Path, label: int | None) -> Box:
     """VOC counts pixels from 1 and both corners belong to the box."""
     if thing.corners is None:
         raise UserError(f"{path}: {thing.name} has no box; extract the archive again")
     x0, y0, x1, y1 = thing.corners
-    return x0 - 1, y0 - 1, x1, y1
+    return Box((x0 - 1, y0 - 1, x1, y1), label, str(path), thing.corners)
 
 
 def actions(config: DataConfig, base: Path) -> Source:
@@ -91,9 +94,11 @@ def _people(config: DataConfig, base: Path, split: str) -> Listing:
     people = [_person(path, line) for path, line in zip(paths, lines, strict=True)]
     multi = np.array([[one.actions.get(action, False) for action in ACTIONS] for one in people], np.int8)
     labels = first_present(multi)
-    corners = [Box(_half_open(one, path), None, str(path)).corners for one, path in zip(people, paths, strict=True)]
-    boxes = Boxes.of([[own] for own in corners], labels[:, None].tolist())
-    return from_files(config, base, _files([line[0] for line in lines]), labels, multi, boxes)
+    files, own = _files([line[0] for line in lines]), [_box(*pair, None) for pair in zip(people, paths, strict=True)]
+    for file, box in zip(files, own, strict=True):
+        check_boxes(base, {file: [box]}, BEYOND)
+    boxes = Boxes.of([[box.corners] for box in own], labels[:, None].tolist())
+    return from_files(config, base, files, labels, multi, boxes)
 
 
 def _person(path: Path, line: Sequence[str]) -> Thing:

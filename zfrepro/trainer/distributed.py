@@ -58,18 +58,18 @@ class Team:
 @contextlib.contextmanager
 def team(device: str) -> Iterator[Team]:
     """Join the processes that torchrun started (gloo on the CPU, nccl on GPUs), or work alone."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = _number("WORLD_SIZE", 1)
     if size == 1 or "RANK" not in os.environ:
         yield Team(0, 1, resolve_device(device))
         return
-    rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+    rank, local = _number("RANK"), _number("LOCAL_RANK")
     place = resolve_device(device)
     if place.type == "cuda":
         if local >= torch.cuda.device_count():
             raise UserError(f"device={device}: process {local} of this machine has no GPU; lower --nproc_per_node")
         place = torch.device("cuda", local)
         torch.cuda.set_device(place)
-    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    _join("nccl" if place.type == "cuda" else "gloo", rank, size)
     try:
         yield Team(rank, size, place)
     finally:
@@ -77,3 +77,22 @@ def team(device: str) -> Iterator[Team]:
         # end (pytorch/pytorch#179291).
         gc.collect()
         dist.destroy_process_group()
+
+
+def _number(name: str, otherwise: int = 0) -> int:
+    """A variable that torchrun sets."""
+    text = os.environ.get(name, str(otherwise))
+    if not text.isdecimal():
+        raise UserError(f"{name}={text}: must be a whole number, as torchrun sets it; unset it to train in one process")
+    return int(text)
+
+
+def _join(backend: str, rank: int, size: int) -> None:
+    """Meet the other processes. Raises UserError where their place is not known, or does not answer."""
+    try:
+        dist.init_process_group(backend)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"RANK={rank}, WORLD_SIZE={size}: the {size} processes do not meet ({' '.join(str(error).split())[:200]}); start "
+            f"them with `torchrun --nproc_per_node={size} -m zfrepro train ...`, or unset RANK and WORLD_SIZE to train in one"
+        ) from error
