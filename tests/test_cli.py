@@ -77,6 +77,10 @@ MISTAKES = [
     ("train model.layers.0.map=3", "model.layers.0.map: unknown key (did you mean model.layers.0.maps?)"),
     # the form
     ("train epochs", "epochs: options are given as key=value, as epochs=<value>"),
+    ("train good", "good: options are given as key=value, as run=good"),
+    ("train outputs/good", "outputs/good: options are given as key=value, as data=folder data.root=outputs/good"),
+    ("evaluate outputs/good", "outputs/good: options are given as key=value"),
+    ("evaluate nonsuch", "nonsuch: options are given as key=value"),
     ("train epochs 5", "epochs: options are given as key=value, as epochs=<value>"),
     ("train --epochs 5", "--epochs: options are given as key=value, without dashes: epochs=5"),
     ("train --epochs=5", "--epochs: options are given as key=value, without dashes: epochs=5"),
@@ -127,6 +131,8 @@ MISTAKES = [
     ("train epochs=many", "epochs=many: must be a whole number"),
     ("train epochs=3.5", "epochs=3.5: must be a whole number"),
     ("train epochs=null", "epochs=null: must be a whole number"),
+    ("train epochs=5,", "epochs=5,: must be one number, with a point before its decimals; -m tries several"),
+    ("train lr=0,01", "lr=0,01: must be one number, with a point before its decimals"),
     ("train lr=fast", "lr=fast: must be a number"),
     ("train debug=maybe", "debug=maybe: must be true or false"),
     ("train outputs=null", "outputs=null: must be text"),
@@ -193,6 +199,12 @@ MISTAKES = [
     ("evaluate preset=nobody", "run=nobody: no trained run in outputs/nobody"),
     ("evolve run=goood", "run=goood: no trained run in outputs/goood (did you mean good?)"),
     ("train data=folder 'data.root=~/no such (folder)'", "/no such (folder): does not exist"),
+    (
+        "train data.root=pets",
+        "data.root=pets: the embedded data set is drawn, and no folder is read for it; leave this out, or",
+    ),
+    ("prepare data.root=pets", "train on that folder with data=folder data.root=pets"),
+    ("evaluate run=good data.root=outputs", "data.root=outputs: the embedded data set is drawn"),
     ("train data=tiny_imagenet data.root=/nowhere", "/nowhere"),
 ]
 

@@ -90,6 +90,19 @@ def test_other_names_of_the_validation_folder(tmp_path: Path, val: str) -> None:
     assert (len(data.train), len(data.val)) == (8, 6) and data.val.files[0] == f"{val}/cat/0.png"
 
 
+@pytest.mark.parametrize("val", ["val", "valid", "Validation"])
+def test_a_validation_folder_without_classes_is_not_passed_over(tmp_path: Path, val: str) -> None:
+    make(tmp_path / "pets" / "train", count=4)
+    (tmp_path / "pets" / val).mkdir()
+    said = f"{tmp_path / 'pets' / val}: has no class folders, as train/ has; sort its pictures"
+    assert said in find_problems(config_of(tmp_path, tmp_path / "pets"))[0]
+    picture(0, 0).save(tmp_path / "pets" / val / "a.png")
+    assert said in find_problems(config_of(tmp_path, tmp_path / "pets"))[0]
+    (tmp_path / "pets" / val).rename(tmp_path / "pets" / "test")  # as competitions give it, without the truth
+    problems, (note,) = examine(config_of(tmp_path, tmp_path / "pets"))
+    assert not problems and "test/" in note
+
+
 def test_folders_beside_the_splits_are_named(tmp_path: Path) -> None:
     for name, count in (("Train", 4), ("val", 3), ("test", 2), ("extra", 1)):
         make(tmp_path / "pets" / name, count=count)

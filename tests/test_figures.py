@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from zfrepro import figures
+from zfrepro.figures.correspondence import draw_masks
 from zfrepro.figures.style import MISSING, label
 from zfrepro.figures.transfer import draw_classes
 
@@ -70,6 +71,22 @@ def test_class_names_are_text(tmp_path: Path, name: str) -> None:
     assert label(name, 40) == name
     drawn = picture(tmp_path / "a.png", [name, "dog"])
     assert not np.array_equal(drawn, picture(tmp_path / "b.png", ["", "dog"]))
+
+
+def test_letters_that_no_font_has_are_replaced_in_every_text(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """Of parts, runs and networks too, whose names are a user's as well as those of classes."""
+    letter = "\U000e0041"  # an invisible one, which no font has
+    figure = draw_masks(*_masked(), parts=[f"a{letter}", "b"])
+    figure.suptitle(f"run={letter}")
+    figure.axes[0].set_ylabel(letter)
+    figure.savefig(tmp_path / "a.png")
+    assert not recwarn.list and [text.get_text() for text in figure.axes[0].get_xticklabels()][1] == f"a{MISSING}"
+
+
+def _masked() -> tuple[np.ndarray, ...]:
+    """One picture with two parts and two random places."""
+    boxes = np.array([[[1, 1, 5, 5], [5, 5, 9, 9]]])
+    return np.zeros((1, 16, 16, 3), np.uint8), boxes, boxes, np.full((16, 16, 3), 128, np.uint8)
 
 
 def test_letters_that_no_font_has_and_names_that_are_not_utf8() -> None:

@@ -30,6 +30,7 @@ from zfrepro.files import file_hash, shown
 from zfrepro.models.network import Network
 from zfrepro.options.commands import IMPORTED, TrainConfig
 from zfrepro.options.compose import choices, load_saved
+from zfrepro.options.declare import check_options
 from zfrepro.options.shared import Common, Experiment
 
 
@@ -193,6 +194,7 @@ def open_run(config: Common, which: str | int = "best", boxes: bool = False) -> 
     if isinstance(config, Experiment) and config.data.root:
         require("data.root", config.data.root, Path(config.data.root).expanduser().exists(), "a folder that is there")
         trained.data.root = config.data.root
+        check_options(trained.data, "data.")
     name = f"epoch_{which}.pt" if isinstance(which, int) else f"{which}.pt"
     checkpoint = config.folder / "train" / "checkpoints" / name
     if not checkpoint.exists():

@@ -95,13 +95,19 @@ def innermost(root: Path) -> Path:
 
 def split_folders(base: Path) -> tuple[str, str | None, list[str]] | None:
     """The names of the training folder and of the validation folder (or None) with classes in them, and of what else is
-    beside them; None where there is no training folder."""
+    beside them; None where there is no training folder. Raises UserError for a validation folder without classes (a test folder
+    often has none: it is passed over)."""
     names = subfolders(base)
     by_name = {name.lower(): name for name in names if subfolders(base / name)}
     train = next((by_name[name] for name in TRAIN if name in by_name), None)
     if train is None:
         return None
     val = next((by_name[name] for name in VAL if name in by_name), None)
+    flat = [name for name in names if name.lower() in VAL[:3]]
+    if val is None and flat:
+        raise UserError(
+            f"{base / flat[0]}: has no class folders, as {train}/ has; sort its pictures into <class>/, or take it away"
+        )
     return train, val, [f"{name}/" for name in names if name not in (train, val)]
 
 

@@ -15,6 +15,7 @@ from cycler import cycler
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, fontManager, get_font
 from matplotlib.font_manager import findfont as find_font
+from matplotlib.text import Text
 
 COLOURS = ("#3b6fb6", "#d1603d", "#4a9d6e", "#8a5fb0", "#c9a227", "#5aa9c4", "#b0486c", "#6b6b6b")
 INK = "#2b2b2b"
@@ -65,7 +66,17 @@ class Sheet(Figure):
     def savefig(self, fname: Any, **kwargs: Any) -> None:
         """As matplotlib's, under our settings."""
         with settings():
+            self._replace_missing_letters()
             super().savefig(fname, **kwargs)
+
+    def _replace_missing_letters(self) -> None:
+        """In all texts, those at the axes' marks included."""
+        for text in self.findobj(Text):
+            text.set_text(drawable(text.get_text()))  # type: ignore[attr-defined]
+        for axis in (axis for axes in self.axes for axis in (axes.xaxis, axes.yaxis)):
+            texts = [text.get_text() for text in axis.get_ticklabels()]
+            if texts != (drawn := [drawable(text) for text in texts]):
+                axis.set_ticklabels(drawn)
 
 
 def settings() -> Any:
@@ -96,9 +107,14 @@ def new_figure(width: float, height: float, layout: Any = "constrained") -> Figu
 
 def label(name: str, longest: int = 18) -> str:
     """A class's name below a picture: its first synonym, shortened, every letter one that a font here can draw."""
-    name = name.split(",")[0].encode("utf-8", "replace").decode()
-    name = "".join(sign if sign == " " or _drawable(sign) else MISSING for sign in name)
+    name = drawable(" ".join(name.split(",")[0].split()))
     return name if len(name) <= longest else name[: longest - 1] + "…"
+
+
+def drawable(text: str) -> str:
+    """Text with MISSING for every letter that no font here can draw."""
+    text = text.encode("utf-8", "replace").decode()
+    return "".join(sign if sign.isspace() or _drawable(sign) else MISSING for sign in text)
 
 
 @functools.lru_cache(4096)

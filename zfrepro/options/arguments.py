@@ -100,7 +100,7 @@ def _pair(command: str, options: type, word: str, sweeps: bool, more: bool) -> l
     if prefix == "~":
         raise UserError(f"{word}: an option cannot be taken away; give {key}=<another value>")
     if not key or not sign:
-        raise UserError(f"{word}: {FORM}" + (f", as {key}=<value>" if re.fullmatch(r"[a-z][\w.]*", key) else ""))
+        raise UserError(f"{word}: {FORM}{_meant(command, options, word)}")
     if not value.strip():
         raise UserError(f"{word}: a value is missing after the equals sign")
     key = key.rpartition("@")[2]  # data@scenes=... may be given as scenes=...
@@ -112,6 +112,19 @@ def _pair(command: str, options: type, word: str, sweeps: bool, more: bool) -> l
         _check_choice(command, key, value, sweeps, more)
         return [f"{'data@' if key == 'scenes' else ''}{key}={value}"]
     return [f"++{_value(command, options, key, value, sweeps)}"]
+
+
+def _meant(command: str, options: type, word: str) -> str:
+    """What a word without an equals sign may be meant as."""
+    if Path("outputs", word, "train").is_dir():
+        return f", as run={word}"
+    if Path(word).expanduser().exists() and "data" in choices(command):
+        return f", as data=folder data.root={word}"
+    try:
+        type_of(options, word)
+    except UserError:
+        return ""
+    return f", as {word}=<value>"
 
 
 def _value(command: str, options: type, key: str, value: str, sweeps: bool) -> str:
@@ -126,6 +139,8 @@ def _value(command: str, options: type, key: str, value: str, sweeps: bool) -> s
         return f"{key}={_text(value, sweeps)}"
     if kind == list[str]:
         return f"{key}={_list(key, value, sweeps)}"
+    if kind in (int, float) and "," in value and not sweeps:
+        raise UserError(f"{key}={value}: must be one number, with a point before its decimals; -m tries several")
     parent, _, last = key.rpartition(".")
     if parent and typing.get_origin(type_of(options, parent)) is dict:
         return f"{parent}={{{last}: {value}}}"  # numbers as keys stay numbers

@@ -133,6 +133,14 @@ class DataConfig:
     val_per_class: int = option(20, "embedded only: validation images, likewise", at_least(1))
     workers: int = option(0, "processes that decode; 0: one per CPU", at_least(0), neutral=True)
 
+    def check(self) -> None:
+        """A folder is read by the data sets that have one."""
+        if self.name == "embedded" and self.root:
+            raise UserError(
+                f"root={self.root}: the embedded data set is drawn, and no folder is read for it; leave this out, or train on "
+                f"that folder with data=folder data.root={self.root}"
+            )
+
     @property
     def unused(self) -> set[str]:
         """The options that say nothing about this data set."""
