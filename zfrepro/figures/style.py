@@ -72,7 +72,7 @@ class Sheet(Figure):
     def _replace_missing_letters(self) -> None:
         """In all texts, those at the axes' marks included."""
         for text in self.findobj(Text):
-            text.set_text(drawable(text.get_text()))  # type: ignore[attr-defined]
+            text.set_text(drawable(text.get_text()))
         for axis in (axis for axes in self.axes for axis in (axes.xaxis, axes.yaxis)):
             texts = [text.get_text() for text in axis.get_ticklabels()]
             if texts != (drawn := [drawable(text) for text in texts]):
