@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from tests.conftest import Zfrepro
-from zfrepro.evaluator.errors import top_errors
+from zfrepro.evaluator.errors import notes, top_errors
 from zfrepro.evaluator.testing import posteriors
 from zfrepro.options.commands import EvaluateConfig
 from zfrepro.run import open_run
@@ -67,6 +68,15 @@ def test_every_method_on_a_trained_run(tiny_run: Path, zfrepro: Zfrepro) -> None
     assert len(set(errors.values())) == 1, "the centre crop is the same whatever is beside it"
     rows = list(csv.DictReader((folder / "table.csv").read_text().splitlines()))
     assert rows[-1]["model"] == "ours: tiny" and len(rows) == 11
+
+
+def test_the_table_says_for_how_long_each_net_was_trained(tiny_run: Path) -> None:
+    """The nets of Table 3, which are averaged, may have been trained for shorter than the run itself."""
+    run = open_run(EvaluateConfig(run="tiny", outputs=str(tiny_run), precision="fp32"))
+    other = dataclasses.replace(run, epoch=7, config=dataclasses.replace(run.config, run="short"))
+    said = notes(EvaluateConfig(run="tiny"), [run, other], 10)
+    assert f"Epochs of training behind each: tiny {run.epoch}, short 7." in said
+    assert "Epochs" not in notes(EvaluateConfig(run="tiny"), [run], 10)
 
 
 def test_the_centre_crop_alone(tiny_run: Path, zfrepro: Zfrepro) -> None:

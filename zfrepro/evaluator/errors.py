@@ -53,7 +53,7 @@ def evaluate(config: EvaluateConfig) -> None:
         if len(members) > 1:
             centres = np.mean([answers[name][1] for name in averaged], axis=0)
             answers[f"average of {len(averaged)}"] = np.mean(members, axis=0), centres
-        write(out, config, answers, members, averaged, runs[0], rows)
+        write(out, config, answers, members, averaged, runs, rows)
 
 
 def tested(run: TrainedRun) -> np.ndarray:
@@ -109,9 +109,10 @@ def errors_of(answers: tuple[np.ndarray, np.ndarray], labels: np.ndarray) -> dic
 
 def write(
     out: Output, config: EvaluateConfig, answers: dict[str, tuple[np.ndarray, np.ndarray]], members: list[np.ndarray],
-    averaged: list[str], run: TrainedRun, rows: np.ndarray,
+    averaged: list[str], runs: Sequence[TrainedRun], rows: np.ndarray,
 ) -> None:  # fmt: skip
     """Table 2 (the paper's rows, then ours), its chart, the answers, the metrics."""
+    run = runs[0]
     labels = run.labels_of(run.data.val)[rows]
     results = {name: errors_of(pair, labels) for name, pair in answers.items()}
     columns = [
@@ -125,7 +126,7 @@ def write(
     reference = papers.reported("table2_imagenet")
     table = [[row.get(column) for column in columns] for row in reference]
     table += [[f"ours: {name}", *(result.get(column) for column in columns[1:])] for name, result in results.items()]
-    out.table(columns, table, notes(config, run, len(rows)))
+    out.table(columns, table, notes(config, runs, len(rows)))
     top = [np.argsort(-found, axis=1, kind="stable")[:, :5] for found, _ in answers.values()]
     probability = [found[np.arange(len(labels)), labels] for found, _ in answers.values()]
     arrays = {"labels": labels, "top": np.stack(top), "probability": np.stack(probability)}
@@ -140,14 +141,16 @@ def write(
         print(f"{name}: {top1:.1f} % top-1, {top5:.1f} % top-5 error ({METHODS[config.method]})")
 
 
-def notes(config: EvaluateConfig, run: TrainedRun, images: int) -> str:
-    """What ours were measured on."""
+def notes(config: EvaluateConfig, runs: Sequence[TrainedRun], images: int) -> str:
+    """What ours were measured on, and for how long each was trained: nets of Table 3 for shorter than the run, say."""
+    run = runs[0]
     data, scales = run.config.data, ", ".join(map(str, config.test_scales))
+    epochs = ", ".join(f"{one.config.run} {one.epoch}" for one in runs)
     sizes = f", test images at {scales} px" if scales else ""
     return (
         f"Errors in percent; ours by {METHODS[config.method]}{sizes}, the last columns of the centre crop. Rows of the paper: "
         f"ImageNet 2012, ten crops. Ours: {run.config.model.name}, {images} validation images, {how_many_classes(run)} of "
-        f"{data.name} at {data.size} px."
+        f"{data.name} at {data.size} px." + (f" Epochs of training behind each: {epochs}." if len(runs) > 1 else "")
     )
 
 
