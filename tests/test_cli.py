@@ -110,6 +110,7 @@ MISTAKES = [
     ("train hydra/launcher=nope", "hydra/launcher=nope: no such file"),
     # files of conf/, left out or misspelt
     ("train model=zfnt", "model=zfnt: no such file in conf/model (did you mean zfnet?)"),
+    ("train model=outputs", "model=outputs: names a file of conf/model; a layer table of your own must end in .yaml"),
     ("train model=null", "model=null: cannot be left out; `zfrepro train --help` lists them"),
     ("train data=null", "data=null: cannot be left out; there are caltech101"),
     ("train preset=null", "preset=null: cannot be left out; there are demo"),

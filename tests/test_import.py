@@ -134,7 +134,8 @@ def test_own_architecture_in_order_and_by_shape() -> None:
     theirs, x = small_net(), torch.randn(3, 3, 31, 31)
     parallel = {f"module.{key}": value for key, value in theirs.state_dict().items()}
     half = {key: value.double() for key, value in theirs.state_dict().items()}
-    for state in (theirs.state_dict(), parallel, half, {"state_dict": parallel, "epoch": 3}, {"model": half}):
+    beside = {"state_dict": parallel, "epoch": 3}, {"model": half}, {"state_dict": parallel, "mean": torch.zeros(3)}
+    for state in (theirs.state_dict(), parallel, half, *beside):
         ours = assemble(small_net_table(), read_state_dict(state, "weights"), "weights")
         with torch.inference_mode():
             assert torch.allclose(ours(x), theirs(x), atol=1e-5)

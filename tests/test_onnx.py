@@ -339,6 +339,23 @@ REFUSED = {
         lambda g: g.add("Conv", "x", kernel_shape=[3, 3]).add("Relu"),
         "Conv 'conv_0' joins or leaves the path",
     ),
+    "a bias of other maps": (
+        lambda g: g.add("Conv", numbers(4, 3, 3, 3), numbers(5)).add("Relu"),
+        "Conv 'conv_0' has a bias of 5 numbers for 4 maps",
+    ),
+    "a window of nothing": (
+        lambda g: g.conv(4, 3).add("MaxPool", kernel_shape=[0, 0]).conv(4, 4),
+        "MaxPool 'maxpool_2' has a window of 0",
+    ),
+    "a stride of nothing": (lambda g: g.conv(4, 3, strides=[0, 0]), "Conv 'conv_0' has a window of 3, a stride of 0"),
+    "a stride of nothing, padded": (
+        lambda g: g.conv(4, 3, strides=[0, 0], auto_pad="SAME_UPPER"),
+        "Conv 'conv_0' has a window of 3, a stride of 0",
+    ),
+    "zeros taken away": (
+        lambda g: g.conv(4, 3).add("MaxPool", **POOL, pads=[-1] * 4),
+        "MaxPool 'maxpool_2' has a window of 2, a stride of 2 and zeros of [-1",
+    ),
     "no convolution": (
         lambda g: g.add("Flatten").add("Gemm", numbers(5, 432), transB=1).add("Relu"),
         "there is no convolution",

@@ -80,3 +80,27 @@ def test_a_table_whose_anchors_would_not_end_is_refused(tmp_path: Path) -> None:
     path.write_text("[" * 3000, encoding="utf-8")
     with pytest.raises(UserError, match=f"model={path}: not readable as YAML"):
         read_table(str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("layers: &a [*a]", "not readable as YAML \\(nested without end\\)"),
+        ("layers: [{kind: conv, map: 3}]", "layers\\[0\\].map: unknown key \\(did you mean maps"),
+        (
+            "layers: [{kind: conv, maps: 3, kernel: 3}, {kind: conv, maps: 3, kernel: three}]",
+            "layers\\[1\\].kernel=three: must be a whole number",
+        ),
+        ("layers: [{kind: conv, maps: 3, kernel: -3}]", "layers\\[0\\].kernel=-3: must be 0 or more"),
+        ("layers: [7]", "layers\\[0\\]=7: must be a layer"),
+        ("layers: [null]", "layers\\[0\\]=None: must be a layer"),
+        ("layers: 3", "layers must be a list"),
+        ("layers: ${oc.env:HOME}", "layers must be a list"),
+        ("layers: []\nlayers: []", "line 3: found duplicate key layers"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_told_with_its_place(text: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(f"input_size: 9\n{text}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=f"^model={path}: .*{says}"):
+        read_table(str(path))

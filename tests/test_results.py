@@ -17,12 +17,13 @@ import pytest
 import torch
 
 from zfrepro.checkpoints import load_checkpoint, save_checkpoint
-from zfrepro.errors import UserError, explain_os_error
-from zfrepro.files import atomic_write, digest, lock, read_json, waiting_lock, write_text
-from zfrepro.options.commands import EvaluateConfig
+from zfrepro.errors import UserError, explain_os_error, line_of
+from zfrepro.files import atomic_write, digest, lock, pending, read_json, waiting_lock, write_text
+from zfrepro.options.commands import EvaluateConfig, TrainConfig
 from zfrepro.options.identity import config_hash
 from zfrepro.provenance import device_name
 from zfrepro.results import writing
+from zfrepro.trainer import several
 
 
 def test_atomic_write_keeps_the_old_file_when_it_fails(tmp_path: Path) -> None:
@@ -38,6 +39,27 @@ def test_atomic_write_keeps_the_old_file_when_it_fails(tmp_path: Path) -> None:
 def test_full_disk_is_one_line() -> None:
     line = explain_os_error(OSError(errno.ENOSPC, "No space left on device", "outputs/x"))
     assert line.startswith("outputs/x: no space left") and "\n" not in line
+
+
+def test_a_full_disk_as_numpy_tells_it(tmp_path: Path) -> None:
+    line = line_of(OSError("12288 requested and 5088 written"))
+    assert line is not None and line.startswith("the file system: no space left on the disk")
+    assert line_of(OSError("something else")) is None
+    with pytest.raises(OSError, match="No space") as caught, pending(tmp_path, "table2"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert (line_of(caught.value) or "").startswith(f"{tmp_path / 'table2'}: no space left on the disk")
+
+
+def test_a_training_that_fills_the_disk_is_told_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fill(run: TrainConfig) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "best.pt"))
+
+    monkeypatch.setattr(several, "train", fill)
+    said = several.attempt(TrainConfig(run="a/net"), debug=False) or ""
+    assert said.startswith(f"net ({tmp_path / 'best.pt'}: no space left on the disk; free some")
+    assert "Traceback" not in capsys.readouterr().err
 
 
 class Evil:

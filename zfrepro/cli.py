@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from zfrepro import __version__
-from zfrepro.errors import UserError, explain_os_error, nearest
+from zfrepro.errors import UserError, line_of, nearest
 from zfrepro.options.arguments import for_hydra
 from zfrepro.options.commands import (
     AblateConfig,
@@ -369,6 +369,4 @@ def _one_line(error: BaseException, command: str) -> str | None:
     if isinstance(error, HydraException | OmegaConfBaseException):
         text = re.sub(r"^Error merging override \+*(.*)", r"\1: a value of another kind is needed", text)
         return re.sub(r"^Could not override '(.*?)'.*", r"\1: no such option", text)
-    if isinstance(error, OSError) and error.errno is not None:
-        return explain_os_error(error)
-    return None
+    return line_of(error)

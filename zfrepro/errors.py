@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import re
 from collections.abc import Collection, Sequence
 
 MOST = 16  # names that a message lists
@@ -38,10 +39,22 @@ def require_layer(key: str, given: int, present: Sequence[int]) -> None:
         raise UserError(f"{key}={given}: the layers to choose from are {', '.join(map(str, present))}")
 
 
+def line_of(error: BaseException) -> str | None:
+    """What a user can mend, in one line; None for an error that is ours."""
+    if isinstance(error, OSError) and (error.errno is not None or is_full(error)):
+        return explain_os_error(error)
+    return " ".join(str(error).split()) if isinstance(error, UserError) else None
+
+
+def is_full(error: OSError) -> bool:
+    """Whether there was no room for what was to be written. NumPy says so in words alone."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT) or bool(re.search(r"requested and \d+ written", str(error)))
+
+
 def explain_os_error(error: OSError) -> str:
     """One line for a failed file operation, with what to do."""
     place = error.filename or "the file system"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full(error):
         return f"{place}: no space left on the disk; free some, then give the same command again: finished work is kept"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{place}: cannot be written ({error.strerror}); make it writable or give outputs=<another folder>"

@@ -195,6 +195,9 @@ def pending(folder: Path, name: str) -> Iterator[Path]:
     path.mkdir()
     try:
         yield path
+    except OSError as error:
+        error.filename = error.filename or str(folder / name)  # errors of writing name no file
+        raise
     finally:
         shutil.rmtree(path, ignore_errors=True)
 

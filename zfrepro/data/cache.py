@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from zfrepro.errors import UserError
+from zfrepro.errors import UserError, is_full
 from zfrepro.files import read_json, write_json
 
 
@@ -21,7 +21,7 @@ def writable(cache: Path) -> Iterator[None]:
         cache.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             raise UserError(
                 f"data.cache={cache}: the disk is full; make room, or set ZFREPRO_CACHE=<folder>"
             ) from error

@@ -105,7 +105,7 @@ def _unwrapped(state: Any, where: str) -> dict[str, Tensor]:
     if found and len(found) == len(state):
         return found
     inner = [key for key in WRAPPERS if isinstance(state.get(key), Mapping)]
-    if inner and not found:
+    if inner:  # the tensors beside it are statistics, not layers
         return _unwrapped(state[inner[0]], where)
     others = ", ".join(str(key) for key in state if key not in found)[:120]
     raise UserError(f"{where}: not a state dict of tensors by name" + (f" (it also holds {others})" if others else ""))

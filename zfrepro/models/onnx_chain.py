@@ -214,6 +214,8 @@ class _Walk:
         """A new layer of the table."""
         if not self.active:
             self._refuse("has no ReLU behind it, as every layer of the table has", self.weights[-1].name)
+        if bias is not None and bias.shape != weight.shape[:1]:
+            self._refuse(f"has a bias of {'x'.join(map(str, bias.shape))} numbers for {len(weight)} maps or units")
         self.rows.append(row)
         floats = [np.array(one, np.float32) for one in (weight, np.zeros(len(weight)) if bias is None else bias)]
         self.weights.append(Trained(self._name(), *map(torch.from_numpy, floats)))
@@ -242,13 +244,15 @@ class _Walk:
         if set(dilations) != {1}:
             self._refuse(f"is dilated by {max(dilations)}; the table's windows are not")
         kernel, stride = int(sides[0]), int(strides[0])
-        auto = given.get("auto_pad", b"NOTSET").decode()
+        auto = given.get("auto_pad", b"NOTSET").decode() if min(kernel, stride) > 0 else ""
         if auto.startswith("SAME"):
             missing = max(0, (math.ceil(self.shape[2] / stride) - 1) * stride + kernel - self.shape[2])
             small, large = missing // 2, missing - missing // 2
             pads = [small] * 2 + [large] * 2 if auto == "SAME_UPPER" else [large] * 2 + [small] * 2
         elif auto == "VALID":
             pads = [0] * 4
+        if min(kernel, stride, *[side + 1 for side in pads]) < 1:
+            self._refuse(f"has a window of {kernel}, a stride of {stride} and zeros of {pads} around, which cannot be")
         if len(set(pads)) != 1:
             self._refuse(f"pads by {pads} (top, left, bottom, right); the table's layers pad all sides alike")
         return kernel, stride, int(pads[0])

@@ -160,6 +160,8 @@ def _check_choice(command: str, key: str, value: str, sweeps: bool, more: bool) 
             raise UserError(f"{key}={name}: cannot be left out; {there}")
         if key == "data" and (name.endswith(("/", "\\")) or Path(name).expanduser().exists()):
             raise UserError(f"data={name}: names a kind of data set; for that folder give data=folder data.root={name}")
+        if key == "model" and Path(name).expanduser().exists():
+            raise UserError(f"model={name}: names a file of conf/model; a layer table of your own must end in .yaml")
         if not more:
             raise UserError(
                 f"{key}={name}: no such file in conf/{'data' if key == 'scenes' else key}{nearest(name, names)}; {there}"

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from zfrepro.errors import UserError
 from zfrepro.lists import read_text
-from zfrepro.options.compose import parse_yaml
-from zfrepro.options.shared import ModelConfig
+from zfrepro.options.compose import parse_yaml, to_dataclass
+from zfrepro.options.shared import LayerConfig, ModelConfig
 
 ALIASES = 16  # of anchors, in a table: each can at most double what it means
 GROUP = "own"  # conf/model/own/<name>, in a folder of this process
@@ -54,7 +54,7 @@ class OwnTables:
     def _named(self, arg: str) -> str:
         """model=<path> -> model=own/<name>; other models as they are."""
         paths = arg.removeprefix("model=").split(",")  # of a sweep
-        if not all(path.endswith((".yaml", ".yml")) for path in paths):
+        if not all(path.lower().endswith((".yaml", ".yml")) for path in paths):
             return arg
         return "model=" + ",".join(self._put(Path(path).stem, read_table(path), f"model={path}") for path in paths)
 
@@ -83,9 +83,34 @@ def read_table(path: str) -> DictConfig:
         raise UserError(f"model={path}: {error}") from error
     except OSError as error:
         raise UserError(f"model={path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, OmegaConfBaseException, RecursionError, ValueError) as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"model={path}: not readable as YAML ({why})") from error
+    except RecursionError as error:
+        raise UserError(f"model={path}: not readable as YAML (nested without end)") from error
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
+        raise UserError(f"model={path}: not readable as YAML ({_why(error)})") from error
     if not isinstance(table, DictConfig) or not ({"layers", "defaults"} & set(table)):
         raise UserError(f"model={path}: not a layer table; it needs input_size and layers, as those of conf/model have")
+    if "layers" in table:
+        _check_rows(path, table)
     return table
+
+
+def _why(error: Exception) -> str:
+    """What is wrong with YAML, and in which line."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _check_rows(path: str, table: DictConfig) -> None:
+    """Each layer by itself: of all of them at once, OmegaConf does not say which one is wrong."""
+    if OmegaConf.is_interpolation(table, "layers") or not isinstance(table.layers, ListConfig):
+        raise UserError(f"model={path}: layers must be a list, as in conf/model")
+    for number, row in enumerate(table.layers):
+        if not isinstance(row, DictConfig):
+            raise UserError(
+                f"model={path}: layers[{number}]={row}: must be a layer, as {{kind: conv, maps: 8, kernel: 3}}"
+            )
+        try:
+            to_dataclass(row, LayerConfig)
+        except UserError as error:
+            raise UserError(f"model={path}: layers[{number}].{error}") from error

@@ -8,7 +8,7 @@ from functools import partial
 
 from tqdm import tqdm
 
-from zfrepro.errors import UserError
+from zfrepro.errors import UserError, line_of
 from zfrepro.options.commands import TrainConfig
 from zfrepro.trainer.train import train
 from zfrepro.workers import in_parallel
@@ -34,9 +34,10 @@ def attempt(run: TrainConfig, debug: bool) -> str | None:
     except Exception as error:
         if hasattr(error, "status"):
             raise
-        if debug or not isinstance(error, UserError):
+        line = line_of(error)
+        if debug or line is None:
             traceback.print_exc()
-        return f"{run.run.rpartition('/')[2]} ({' '.join(str(error).split()) or type(error).__name__})"
+        return f"{run.run.rpartition('/')[2]} ({line or ' '.join(str(error).split()) or type(error).__name__})"
     return None
 
 
