@@ -15,6 +15,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from tests.conftest import narrow
 from zfrepro import papers
 from zfrepro.checkpoints import save_checkpoint
 from zfrepro.data import open_data
@@ -32,7 +33,9 @@ Put = Callable[[Any], Any]
 
 @pytest.fixture
 def trainer(monkeypatch: pytest.MonkeyPatch) -> Put:
-    """Put another function in the place of `train`; returns it."""
+    """Put another function in the place of `train`, and a narrow AlexNet beside the narrow run; returns the function."""
+    siblings = {"alexnet_demo": narrow("alexnet_demo")}
+    monkeypatch.setattr("zfrepro.evaluator.ablation.load_model", siblings.__getitem__)
 
     def put(function: Any) -> Any:
         monkeypatch.setattr("zfrepro.trainer.several.train", function)
@@ -78,12 +81,12 @@ class Stub:
 
 
 def test_every_row_of_the_paper_is_a_variant_and_its_edit_says_the_same() -> None:
-    rows = papers.reported("table3_ablation")
+    rows, models = papers.reported("table3_ablation"), {name: load_model(name) for name in ("alexnet", "zfnet")}
     assert len(rows) == len(VARIANTS) == 12
     for row, variant in zip(rows, VARIANTS):
         words = str(row["variant"])
-        model = edited(load_model("zfnet"), variant)
-        layers, base = on_paper(model, 0).widths, on_paper(load_model(str(row["base"])), 0).widths
+        model = edited(models["zfnet"], variant)
+        layers, base = on_paper(model, 0).widths, on_paper(models[str(row["base"])], 0).widths
         expected = dict(base)
         if match := re.search(r"removed layers? ([\d ]+)", words):
             for number in match.group(1).split():

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TINY
+from conftest import TINY, Zfrepro
 
 from zfrepro import papers
 from zfrepro.cli import COMMANDS
+from zfrepro.files import write_text
 from zfrepro.options.compose import conf_folder
 from zfrepro.papers import zfnet
 
@@ -190,23 +191,43 @@ def test_weights_without_a_classifier_are_not_evaluated(
     assert called == ["import", "visualize", "evaluate", "report"]
 
 
-def all_figures(outputs: Path, *more: str) -> list[str]:
-    """The command line of a small call: training, Figures 2 and 4, Table 2, the page."""
+def all_figures(outputs: Path, *only: str) -> list[str]:
+    """The command line of a small call: training, some figures and tables, the page."""
     train = ["--train", *TINY, "snapshot_epochs=[1,2]", "checkpoint_every=1"]
     also = ["--also", "precision=fp32", "device=cpu"]
-    only = ["--only", "fig2", "fig4", "table2"]
-    return [sys.executable, str(SCRIPT), "--outputs", str(outputs), "--run", "tiny", *train, *also, *only, *more]
+    return [sys.executable, str(SCRIPT), "--outputs", str(outputs), "--run", "tiny", *train, *also, "--only", *only]
 
 
-def test_the_second_call_has_nothing_to_do(tmp_path: Path) -> None:
-    first = subprocess.run(all_figures(tmp_path), capture_output=True, text=True, timeout=600)
-    assert first.returncode == 0, first.stdout + first.stderr
-    lines = [line for line in first.stdout.splitlines() if line.startswith("[")]
-    assert len(lines) == 5 and all("done in" in line for line in lines)
-    assert first.stdout.splitlines()[-1] == f"The page: {tmp_path / 'tiny' / 'report' / 'index.html'}"
-    second = subprocess.run(all_figures(tmp_path), capture_output=True, text=True, timeout=600)
-    lines = [line for line in second.stdout.splitlines() if line.startswith("[")]
-    assert len(lines) == 4 and all("up to date" in line for line in lines[:-1])
+def test_the_second_call_has_nothing_to_do(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zfrepro: Zfrepro, capsys: Any
+) -> None:
+    """The stages run in this process, which has imported everything already."""
+
+    def call(stage: Any, log: Path) -> int:
+        done = zfrepro(stage.command, *stage.options, check=False)
+        write_text(log, done.stdout + done.stderr)
+        return done.returncode
+
+    monkeypatch.setattr(script, "call", call)
+    args = script.arguments(all_figures(tmp_path, "fig2", "table2")[2:])
+
+    def said() -> list[str]:
+        assert script.run(script.plan(args), args) == 0
+        return capsys.readouterr().out.splitlines()
+
+    first = said()
+    lines = [line for line in first if line.startswith("[")]
+    assert len(lines) == 4 and all("done in" in line for line in lines)
+    assert first[-1] == f"The page: {tmp_path / 'tiny' / 'report' / 'index.html'}"
+    lines = [line for line in said() if line.startswith("[")]
+    assert len(lines) == 3 and all("up to date" in line for line in lines[:-1])
+
+
+def test_a_stage_is_a_process_of_its_own(script: ModuleType, tmp_path: Path) -> None:
+    for options, status, said in ((["--cfg", "job"], 0, "preset: demo"), (["epochs=0"], 2, "zfrepro: epochs=0: must")):
+        log = tmp_path / "logs" / "train.log"
+        assert script.call(script.Stage("train", "the network", options, None), log) == status
+        assert said in log.read_text(encoding="utf-8")
 
 
 def test_mistakes(tmp_path: Path) -> None:
@@ -233,14 +254,17 @@ def numbers(folder: Path) -> dict[str, Any]:
     return found
 
 
+ONLY = "fig2", "fig4", "table2"
+
+
 @pytest.mark.long
 def test_killed_at_three_stages(tmp_path: Path) -> None:
     """SIGKILL in training, in Figure 2 and in Figure 4; the call after that ends with the numbers of an undisturbed one."""
-    subprocess.run(all_figures(tmp_path / "whole"), check=True, timeout=600, capture_output=True)
+    subprocess.run(all_figures(tmp_path / "whole", *ONLY), check=True, timeout=600, capture_output=True)
     outputs = tmp_path / "killed"
     marks = ("train/checkpoints/last.pt", ".fig2_features.layer2.*.tmp", ".fig4_evolution.all.*.tmp")
     for mark in marks:
-        process = subprocess.Popen(all_figures(outputs), stdout=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(all_figures(outputs, *ONLY), stdout=subprocess.DEVNULL, start_new_session=True)
         deadline = time.monotonic() + 300
         while not list((outputs / "tiny").glob(mark)):
             assert process.poll() is None and time.monotonic() < deadline, f"{mark} never appeared"
@@ -248,7 +272,7 @@ def test_killed_at_three_stages(tmp_path: Path) -> None:
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         assert not (outputs / "tiny" / "report" / "index.html").exists()
-    subprocess.run(all_figures(outputs), check=True, timeout=600, capture_output=True)
+    subprocess.run(all_figures(outputs, *ONLY), check=True, timeout=600, capture_output=True)
     whole, killed = numbers(tmp_path / "whole" / "tiny"), numbers(outputs / "tiny")
     assert whole.keys() == killed.keys() and len(whole) > 60
     for name, values in whole.items():

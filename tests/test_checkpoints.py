@@ -70,7 +70,7 @@ BAD_WEIGHTS = [
     (put(torch.tensor(float("nan")), "scale"), "its entry 'scale' is damaged"),
     (put({}, "model"), "its entry 'model' is damaged"),
     (put("a", "model", "weights.1.weight"), "its entry 'model' is damaged"),
-    (put(torch.full((32, 3, 7, 7), float("nan")), "model", "weights.1.weight"), "no finite numbers"),
+    (put(torch.full((8, 3, 7, 7), float("nan")), "model", "weights.1.weight"), "no finite numbers"),
     (put(torch.zeros(2), "model", "weights.1.weight"), "do not fit the model"),
     (put({"val": 3}, "split"), "what the checkpoint says of its data is damaged"),
 ]

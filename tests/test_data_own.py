@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import NARROW
 from PIL import Image
 
 from zfrepro.data import identity, marks, open_data, open_own, packed_folder, recall, remember
@@ -244,7 +245,8 @@ def test_embedded_data_of_another_drawing(tmp_path: Path, monkeypatch: pytest.Mo
 
 # ---------------------------------------------------------------------------------------------------------------- in a run
 
-TINY = ["data=folder", "data.size=32", "data.workers=1", "model=zfnet_demo", "model.input_size=28", "batch_size=8"]
+TINY = ["data=folder", "data.size=32", "data.workers=1", "model=zfnet_demo", "model.input_size=28", "batch_size=8",
+        *NARROW]  # fmt: skip
 
 
 def test_a_run_and_its_data(tmp_path: Path, zfrepro: Callable[..., object]) -> None:

@@ -91,7 +91,7 @@ def test_probe_writes_table_7_and_keeps_other_targets_beside_it(tiny_run: Path) 
     probe(config(tiny_run, "per_class=4", "layers=[1,5,7]", "softmax_layers=[7]"))
     folder = tiny_run / "tiny" / "table7_layers"
     metrics = json.loads((folder / "metrics.json").read_text())["embedded_target"]
-    assert metrics["widths"] == {"1": 32 * 13 * 13, "5": 96 * 9, "7": 512}
+    assert metrics["widths"] == {"1": 8 * 13 * 13, "5": 24 * 9, "7": 128}
     folds = metrics["svm"]["5"]["folds"]
     assert metrics["svm"]["5"]["mean"] == pytest.approx(np.mean(folds))
     np.testing.assert_allclose(np.load(folder / "embedded_target.npz")["svm_5"], folds)

@@ -120,7 +120,10 @@ def test_what_was_started_from_is_remembered(outputs: Path, zfrepro: Zfrepro) ->
         (["init_from=null", "freeze=2"], "freeze=2: must be 0 where there is no init_from=<run>"),
         (["freeze=8"], "freeze=8: must be at most 7, the layers below the softmax"),
         (["model.layers.1.maps=10", "freeze=2"], "freeze=2: layer 2 cannot be taken from init_from=tiny"),
-        (["model=alexnet_tiny_imagenet", "data.size=64"], "init_from=tiny: none of its layers' weights"),
+        (
+            ["model.layers.0.maps=9", "model.layers.2.maps=33", "model.layers.4.maps=25", "model.layers.5.units=100"],
+            "init_from=tiny: none of its layers' weights",
+        ),
     ],
 )
 def test_starts_that_make_no_sense(outputs: Path, zfrepro: Zfrepro, options: list[str], line: str) -> None:

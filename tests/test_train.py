@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 
 from zfrepro.checkpoints import load_checkpoint
 from zfrepro.data import Packed
+from zfrepro.files import lock
 from zfrepro.options.commands import TrainConfig
 from zfrepro.run import load_config
 from zfrepro.trainer.distributed import Team
@@ -120,58 +121,83 @@ def test_same_seed_same_weights_other_seed_others(tiny_run: Path, zfrepro: Zfrep
     )
 
 
-def start(outputs: Path, run: str, *args: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "zfrepro", "train", f"outputs={outputs}", f"run={run}", *TINY, *args]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+TOLD = """
+import importlib, os, sys
+import torch._dynamo  # an optimiser loads it
+from zfrepro.cli import main
+
+training = importlib.import_module("zfrepro.trainer.train")
+save = training.save_checkpoint
+
+def told(number, count):
+    '''Train, and send oneself the signal `number` after so many checkpoints, before the next is written.'''
+    def saved(path, state):
+        nonlocal count
+        if count == 0:
+            os.kill(os.getpid(), number)
+        count -= 1
+        save(path, state)
+    training.save_checkpoint = saved
+    main()
+
+for words in sys.argv.pop(1).split(","):
+    run, number, count = words.split(":")
+    if not (child := os.fork()):
+        sys.argv.append(f"run={run}")
+        told(int(number), int(count))
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+SIGNALS = [
+    *(("killed", signal.SIGKILL, count) for count in (0, 2, 4)),
+    *(("stopped", number, 2) for number in (signal.SIGTERM, signal.SIGINT)),
+]
+STEPWISE = ["snapshot_epochs=[1,2]", "checkpoint_every=1"]
 
 
-def wait_for_step(outputs: Path, run: str, epoch: int, step: int) -> None:
-    """Until the run's last checkpoint is at or past this place."""
-    last, until = outputs / run / "train" / "checkpoints" / "last.pt", time.monotonic() + 120
-    while time.monotonic() < until:
-        if last.exists():
-            place = load_checkpoint(last)["trainer"]
-            if (place["epoch"], place["step"]) >= (epoch, step):
-                return
-        time.sleep(0.02)
-    raise AssertionError("no checkpoint in time")
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Path, list[int], str]:
+    """Trainings in processes of their own, which get SIGNALS after so many checkpoints of their own: the outputs folder, the
+    exit statuses, standard error."""
+    if not hasattr(os, "fork"):
+        pytest.skip("no fork here")
+    outputs = tmp_path_factory.mktemp("told")
+    signals = ",".join(f"{run}:{int(number)}:{count}" for run, number, count in SIGNALS)
+    command = [sys.executable, "-c", TOLD, signals, "train", f"outputs={outputs}", *TINY, *STEPWISE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return outputs, [int(line) for line in done.stdout.splitlines() if re.fullmatch("-?[0-9]+", line)], done.stderr
 
 
-def test_killed_at_several_moments_ends_bit_identical(tiny_run: Path, zfrepro: Zfrepro, tmp_path: Path) -> None:
-    """SIGKILL early, in the middle of an epoch and after one; the end is the uninterrupted run's, to the bit."""
-    options = ["snapshot_epochs=[1,2]", "checkpoint_every=1"]
-    early = start(tmp_path, "killed", *options)
-    time.sleep(1.0)
-    early.kill()
-    early.communicate()
-    for place in [(0, 2), (1, 1)]:
-        process = start(tmp_path, "killed", *options)
-        wait_for_step(tmp_path, "killed", *place)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    zfrepro("train", f"outputs={tmp_path}", "run=killed", *TINY, *options)
-    assert_same(weights(tiny_run, "tiny"), weights(tmp_path, "killed"))
-    assert_same(weights(tiny_run, "tiny", "epoch_1"), weights(tmp_path, "killed", "epoch_1"))
-    assert lines(tiny_run, "tiny") == lines(tmp_path, "killed")
+def place_of(outputs: Path, run: str) -> tuple[int, int]:
+    """Epochs and further steps at the last checkpoint."""
+    place = load_checkpoint(outputs / run / "train" / "checkpoints" / "last.pt")["trainer"]
+    return place["epoch"], place["step"]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signals_save_and_say_so(number: int, status: int, zfrepro: Zfrepro, tiny_run: Path, tmp_path: Path) -> None:
-    options = ["epochs=50", "checkpoint_every=1"]
-    process = start(tmp_path, "stopped", *options)
-    wait_for_step(tmp_path, "stopped", 0, 2)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == status
-    assert errors.strip().splitlines()[-1].startswith("zfrepro: stopped by SIG") and "Traceback" not in errors
+def test_killed_at_several_moments_ends_bit_identical(
+    tiny_run: Path, zfrepro: Zfrepro, told: tuple[Path, list[int], str]
+) -> None:
+    """SIGKILL before the first checkpoint, in the middle of an epoch and after one; the end is the uninterrupted run's, to the
+    bit."""
+    outputs, statuses, errors = told
+    assert statuses[:3] == [-9, -9, -9], errors
+    assert place_of(outputs, "killed") == (1, 1)
+    zfrepro("train", f"outputs={outputs}", "run=killed", *TINY, *STEPWISE)
+    assert_same(weights(tiny_run, "tiny"), weights(outputs, "killed"))
+    assert_same(weights(tiny_run, "tiny", "epoch_1"), weights(outputs, "killed", "epoch_1"))
+    assert lines(tiny_run, "tiny") == lines(outputs, "killed")
+
+
+def test_signals_save_and_say_so(told: tuple[Path, list[int], str]) -> None:
+    outputs, statuses, errors = told
+    assert statuses[3:] == [143, 130], errors
+    said = [line.partition(";")[0] for line in errors.splitlines() if line.startswith("zfrepro: ")]
+    assert said == ["zfrepro: stopped by SIGTERM", "zfrepro: stopped by SIGINT"] and "Traceback" not in errors
+    assert place_of(outputs, "stopped") == (1, 3)  # the update that was under way is kept
 
 
 def test_two_processes_at_one_run(tmp_path: Path, zfrepro: Zfrepro) -> None:
-    process = start(tmp_path, "one", "epochs=50", "checkpoint_every=1")
-    wait_for_step(tmp_path, "one", 0, 1)
-    done = zfrepro("train", f"outputs={tmp_path}", "run=one", *TINY, "epochs=50", "checkpoint_every=1", check=False)
-    process.kill()
-    process.communicate()
+    with lock(tmp_path / "one"):
+        done = zfrepro("train", f"outputs={tmp_path}", "run=one", *TINY, check=False)
     assert done.returncode == 2 and "another process" in done.stderr
 
 
@@ -246,10 +272,10 @@ def test_the_best_weights_are_those_of_the_lowest_top1_error(tmp_path: Path) -> 
 
 
 TEAM = """
-import os, sys
+import atexit, os, socket, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-import torch
+import torch._dynamo  # an optimiser loads it
 from conftest import toy_data
 from test_train import toy
 from zfrepro.checkpoints import load_checkpoint
@@ -262,6 +288,13 @@ from zfrepro.workers import Interrupted
 
 outputs = Path(sys.argv[1])
 data = toy_data(16, 8)
+with socket.socket() as free:
+    free.bind(("localhost", 0))
+    os.environ.update(MASTER_ADDR="localhost", MASTER_PORT=str(free.getsockname()[1]), WORLD_SIZE="2")
+child = os.fork()  # two processes as torchrun starts them, but after the imports, which take seconds
+os.environ["RANK"] = "0" if child else "1"
+if child:
+    atexit.register(os.waitpid, child, 0)
 
 class Nan(Classification):
     calls = 0
@@ -300,13 +333,13 @@ with team("cpu") as members:
 """
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_what_one_process_meets_ends_all(tmp_path: Path) -> None:
     """A loss that is no number, a signal, a file that cannot be written: seen by one of two processes, heard by both."""
     script = tmp_path / "team.py"
     script.write_text(TEAM)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", str(script)]
     done = subprocess.run(
-        [*command, str(tmp_path), str(Path(__file__).parent)],
+        [sys.executable, str(script), str(tmp_path), str(Path(__file__).parent)],
         capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 1 and "IsADirectoryError" in done.stderr  # the last one's own failure

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import Zfrepro
+from tests.conftest import Zfrepro, handed_over, narrow
 from zfrepro.checkpoints import load_checkpoint, save_checkpoint
 from zfrepro.figures.features import contrast
 from zfrepro.models.deconvnet import Rules
@@ -18,6 +18,7 @@ from zfrepro.models.oracle import autograd_projections
 from zfrepro.models.table import ops_of, receptive_box
 from zfrepro.models.window import project
 from zfrepro.options.commands import VisualizeConfig
+from zfrepro.options.compose import load_model
 from zfrepro.options.shared import Experiment
 from zfrepro.run import TrainedRun, open_run
 from zfrepro.search import Top, top_images
@@ -110,7 +111,9 @@ def test_evolution(tiny_run: Path, zfrepro: Zfrepro) -> None:
     assert all((folder / name).exists() for name in ("evolution.png", "alike.png", "metrics.json"))
 
 
-def test_filters_trains_what_is_missing_once(tiny_run: Path, zfrepro: Zfrepro) -> None:
+def test_filters_trains_what_is_missing_once(tiny_run: Path, zfrepro: Zfrepro, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zfrepro.visualizer.filters.load_model", lambda name, key: narrow(name))
+    monkeypatch.setattr("zfrepro.visualizer.filters.in_parallel", handed_over)
     options = [
         f"outputs={tiny_run}",
         "run=tiny",
@@ -120,6 +123,7 @@ def test_filters_trains_what_is_missing_once(tiny_run: Path, zfrepro: Zfrepro) -
         "ties=first",
         "device=cpu",
         "precision=fp32",
+        "workers=1",
     ]
     zfrepro("filters", *options)
     folder = tiny_run / "tiny" / "fig6_filters"
@@ -181,7 +185,7 @@ def test_one_spectrum_scores_alike_at_both_kernel_sizes(slope: int) -> None:
     line = np.fft.fftfreq(32)
     radius = np.hypot(line[:, None], line[None])
     radius[0, 0] = 1 / 32
-    noise = np.random.default_rng(slope).normal(size=(1200, 3, 32, 32))
+    noise = np.random.default_rng(slope).normal(size=(400, 3, 32, 32))
     fields = np.fft.ifft2(np.fft.fft2(noise) * radius ** (-slope / 2)).real
     small, large = fields[:, :, :7, :7], fields[:, :, 12:23, 12:23]
     alone, together, own = (
@@ -268,10 +272,12 @@ def test_an_untrained_network_is_searched_anew_when_the_run_was_trained_anew(run
 
 
 def test_an_untrained_network_does_not_pass(tiny_run: Path) -> None:
-    """What training adds to the energy on objects, measured for a network that was never trained, is nothing clear."""
+    """What training adds to the energy on objects, measured for a network that was never trained, is nothing clear. With few
+    maps it may be, by chance: the demo's whole network."""
     trained = open_run(Experiment(run="tiny", outputs=str(tiny_run), precision="fp32"))
-    run = untrained(dataclasses.replace(trained, config=dataclasses.replace(trained.config, seed=10)))
-    run.config.seed = 0  # so that it is compared with an untrained network of another seed
+    drawn = dataclasses.replace(trained.config, seed=10, model=load_model("zfnet_demo"))
+    run = untrained(dataclasses.replace(trained, config=drawn))
+    run.config.seed = 20  # so that it is compared with an untrained network of another seed
     config = VisualizeConfig(run="tiny", outputs=str(tiny_run), num_images=5)
     layer = run.network.conv_layers[-1]
     _, measures = measure(run, config, layer, top_images(run, "val", 5)[layer], Rules())

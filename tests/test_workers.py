@@ -19,21 +19,28 @@ from zfrepro.errors import UserError
 from zfrepro.workers import Interrupted, cpus, in_parallel
 
 
-def squared(number: int) -> tuple[int, int, int]:
+def squared(number: int) -> tuple[int, int, int, set[int]]:
+    """The square; who computed it, and with how many threads of torch and of NumPy's matrix products."""
+    import numpy  # noqa: F401
     import torch
 
     print(f"squaring {number}")
-    return number * number, os.getpid(), torch.get_num_threads()
+    blas = {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+    return number * number, os.getpid(), torch.get_num_threads(), blas
+
+
+def trained(outputs: Path) -> None:
+    """As experiments do it: a training, in a process that has no terminal and is not the first."""
+    from conftest import toy_data
+    from test_train import toy
+
+    from zfrepro.trainer import train
+
+    train(toy(outputs), toy_data(8, 8))
 
 
 def refused(number: int) -> None:
     raise UserError(f"{number} is no good")
-
-
-def blas_threads(_: int) -> set[int]:
-    import numpy  # noqa: F401
-
-    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
 
 
 def killed() -> None:
@@ -42,23 +49,24 @@ def killed() -> None:
 
 def test_tasks_run_in_processes_of_their_own_and_print_into_their_logs(tmp_path: Path) -> None:
     logs = [tmp_path / str(number) / "train.log" for number in range(5)]
-    found = list(in_parallel([partial(squared, n) for n in range(5)], logs, 2, "cpu", "squaring"))
-    assert sorted(square for square, _, _ in found) == [0, 1, 4, 9, 16]
-    assert os.getpid() not in {pid for _, pid, _ in found} and len({pid for _, pid, _ in found}) <= 2
-    assert {threads for _, _, threads in found} == {max(1, cpus() // 2)}
+    tasks = [*(partial(squared, n) for n in range(5)), partial(trained, tmp_path)]
+    found = in_parallel(tasks, [*logs, tmp_path / "toy" / "train.log"], 2, "cpu", "squaring and training")  # type: ignore[arg-type]
+    found.remove(None)  # type: ignore[arg-type]
+    squares, pids, threads, blas = zip(*found)
+    assert sorted(squares) == [0, 1, 4, 9, 16]
+    assert os.getpid() not in pids and len(set(pids)) <= 2
+    assert set(threads) == {max(1, cpus() // 2)}
+    assert set.union(*blas) <= {1}  # they would fight for the CPUs; none: a library that cannot be told
     assert [log.read_text() for log in logs] == [f"squaring {number}\n" for number in range(5)]
-
-
-def test_matrix_products_in_workers_do_not_fight_for_the_cpus(tmp_path: Path) -> None:
-    found = in_parallel([partial(blas_threads, n) for n in range(2)], [tmp_path / "log"] * 2, 2, "cpu", "counting")
-    assert all(threads <= {1} for threads in found)  # none: a library that cannot be told
+    assert "epoch   4/4" in (tmp_path / "toy" / "train.log").read_text()
+    assert (tmp_path / "toy" / "train" / "checkpoints" / "last.pt").exists()
 
 
 def test_one_at_a_time_stays_in_this_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ((_, pid, _),) = in_parallel([partial(squared, 3)], [tmp_path / "log"], 0, "cpu", "squaring")
+    ((_, pid, *_),) = in_parallel([partial(squared, 3)], [tmp_path / "log"], 0, "cpu", "squaring")
     assert pid == os.getpid() and capsys.readouterr().out == "squaring 3\n" and not (tmp_path / "log").exists()
     assert (
-        len({pid for _, pid, _ in in_parallel([partial(squared, n) for n in (1, 2)], [tmp_path] * 2, 1, "cpu", "")})
+        len({pid for _, pid, *_ in in_parallel([partial(squared, n) for n in (1, 2)], [tmp_path] * 2, 1, "cpu", "")})
         == 1
     )
 
@@ -72,7 +80,7 @@ def test_a_failure_is_raised_and_stops_the_others(tmp_path: Path) -> None:
 
 
 def test_whoever_hears_of_results_can_stop_the_others(tmp_path: Path) -> None:
-    def enough(result: tuple[int, int, int]) -> None:
+    def enough(result: tuple[int, int, int, set[int]]) -> None:
         raise UserError(f"{result[0]} is enough")
 
     tasks = [partial(squared, 3), *[partial(time.sleep, 60)] * 3]

@@ -18,6 +18,7 @@ there is none; paper (R, 2), NaN where the paper has no such row.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -159,6 +160,7 @@ class Answers:
         self.data = first.data
         self.labels = first.data.val.labels
         self.hashes = {net.training.run: file_hash(checkpoint(net)) for net in nets}
+        self.sizes = functools.cache(partial(tested_at, config))  # every table asks for them
 
     def of(self, configuration: str, kind: str) -> list[Net]:
         """The networks of a row, by seed."""
@@ -166,8 +168,7 @@ class Answers:
 
     def scales(self, net: Net, several: bool) -> list[int]:
         """The test sizes of a net."""
-        run = open_run(dataclasses.replace(self.config, run=net.training.run))
-        return around(run) if several else [own_scale(run)]
+        return self.sizes(net.training.run)[several]
 
     def prepare(self, wanted: Sequence[tuple[Net, str, bool]], what: str) -> None:
         """Compute what is not there yet of (net, method, several sizes), side by side."""
@@ -195,6 +196,12 @@ class Answers:
         sizes = "several" if several else "single"
         name = f"{method}-{sizes}-{self.hashes[net.training.run][:12]}-{self.data.key[:12]}.npy"
         return net.training.folder / "answers" / name
+
+
+def tested_at(config: DepthConfig, run: str) -> tuple[list[int], list[int]]:
+    """The size at which a run is tested, and the several sizes."""
+    opened = open_run(dataclasses.replace(config, run=run))
+    return [own_scale(opened)], around(opened)
 
 
 def checkpoint(net: Net) -> Path:
