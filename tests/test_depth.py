@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -141,8 +143,11 @@ def answering(error: float, seed: int) -> np.ndarray:
 
 def answers_of(errors: dict[tuple[str, str, int], float], more: dict[tuple[str, str], float] | None = None) -> Answers:
     """Made-up answers: (configuration, kind, seed) -> error; `more`: (method, 'single' or 'several') -> what it takes off."""
-    answers = Answers.__new__(Answers)
-    answers.nets = [Net(name, kind, seed, cast(Any, None)) for name, kind, seed in errors]
+    answers, own = Answers.__new__(Answers), source()
+    scales = {"small": [64], "large": [96], "jitter": [64, 128]}
+    answers.nets = [
+        Net(name, kind, seed, dataclasses.replace(own, train_scale=scales[kind])) for name, kind, seed in errors
+    ]
     answers.labels = LABELS
     shifts = more or {}
 
@@ -211,16 +216,44 @@ def test_fusion_averages_the_nets_of_a_seed(monkeypatch: pytest.MonkeyPatch) -> 
     """D and E are wrong on different images: of two seeds each, the mean of their posteriors, beside the better of the two."""
     errors = {(name, "jitter", seed): error for name, error in (("d", 0.25), ("e", 0.30)) for seed in (0, 1)}
     answers, written = answers_of(errors), []
-    monkeypatch.setattr(depth, "sizes_of", lambda *given: "56 64 72")
     monkeypatch.setattr(depth, "write", lambda config, answers, item, rows, measures: written.extend([rows, measures]))
     depth.fusion(DepthConfig(run="vgg"), answers)
     (dense, *_), measures = written
+    assert (dense.trained, dense.tested) == ("[64;128]", "64 96 128")
     for seed, found in enumerate(dense.posteriors):
         d, e = (answering(error, 97 * seed + ord(name)) for name, error in (("d", 0.25), ("e", 0.30)))
         np.testing.assert_allclose(found, (d + e) / 2)
     wrong = [found.argmax(1) != LABELS for found in dense.posteriors]
     assert measures["best_minus_fusion"].value == pytest.approx(25 - 100 * np.mean(wrong))
     assert dense.paper == (24.0, 7.1) and dense.name == "D and E, dense evaluation"
+
+
+def test_a_fusion_of_seven_nets_names_the_sizes_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [*(("d", kind) for kind in KINDS), *((name, kind) for name in "ce" for kind in KINDS)]
+    written: list[Any] = []
+    monkeypatch.setattr(depth, "write", lambda config, answers, item, rows, measures: written.extend(rows))
+    depth.fusion(DepthConfig(run="vgg"), answers_of({(*row, 0): 0.2 for row in rows}))
+    assert written[-1].paper == (24.7, 7.5)
+    assert (written[-1].trained, written[-1].tested) == ("64, 96, [64;128]", "56 64 72, 88 96 104, 64 96 128")
+
+
+def test_only_nets_of_one_seed_are_fused() -> None:
+    answers = answers_of(
+        {("d", "jitter", 2): 0.2, ("d", "jitter", 0): 0.2, ("e", "jitter", 0): 0.2, ("e", "jitter", 1): 0.2}
+    )
+    found = depth.sets_of(answers, [("d", "jitter"), ("e", "jitter")])
+    assert [[(net.configuration, net.seed) for net in nets] for nets in found] == [[("d", 0), ("e", 0)]]
+
+
+def test_kept_answers_are_those_of_their_sizes_and_precision(tmp_path: Path) -> None:
+    answers = answers_of({("d", "small", 0): 0.2, ("d", "large", 0): 0.2})
+    answers.data, answers.precision = cast(Any, SimpleNamespace(key="data")), "fp32"
+    small = answers.nets[0]
+    other = dataclasses.replace(small, training=dataclasses.replace(small.training, train_scale=[72]))
+    answers.hashes = {small.training.run: "weights"}
+    names = [answers._path(net, "dense", several).name for net in (small, other) for several in (False, True)]
+    answers.precision = "bf16"
+    assert len({*names, answers._path(small, "dense", True).name}) == 5
 
 
 def test_the_papers_numbers_stand_beside_the_right_rows() -> None:

@@ -23,6 +23,8 @@ from zfrepro.evaluator.testing import (
     ten_positions,
 )
 from zfrepro.models.network import Network
+from zfrepro.options.commands import TrainConfig
+from zfrepro.options.shared import DataConfig, ModelConfig
 from zfrepro.run import TrainedRun
 
 CROP, CLASSES = 31, 4
@@ -155,13 +157,16 @@ def test_the_grid_covers_the_whole_image() -> None:
 
 
 def test_sizes_of_a_run() -> None:
-    assert (own_scale(run_of(scales=(64,))), around(run_of(scales=(70,)))) == (64, [66, 70, 74])
-    assert (own_scale(run_of(scales=(64, 128))), around(run_of(scales=(64, 128)))) == (96, [64, 96, 128])
-    assert (own_scale(run_of(size=40)), around(run_of(size=40))) == (40, [36, 40, 44])
-    for crop, sizes in ((224, [224, 256, 288]), (56, [248, 256, 264])):
-        given = run_of(scales=(256,))
-        vars(given)["network"] = SimpleNamespace(input_size=crop)
-        assert around(given) == sizes, "S - 32, S and S + 32 of crops of 224 px"
+    def config(crop: int, *scales: int, size: int = 0) -> TrainConfig:
+        return TrainConfig(
+            model=ModelConfig(name="m", input_size=crop), data=DataConfig(name="d", size=size), train_scale=list(scales)
+        )
+
+    assert (own_scale(config(31, 64)), around(config(31, 70))) == (64, [66, 70, 74])
+    assert (own_scale(config(31, 64, 128)), around(config(31, 64, 128))) == (96, [64, 96, 128])
+    assert (own_scale(config(31, size=40)), around(config(31, size=40))) == (40, [36, 40, 44])
+    assert around(config(224, 256)) == [224, 256, 288], "S - 32, S and S + 32 of crops of 224 px"
+    assert around(config(56, 256)) == [248, 256, 264]
 
 
 def test_small_batches_give_the_same() -> None:

@@ -18,7 +18,6 @@ there is none; paper (R, 2), NaN where the paper has no such row.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -61,6 +60,10 @@ class Net:
     kind: str  # of KINDS: the training scale
     seed: int
     training: TrainConfig
+
+    def scales(self, several: bool) -> list[int]:
+        """The sizes Q at which it is tested."""
+        return around(self.training) if several else [own_scale(self.training)]
 
     @property
     def row(self) -> tuple[str, str]:
@@ -157,24 +160,19 @@ class Answers:
         self.config = config
         self.nets = list(nets)
         first = open_run(dataclasses.replace(config, run=nets[0].training.run))
-        self.data = first.data
+        self.data, self.precision = first.data, first.precision
         self.labels = first.data.val.labels
         self.hashes = {net.training.run: file_hash(checkpoint(net)) for net in nets}
-        self.sizes = functools.cache(partial(tested_at, config))  # every table asks for them
 
     def of(self, configuration: str, kind: str) -> list[Net]:
         """The networks of a row, by seed."""
         return [net for net in self.nets if net.row == (configuration, kind)]
 
-    def scales(self, net: Net, several: bool) -> list[int]:
-        """The test sizes of a net."""
-        return self.sizes(net.training.run)[several]
-
     def prepare(self, wanted: Sequence[tuple[Net, str, bool]], what: str) -> None:
         """Compute what is not there yet of (net, method, several sizes), side by side."""
         shape = (len(self.data.val), self.data.num_classes)
         missing = [one for one in wanted if read_array(self._path(*one), shape) is None]
-        tasks = [partial(answer, self.config, net.training.run, method, several, self._path(net, method, several))
+        tasks = [partial(answer, self.config, net, method, several, self._path(net, method, several))
                  for net, method, several in missing]  # fmt: skip
         logs = [net.training.folder / "train.log" for net, _, _ in missing]
         in_parallel(tasks, logs, self.config.workers, self.config.device, what)
@@ -192,16 +190,11 @@ class Answers:
         return found
 
     def _path(self, net: Net, method: str, several: bool) -> Path:
-        """The file of a net's answers; its name changes with the weights and the data."""
-        sizes = "several" if several else "single"
-        name = f"{method}-{sizes}-{self.hashes[net.training.run][:12]}-{self.data.key[:12]}.npy"
+        """The file of a net's answers; its name changes with sizes, precision, weights and data."""
+        sizes = "_".join(map(str, net.scales(several)))
+        weights, data = self.hashes[net.training.run][:12], self.data.key[:12]
+        name = f"{method}-{sizes}px-{self.precision}-{weights}-{data}.npy"
         return net.training.folder / "answers" / name
-
-
-def tested_at(config: DepthConfig, run: str) -> tuple[list[int], list[int]]:
-    """The size at which a run is tested, and the several sizes."""
-    opened = open_run(dataclasses.replace(config, run=run))
-    return [own_scale(opened)], around(opened)
 
 
 def checkpoint(net: Net) -> Path:
@@ -209,10 +202,10 @@ def checkpoint(net: Net) -> Path:
     return net.training.folder / "train" / "checkpoints" / "best.pt"
 
 
-def answer(config: DepthConfig, run: str, method: str, several: bool, path: Path) -> None:
+def answer(config: DepthConfig, net: Net, method: str, several: bool, path: Path) -> None:
     """Compute and keep a net's posteriors for the validation images."""
-    net = open_run(dataclasses.replace(config, run=run))
-    found = posteriors(net, net.data.val, method, around(net) if several else [own_scale(net)])
+    run = open_run(dataclasses.replace(config, run=net.training.run))
+    found = posteriors(run, run.data.val, method, net.scales(several))
     with atomic_write(path) as file:
         np.save(file, found)
 
@@ -263,7 +256,7 @@ def evaluation(config: DepthConfig, answers: Answers) -> None:
     rows = [
         Row(
             f"{NAMES[configuration]}, {METHODS[method]}", scale_of(config, "jitter"),
-            sizes_of(answers, answers.of(configuration, "jitter"), True),
+            sizes_of(answers.of(configuration, "jitter"), True),
             [answers(net, method, True) for net in answers.of(configuration, "jitter")],
             reported_errors(papers.reported("vgg_table5_evaluation"), config=configuration.upper(), method=PAPER_METHODS[method]),
         )
@@ -288,13 +281,14 @@ def fusion(config: DepthConfig, answers: Answers) -> None:
     rows: list[Row] = []
     gain: Measure = Missing("D and E trained with scale jitter are needed")
     for name, wanted in members.items():
-        pairs = list(zip(*(answers.of(*row) for row in wanted)))  # a set of networks for every seed
+        pairs = sets_of(answers, wanted)
         for method in ("dense", "multi_crop", "dense_and_multi_crop")[: 3 if name == "D and E" else 1]:
             theirs = reported_errors(reference, nets=str(len(wanted)), method=PAPER_METHODS[method])
             together = [np.mean([answers(net, method, True) for net in nets], axis=0) for nets in pairs]
             if together:
-                tested = sizes_of(answers, pairs[0], True)
-                rows.append(Row(f"{name}, {METHODS[method]}", "", tested, together, theirs))
+                trained = ", ".join(dict.fromkeys(scale_of(config, kind) for _, kind in wanted))
+                tested = sizes_of(pairs[0], True)
+                rows.append(Row(f"{name}, {METHODS[method]}", trained, tested, together, theirs))
             if together and (name, method) == ("D and E", "dense"):
                 best = better(answers, [[nets[i] for nets in pairs] for i in range(2)])
                 gain = compared(answers, [answers(net, method, True) for net in best], together, "")
@@ -302,6 +296,12 @@ def fusion(config: DepthConfig, answers: Answers) -> None:
 
 
 PAPER_METHODS = {"dense": "dense", "multi_crop": "multi-crop", "dense_and_multi_crop": "multi-crop and dense"}
+
+
+def sets_of(answers: Answers, rows: Sequence[tuple[str, str]]) -> list[tuple[Net, ...]]:
+    """The networks of some rows, one of each, for every seed that all of them have."""
+    first, *others = ({net.seed: net for net in answers.of(*row)} for row in rows)
+    return [(net, *(row[seed] for row in others)) for seed, net in first.items() if all(seed in row for row in others)]
 
 
 def better(answers: Answers, rows: Sequence[Sequence[Net]]) -> Sequence[Net]:
@@ -321,7 +321,7 @@ def row_of(answers: Answers, row: tuple[str, str], several: bool, reference: Ref
     nets = answers.of(*row)
     theirs = reported_errors(reference, config=configuration.upper().replace("_", "-"), train_s=PAPER_SCALES[kind])
     found = [answers(net, "dense", several) for net in nets]
-    return Row(NAMES[configuration], scale_of(answers.config, kind), sizes_of(answers, nets, several), found, theirs)
+    return Row(NAMES[configuration], scale_of(answers.config, kind), sizes_of(nets, several), found, theirs)
 
 
 def scale_of(config: DepthConfig, kind: str) -> str:
@@ -330,9 +330,9 @@ def scale_of(config: DepthConfig, kind: str) -> str:
     return {"small": str(small), "large": str(large), "jitter": f"[{small};{largest}]"}[kind]
 
 
-def sizes_of(answers: Answers, nets: Sequence[Net], several: bool) -> str:
-    """The test sizes of a row in words."""
-    return " ".join(map(str, answers.scales(nets[0], several)))
+def sizes_of(nets: Sequence[Net], several: bool) -> str:
+    """The test sizes of a row in words: '64', '56 64 72', and of nets of several training scales '56 64 72, 64 96 128'."""
+    return ", ".join(dict.fromkeys(" ".join(map(str, net.scales(several))) for net in nets))
 
 
 Reference = list[dict[str, str | float | None]]

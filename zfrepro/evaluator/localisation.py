@@ -191,7 +191,7 @@ class Bench:
     def constants(self, classes: np.ndarray) -> dict[str, np.ndarray]:
         """The boxes that need no network, by name."""
         run = self.classifiers[0]
-        return constant_boxes(run.data.train, self.val, classes, own_scale(run), run.network.input_size)
+        return constant_boxes(run.data.train, self.val, classes, own_scale(run.config), run.network.input_size)
 
 
 Wrong = Mapping[str, np.ndarray]  # row -> (nets, n), True where a net is wrong on an image
@@ -214,11 +214,11 @@ def write_table8(bench: Bench) -> None:
         classes = bench.val.labels[:, None]
         constants = {name: bench.wrong(classes, boxes)[None] for name, boxes in bench.constants(classes).items()}
         boxes = {
-            row.name: [centre_boxes(run, bench.val, classes, own_scale(run)) for run in bench.runs[0, row.name]]
+            row.name: [centre_boxes(run, bench.val, classes, own_scale(run.config)) for run in bench.runs[0, row.name]]
             for row in ROWS
         }
         wrong = {name: np.stack([bench.wrong(classes, one) for one in nets]) for name, nets in boxes.items()}
-        metrics: dict[str, Any] = {"images": int(bench.known.sum()), "scale": own_scale(bench.classifiers[0])}
+        metrics: dict[str, Any] = {"images": int(bench.known.sum()), "scale": own_scale(bench.sources[0])}
         metrics |= {"constants": {name: error(one)[0] for name, one in constants.items()}}
         metrics |= {
             "errors": {name: dict(zip(("mean", "std"), error(one)), nets=len(one)) for name, one in wrong.items()}
@@ -321,7 +321,7 @@ def settings(config: LocalizeConfig, classifiers: Sequence[TrainedRun]) -> list[
     """One size, several sizes, and where there are several nets, all of them."""
     one, several = [], []
     for number, run in enumerate(classifiers):
-        scale = own_scale(run)
+        scale = own_scale(run.config)
         step = round(run.network.input_size / 7)  # 32 of 224 px
         least = run.network.input_size
         sizes = tuple(sorted(config.scales or {max(least, scale - step), scale}))
@@ -359,7 +359,7 @@ def write_table9(bench: Bench) -> None:
             name: np.stack([bench.wrong(classes[:, -1:], one[:, -1:]) for one in nets]) for name, nets in boxes.items()
         }
         centre = np.stack(
-            [bench.wrong(classes[:, -1:], centre_boxes(run, bench.val, classes[:, -1:], own_scale(run)))
+            [bench.wrong(classes[:, -1:], centre_boxes(run, bench.val, classes[:, -1:], own_scale(run.config)))
              for run in bench.runs[0, BEST.name]]
         )  # fmt: skip
         unnamed = (guessed != bench.val.labels[:, None]).all(1)[bench.known]
@@ -417,7 +417,7 @@ def _files9(
     ]
     rows += [[f"ours: {name}", None, None, *error(one), None, None] for name, one in constants.items()]
     for setting in settings:
-        scales = " ".join(str(own_scale(bench.classifiers[number])) for number, _ in setting.nets)
+        scales = " ".join(str(own_scale(bench.sources[number])) for number, _ in setting.nets)
         sizes = ", ".join(" ".join(map(str, sizes)) for _, sizes in setting.nets)
         one = wrong[setting.name]
         rows.append([f"ours: {setting.name}", scales, sizes, *error(one), error(given[setting.name])[0], None])

@@ -22,6 +22,7 @@ from zfrepro.data import Split
 from zfrepro.data.transforms import crop_positions
 from zfrepro.errors import require
 from zfrepro.forward import batch_size
+from zfrepro.options.commands import TrainConfig
 from zfrepro.run import TrainedRun, require_softmax
 
 METHODS = {
@@ -123,7 +124,7 @@ def posteriors(
     network's input and for a run without a softmax layer.
     """
     crop, top = run.network.input_size, require_softmax(run)
-    sizes = list(scales) or [own_scale(run)]
+    sizes = list(scales) or [own_scale(run.config)]
     require("test_scales", sizes, min(sizes) >= crop, f"a list of sizes of at least the network's input, {crop} pixels")
     rows = np.arange(len(split)) if rows is None else rows
     found = np.zeros((len(rows), run.network.widths[top]), np.float32)
@@ -137,19 +138,19 @@ def posteriors(
     return found
 
 
-def own_scale(run: TrainedRun) -> int:
+def own_scale(config: TrainConfig) -> int:
     """The size at which a run is tested unless told otherwise: that of its training images, the middle one if it was drawn."""
-    scales = list(run.config.train_scale) or [run.config.data.size]
+    scales = list(config.train_scale) or [config.data.size]
     return round((scales[0] + scales[-1]) / 2)
 
 
-def around(run: TrainedRun) -> list[int]:
+def around(config: TrainConfig) -> list[int]:
     """The three sizes of a test at several: S and a seventh of the crop to either side; the ends and the middle of a range
     (VGG, section 3.2: S - 32, S, S + 32 for crops of 224 px; 256, 384, 512)."""
-    scales = list(run.config.train_scale) or [run.config.data.size]
+    scales = list(config.train_scale) or [config.data.size]
     if len(scales) == 2:
-        return [scales[0], own_scale(run), scales[1]]
-    step = round(run.network.input_size / 7)
+        return [scales[0], own_scale(config), scales[1]]
+    step = round(config.model.input_size / 7)
     return [scales[0] - step, scales[0], scales[0] + step]
 
 
