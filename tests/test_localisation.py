@@ -85,22 +85,35 @@ def test_every_place_is_a_crop_of_the_features_below(shape: tuple[int, int], sca
     """The convolutional part once over the rescaled image, the layers above window by window; and each window's box by hand."""
     run, (image,) = run_of(4 * CLASSES), images(shape)
     found = places(run, image[None], scale)
-    pictures = run.whole(image[None], scale)
+    pictures, step = run.whole(image[None], scale), stride(run)
+    height, width = pictures.shape[2:]
+    spare = [(length - CROP) % step for length in (height, width)]  # in the middle, half of it at either end
+    top, left = (pixels // 2 for pixels in spare)
+    pictures = pictures[:, :, top : top + height - spare[0], left : left + width - spare[1]]
     last = run.network.conv_layers[-1]
     maps, side = run.network.features(pictures, [last])[last], run.network.side(last)
-    step = stride(run)
     assert step == 8  # 2 of the first convolution, 2 and 2 of the first two poolings
-    across, down = shape[1] / pictures.shape[3], shape[0] / pictures.shape[2]
+    across, down = shape[1] / width, shape[0] / height
     expected, windows = [], []
     for y in range(maps.shape[2] - side + 1):
         for x in range(maps.shape[3] - side + 1):
             window = maps[:, :, y : y + side, x : x + side].contiguous()
             expected.append(run.network.features(window, [5], after=last)[5][0])
-            corner = x * step * across, y * step * down
+            corner = (left + x * step) * across, (top + y * step) * down
             windows.append([*corner, corner[0] + CROP * across, corner[1] + CROP * down])
     torch.testing.assert_close(found.outputs[0], torch.stack(expected), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(found.crops, torch.tensor(windows).double(), atol=1e-4, rtol=1e-6)
     assert len(windows) > 1 or scale == CROP
+
+
+@pytest.mark.parametrize("scale", [33, 40, 45, 54])
+def test_places_lie_about_the_middle_of_the_image(scale: int) -> None:
+    """To half a pixel of the rescaled image, whatever of it they leave over."""
+    (image,) = images((44, 61))
+    crops = places(run_of(4), image[None], scale).crops
+    middle = (crops[:, :2] + crops[:, 2:]).mean(0) / 2
+    pixel = np.array([61 / (61 * scale // 44), 44 / scale])
+    assert (np.abs(middle.numpy() - [30.5, 22]) <= pixel / 2 + 1e-9).all()
 
 
 def test_the_centre_is_the_centre_crop() -> None:

@@ -77,13 +77,16 @@ def crop_boxes(y: Tensor, x: Tensor, crop: int, ratio: Tensor) -> Tensor:
     return torch.cat([corner, corner + crop], -1) / torch.cat([ratio, ratio], -1)
 
 
-def dense_crops(rows: int, columns: int, stride: int, crop: int, ratio: Tensor) -> Tensor:
+def dense_crops(
+    rows: int, columns: int, stride: int, crop: int, ratio: Tensor, corner: tuple[int, int] = (0, 0)
+) -> Tensor:
     """What the places of a dense score map (VGG paper, section 3.2) see of the image: (rows, columns, 4).
 
     Place (i, j) is the crop of the network's input size at (i, j) times `stride`, the rescaled image's pixels between two
-    cells of the map below the first fully connected layer.
+    cells of the map below the first fully connected layer, from `corner` (y, x) on.
     """
-    y, x = torch.meshgrid(torch.arange(rows) * stride, torch.arange(columns) * stride, indexing="ij")
+    down, across = (start + torch.arange(count) * stride for start, count in zip(corner, (rows, columns)))
+    y, x = torch.meshgrid(down, across, indexing="ij")
     return crop_boxes(y, x, crop, ratio)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zfrepro.boxes import best, crop_boxes, decode, dense_crops, merge
+from zfrepro.boxes import best, decode, dense_crops, merge
 from zfrepro.data import Split
 from zfrepro.errors import require
 from zfrepro.evaluator.testing import BATCH, batches, most_images
@@ -50,22 +50,25 @@ class Places(NamedTuple):
 def places(run: TrainedRun, images: np.ndarray, scale: int, centre: bool = False) -> Places:
     """The top layer on packed pictures (B, h, w, 3) resized to a smaller side of `scale` pixels: everywhere, or on the crop
     at the centre. Raises UserError where they are then smaller than the network's input."""
-    network = run.network
-    require("scales", scale, scale >= network.input_size, f"at least the network's input, {network.input_size} pixels")
+    network, size, step = run.network, run.network.input_size, stride(run)
+    require("scales", scale, scale >= size, f"at least the network's input, {size} pixels")
     pictures = run.whole(images, scale)
     height, width = pictures.shape[2:]
     ratio = torch.tensor([width / images.shape[2], height / images.shape[1]], dtype=torch.float64)
-    y, x = (height - network.input_size) // 2, (width - network.input_size) // 2
-    if centre:
-        pictures = pictures[:, :, y : y + network.input_size, x : x + network.input_size]
+    (top, tall), (left, wide) = (seen(side, size, side if centre else step) for side in (height, width))
+    pictures = pictures[:, :, top : top + tall, left : left + wide]
     with run.autocast():
         found = network(pictures.contiguous(memory_format=torch.channels_last)).float().cpu()
     maps = found[:, :, None, None] if found.ndim == 2 else found
-    if centre:
-        crops = crop_boxes(torch.tensor([y]), torch.tensor([x]), network.input_size, ratio)
-    else:
-        crops = dense_crops(maps.shape[2], maps.shape[3], stride(run), network.input_size, ratio).flatten(0, 1)
+    crops = dense_crops(maps.shape[2], maps.shape[3], step, size, ratio, (top, left)).flatten(0, 1)
     return Places(maps.flatten(2).transpose(1, 2), crops)
+
+
+def seen(side: int, crop: int, step: int) -> tuple[int, int]:
+    """The first pixel and the number of pixels of a side that windows of `crop` pixels see, `step` apart, as many as there is
+    room for. They lie in its middle: were all that is left over at the far end, the boxes' mean would lean to the near one."""
+    left_over = (side - crop) % step
+    return left_over // 2, side - left_over
 
 
 def stride(run: TrainedRun) -> int:

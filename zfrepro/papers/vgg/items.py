@@ -31,7 +31,7 @@ ITEMS = (
     ),
     Item(
         "vgg_table9", "Tables 9, 10", "localize", "vgg_table9_localisation", "Localisation, dense over the whole image",
-        version=2, tables_first=True, context=("vgg_table10_localisation_comparison",),
+        version=3, tables_first=True, context=("vgg_table10_localisation_comparison",),
     ),
     Item(
         "vgg_table11", "Table 11", "transfer", "vgg_table11_transfer", "The features on other data sets",
