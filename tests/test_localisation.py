@@ -289,6 +289,7 @@ def test_both_tables_are_written(localised: Path) -> None:
     ours = {row["method"]: row for row in rows if row["train_s"] and row["method"].startswith("ours")}
     assert ours["ours: a, several sizes"]["test_q"] == "56 64" and ours["ours: b, one size"]["test_q"] == "72"
     assert ours["ours: all nets, several sizes"]["train_s"] == "64 72"
+    assert [row["train_s"] for row in rows][:3] == ["256", "384", "384"]
     assert [row["val_top5_error"] for row in rows if row["method"].startswith("Table 10")] == ["26.9", "", "30.0", ""]
     for folder in tables.values():
         assert {"errors.png", "predictions.npz", "table.md"} <= {path.name for path in folder.iterdir()}

@@ -9,23 +9,32 @@ from pathlib import Path
 import pytest
 from conftest import Zfrepro
 
+from zfrepro.checkpoints import load_checkpoint, save_checkpoint
 from zfrepro.errors import UserError
 from zfrepro.options.tables import read_table
 
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory, tiny_run: Path) -> Path:
-    """Runs: tiny, group/inner, boxes, whose config says that its network gives boxes, and bought, that it was imported."""
+    """Runs: tiny, group/inner, boxes, whose config says that its network gives boxes, bought, that it was imported, and
+    elsewhere, which was imported with its classes in another order."""
     here = tmp_path_factory.mktemp("refusals")
-    for name in ("tiny", "boxes", "bought", "group/inner"):
+    for name in ("tiny", "boxes", "bought", "elsewhere", "group/inner"):
         shutil.copytree(tiny_run / "tiny" / "train", here / name / "train")
     config = here / "boxes" / "train" / "config.yaml"
     text = config.read_text(encoding="utf-8")
     text = text.replace("regression: null", "regression: pcr").replace("init_from: null", "init_from: group/inner")
     config.write_text(text, encoding="utf-8")
-    config = here / "bought" / "train" / "config.yaml"
-    text = config.read_text(encoding="utf-8")
-    config.write_text(text.replace("preset: demo", "preset: imported"), encoding="utf-8")
+    for name in ("bought", "elsewhere"):
+        config = here / name / "train" / "config.yaml"
+        text = config.read_text(encoding="utf-8")
+        config.write_text(text.replace("preset: demo", "preset: imported"), encoding="utf-8")
+    weights = here / "elsewhere" / "train" / "checkpoints" / "best.pt"
+    state = load_checkpoint(weights)
+    del state["data_key"]
+    state |= {name: state[name][::-1] for name in ("class_names", "class_ids")}
+    save_checkpoint(weights, state)
+    weights.with_name("last.pt").unlink()
     return here
 
 
@@ -39,9 +48,13 @@ def outputs(tmp_path_factory: pytest.TempPathFactory, tiny_run: Path) -> Path:
         (["localize", "classes_from=[boxes]"], "classes_from=boxes: its network gives boxes"),
         (
             ["localize", "runs=[nonsuch]"],
-            "runs=nonsuch: no trained run in .*there are: bought, boxes, group/inner, tiny",
+            "runs=nonsuch: no trained run in .*there are: bought, boxes, elsewhere, group/inner, tiny",
         ),
         (["localize", "runs=[tiny]"], "runs=.*must be other runs than run=tiny"),
+        (
+            ["localize", "run=elsewhere"],
+            "run=elsewhere: its network tells other classes apart .* zfrepro train run=elsewhere_head",
+        ),
         (["localize", "scales=[8]"], "scales=.*must be 56 pixels or more"),
         (["depth", "run=tiny/train"], "run=tiny/train: no trained run"),
         (["depth", "scales=[64,96,9999]"], "scales=.*9999 must be between 1 and 4096"),

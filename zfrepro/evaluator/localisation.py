@@ -23,6 +23,7 @@ from zfrepro.boxes import found, iou
 from zfrepro.data import Split
 from zfrepro.errors import UserError, require
 from zfrepro.evaluator.constants import constant_boxes
+from zfrepro.evaluator.depth import as_text
 from zfrepro.evaluator.explanation import density, evidence, painted
 from zfrepro.evaluator.localisers import Localiser, Merging, boxes_at, centre_boxes, clip, dense_boxes, places, propose
 from zfrepro.evaluator.occlusion import slide_of
@@ -33,7 +34,7 @@ from zfrepro.knowledge import knows_its_task
 from zfrepro.models.table import layers_of
 from zfrepro.options.commands import LocalizeConfig, OccludeConfig, TrainConfig
 from zfrepro.results import Output, writing
-from zfrepro.run import TrainedRun, open_run, open_source, require_softmax
+from zfrepro.run import TrainedRun, open_run, open_source, require_softmax, training_of_a_head
 from zfrepro.statistics import Measure, Missing, mean_std, to_data
 from zfrepro.trainer.localisation import has_boxes
 from zfrepro.trainer.recipe import derive, finished
@@ -87,6 +88,11 @@ def require_like(config: LocalizeConfig, run: TrainedRun, first: TrainedRun) -> 
         key = "runs" if name in config.runs else "classes_from"
         raise UserError(f"{key}={name}: knows other data or classes than run={config.run}; give runs of one data set")
     require_softmax(run)
+    if not np.array_equal(run.matching.numbers, np.arange(len(run.class_names))):
+        raise UserError(
+            f"run={name}: its network tells other classes apart than its data set has; train a classifier on top: "
+            f"{training_of_a_head(run.config, run.network.feature_layers[-1])}"
+        )
     least = run.network.input_size
     fits = all(q >= least for q in config.scales)
     require("scales", list(config.scales), fits, f"{least} pixels or more, the input's")
@@ -408,8 +414,9 @@ def _files9(
     """Table, chart, arrays."""
     columns = ["method", "train_s", "test_q", "val_top5_error", "std", "true_class_error", "test_top5_error"]
     rows: list[list[Any]] = [
-        [f"the paper's: {row['train_s']}", row["train_s"], row["test_q"], row["val_top5_localisation_error"], None, None,
-         row["test_top5_localisation_error"]] for row in papers.reported("vgg_table9_localisation")
+        [f"the paper's: {as_text(row['train_s'])}", as_text(row["train_s"]), as_text(row["test_q"]),
+         row["val_top5_localisation_error"], None, None, row["test_top5_localisation_error"]]
+        for row in papers.reported("vgg_table9_localisation")
     ]  # fmt: skip
     rows += [
         [f"Table 10: {row['method']}", None, None, row["val_top5_error"], None, None, row["test_top5_error"]]

@@ -69,12 +69,15 @@ class Localisation:
         return (targets[..., 1:2] * difference.square()).sum() / (2 * len(outputs)), self._missed(given, targets).sum()
 
     def count(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """(1,): images of which none of the boxes is found, the true class given."""
-        return self._missed(self._own(outputs, targets), targets).sum()[None].double()
+        """(2,): images with boxes of which none is found, the true class given; and images with boxes."""
+        known = ~targets[..., 2].isnan().all(1)
+        missed = self._missed(self._own(outputs, targets), targets) & known
+        return torch.stack([missed.sum(), known.sum()]).double()
 
     def errors(self, counts: list[float], images: int) -> dict[str, float]:
-        """The localisation error with the true class given, in percent."""
-        return {self.best: 100 * counts[0] / images}
+        """The localisation error with the true class given, in percent of the images with boxes."""
+        missed, known = counts
+        return {self.best: 100 * missed / max(known, 1)}
 
     def _own(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(B, 4) the outputs for the image's class."""
