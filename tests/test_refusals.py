@@ -65,6 +65,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory, tiny_run: Path) -> Path:
         (["evaluate", "test_scales=[8]"], "test_scales=.*must be sizes of at least the network's input, 56"),
         (["transfer", "protocol=vgg", "runs=[nonsuch]"], "runs=nonsuch: no trained run"),
         (["transfer", "runs=[tiny]"], "runs=.*must be left out, or given with protocol=vgg"),
+        (["transfer", "data.per_class=5"], "data.per_class=5: must be null: per_class or images_per_class says"),
         (["transfer", "protocol=vgg", "folds=2"], "folds=2: must be left out, or given with protocol=zfnet"),
         (["report", "runs=[/tmp]"], "runs=.*must be a name"),
         (["report", "runs=[tiny,tiny/]"], "runs=.*tiny/ must be a name"),

@@ -150,7 +150,9 @@ class EvaluateConfig(Experiment):
         "centre | ten_crop (and centre) | dense: the whole image | multi_crop: 5 x 5 x 2 | dense_and_multi_crop",
         one_of("centre", "ten_crop", "dense", "multi_crop", "dense_and_multi_crop"),
     )
-    test_scales: list[int] = option([], "smaller sides at which images are tested, averaged; []: as packed", each(side))
+    test_scales: list[int] = option(
+        [], "smaller sides at which images are tested, averaged; []: as in training", each(side)
+    )
     batch_size: int = option(256, "crops of a forward pass", at_least(1))
 
 
@@ -330,6 +332,11 @@ class TargetConfig(Common):
         None, "average the maps of a layer down to pool x pool first; null: maps as they are", at_least(1)
     )
 
+    def check(self) -> None:
+        """One option for the training images, the protocol's own."""
+        given = self.data.per_class
+        require("data.per_class", given, given is None, "null: per_class or images_per_class says how many to train on")
+
 
 TABLES = ("table4", "table5", "table6", "fig9")
 ONLY = {  # a protocol's own options, of which the other knows nothing
@@ -403,6 +410,7 @@ class TransferConfig(TargetConfig):
 
     def check(self) -> None:
         """Sizes for tables that there are, and for all of them."""
+        super().check()
         sized = tuple(name for name in TABLES if name != "table6")
         for name in self.per_class:
             require_choice("per_class", name, sized)
@@ -438,6 +446,7 @@ class ProbeConfig(TargetConfig):
 
     def check(self) -> None:
         """Something to measure."""
+        super().check()
         some = self.layers != [] or self.softmax_layers != []
         require("layers", self.layers, some, "a list with a layer at least, or null")
 
