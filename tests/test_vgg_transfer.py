@@ -16,8 +16,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import Zfrepro, small_table
-from scipy import stats
-from sklearn.svm import LinearSVC
+from scipy import optimize, stats
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.svm import SVC
 from torch import Tensor
 
 from zfrepro.data import open_data
@@ -139,21 +140,46 @@ def test_machines_are_linear_svms_without_the_difficult(count: int, width: int) 
     for column, weights, bias in zip(truth.T, machines.weights, machines.biases):
         used = column != -1
         assert used.sum() < count
-        # libsvm's bias is free, liblinear's has a price, as the weight of a feature that is always 1.
-        with_bias = np.c_[features[used], np.ones(used.sum())]
         target = np.where(column[used] == 1, 1.0, -1.0)
-        expected = dual_by_hand(with_bias, target, 2.0)
+        expected, least = primal_by_hand(features[used], target, 2.0)
         np.testing.assert_allclose(np.r_[weights, bias], expected, atol=5e-3 * np.abs(expected).max() + 5e-3)
+        assert hinge_loss(np.r_[weights, bias], features[used], target, 2.0) == pytest.approx(least, rel=1e-3)
     assert machines.scores(features).shape == (count, 3)
 
 
-def dual_by_hand(features: np.ndarray, target: np.ndarray, cost: float) -> np.ndarray:
-    """The hinge loss's weights by projected coordinate ascent on the dual, slowly."""
-    alpha, gram = np.zeros(len(target)), (features * target[:, None]) @ (features * target[:, None]).T
-    for _ in range(300):
-        for i in range(len(alpha)):
-            alpha[i] = np.clip(alpha[i] + (1 - gram[i] @ alpha) / gram[i, i], 0, cost)
-    return (alpha * target) @ features
+def hinge_loss(given: np.ndarray, features: np.ndarray, target: np.ndarray, cost: float) -> float:
+    """|w|^2 / 2 + cost * sum of max(0, 1 - t (w x + b)); the bias, which comes last, is free."""
+    weights, bias = given[:-1], given[-1]
+    return float(weights @ weights / 2 + cost * np.maximum(0, 1 - target * (features @ weights + bias)).sum())
+
+
+def primal_by_hand(features: np.ndarray, target: np.ndarray, cost: float) -> tuple[np.ndarray, float]:
+    """The weights and the bias, and the loss there, by a quadratic program with slacks, its loss in units of the cost."""
+    count, width = features.shape
+    start = np.r_[np.zeros(width + 1), np.ones(count)]
+
+    def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
+        return x[:width] @ x[:width] / 2 / cost + x[width + 1 :].sum(), np.r_[x[:width] / cost, 0, np.ones(count)]
+
+    margins = np.c_[target[:, None] * features, target, np.eye(count)]
+    bounds = [(None, None)] * (width + 1) + [(0, None)] * count
+    found = optimize.minimize(
+        loss, start, jac=True, bounds=bounds, method="SLSQP", options={"maxiter": 500, "ftol": 1e-10},
+        constraints={"type": "ineq", "fun": lambda x: margins @ x - 1, "jac": lambda x: margins},
+    )  # fmt: skip
+    assert found.success
+    return found.x[: width + 1], cost * float(found.fun)
+
+
+def test_machines_end_at_the_solution_and_say_nothing(recwarn: pytest.WarningsRecorder) -> None:
+    """At a high cost, where liblinear's thousand steps are not enough."""
+    features, truth = problem(60, 7)
+    truth = truth[:, :1]
+    used, machines = truth[:, 0] != -1, train_machines(features, truth, 300.0)
+    target = np.where(truth[used, 0] == 1, 1.0, -1.0)
+    _, least = primal_by_hand(features[used], target, 300.0)
+    assert hinge_loss(np.r_[machines.weights[0], machines.biases], features[used], target, 300.0) <= least * 1.001
+    assert not recwarn.list
 
 
 def test_recalls_are_compared_split_by_split() -> None:
@@ -257,7 +283,7 @@ def test_recall_is_that_of_the_descriptors(written: Path) -> None:
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     metrics = json.loads((written / "metrics.json").read_text())["embedded_target"]
     cost = metrics["costs"]["d, scales averaged"][0]
-    machine = LinearSVC(C=cost, loss="hinge", max_iter=5000).fit(features[fold.train], target.labels[fold.train])
+    machine = OneVsRestClassifier(SVC(C=cost, kernel="linear")).fit(features[fold.train], target.labels[fold.train])
     predicted, labels = machine.predict(features[fold.test]), target.labels[fold.test]
     expected = np.mean([(predicted == labels)[labels == label].mean() for label in np.unique(labels)])
     assert metrics["methods"]["d, scales averaged"]["values"][0] == pytest.approx(100 * expected, abs=2)

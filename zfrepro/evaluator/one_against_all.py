@@ -1,4 +1,7 @@
-"""One linear SVM a class against all others (VGG paper, Appendix B), by scikit-learn's LinearSVC.
+"""One linear SVM a class against all others (VGG paper, Appendix B), by scikit-learn's SVC (libsvm).
+
+Its solver of the dual problem ends at the solution, which liblinear's is far from after thousands of steps where the cost is
+high; and it needs inner products alone, which all classes and costs share.
 
 An image of which a class is only 'difficult' has no say in that class, neither in training nor in the score.
 """
@@ -10,12 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.svm import LinearSVC
+from sklearn.svm import SVC
 
 from zfrepro.evaluator.splits import Fold
 from zfrepro.workers import cpus
-
-ITERATIONS = 1000  # of liblinear; features of unit length need a few hundred
 
 
 @dataclass(frozen=True)
@@ -30,30 +31,32 @@ class Machines:
         return features @ self.weights.T + self.biases
 
 
-def train_machines(features: np.ndarray, truth: np.ndarray, cost: float) -> Machines:
+def inner_products(features: np.ndarray) -> np.ndarray:
+    """(N, N) float64 of features (N, D)."""
+    own = np.asarray(features, np.float64)
+    return own @ own.T
+
+
+def train_machines(
+    features: np.ndarray, truth: np.ndarray, cost: float, products: np.ndarray | None = None
+) -> Machines:
     """Minimise |w|^2 / 2 + cost * sum of hinge losses for each class. features: (N, D); truth: (N, C), 1 in the class, 0 not
-    in it, -1 not to be used. A class without examples of both kinds gets the score 0 everywhere."""
-    seen, back = _turned(np.asarray(features, np.float64))
+    in it, -1 not to be used. products: `inner_products` of the features, where they are known already. A class without
+    examples of both kinds gets the score 0 everywhere."""
+    gram = inner_products(features) if products is None else products
 
     def one(column: np.ndarray) -> tuple[np.ndarray, float]:
-        used = column != -1
+        used, pull = np.flatnonzero(column != -1), np.zeros(len(column))
         if len(np.unique(column[used])) < 2:
-            return np.zeros(seen.shape[1]), 0.0
-        machine = LinearSVC(C=cost, loss="hinge", max_iter=ITERATIONS, random_state=0).fit(seen[used], column[used])
-        return machine.coef_[0], float(machine.intercept_[0])
+            return pull, 0.0
+        own = gram if len(used) == len(gram) else gram[np.ix_(used, used)]
+        machine = SVC(C=cost, kernel="precomputed").fit(own, column[used])
+        pull[used[machine.support_]] = machine.dual_coef_[0]
+        return pull, float(machine.intercept_[0])
 
-    with ThreadPoolExecutor(cpus()) as pool:  # liblinear lets other threads run
-        weights, biases = zip(*pool.map(one, truth.T))
-    return Machines(np.stack(weights) @ back.T, np.array(biases))
-
-
-def _turned(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Features (N, D) in coordinates (N, R) of their own span, where they have more numbers than there are of them, and the
-    axes (D, R). Inner products stay, and with them the machines; a fit takes time by R, not by D."""
-    if features.shape[1] <= len(features):
-        return features, np.eye(features.shape[1])
-    axes, triangle = np.linalg.qr(features.T)
-    return triangle.T, axes
+    with ThreadPoolExecutor(cpus()) as pool:  # libsvm lets other threads run
+        pulls, biases = zip(*pool.map(one, truth.T))
+    return Machines(np.stack(pulls) @ np.asarray(features, np.float64), np.array(biases))
 
 
 def choose_cost(
@@ -68,9 +71,9 @@ def choose_cost(
     costs = sorted(costs)
     if held is None or len(costs) == 1:
         return costs[len(costs) // 2]
-    found = []
+    found, products = [], inner_products(features[held.train])
     for cost in costs:
-        machines = train_machines(features[held.train], truth[held.train], cost)
+        machines = train_machines(features[held.train], truth[held.train], cost, products)
         found.append(score(machines.scores(features[held.test]), held.test))
     return costs[int(np.argmax(found))]
 
