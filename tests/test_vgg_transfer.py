@@ -24,13 +24,13 @@ from torch import Tensor
 from zfrepro.data import open_data
 from zfrepro.evaluator import vgg_actions, vgg_transfer
 from zfrepro.evaluator.average_precision import average_precisions
-from zfrepro.evaluator.describers import Method, Net
+from zfrepro.evaluator.describers import Method, Net, last_of_vgg
 from zfrepro.evaluator.descriptors import Cut, Pool, describe, describe_batch, join_scales, unit_length
 from zfrepro.evaluator.one_against_all import choose_cost, train_machines
 from zfrepro.evaluator.splits import Fold, draw_fold
 from zfrepro.evaluator.target import packed_target
 from zfrepro.models.network import Network, initialise
-from zfrepro.options.commands import TrainConfig
+from zfrepro.options.commands import TrainConfig, TransferConfig
 from zfrepro.options.shared import Common, DataConfig
 from zfrepro.run import TrainedRun, open_run
 from zfrepro.statistics import Estimate, Missing
@@ -201,8 +201,38 @@ def test_recalls_are_compared_split_by_split() -> None:
     assert (gain.value, gain.high - gain.value) == pytest.approx((2, half))
     others = {name: cast(Estimate, one).value for name, one in found.items() if name != "e_minus_d"}
     assert others == pytest.approx({"both_minus_best": 1, "stack_minus_mean": -3, "vgg_minus_zfnet": 10})
+    # Whatever the order of `runs`: the claim about joining scales is about VGG's descriptors.
+    turned = {
+        Method(tuple((index + 1) % 3 for index in method.nets), method.join): one for method, one in values.items()
+    }
+    turned |= {Method((0,), "stack"): d + 5}
+    again = vgg_transfer.recall_estimates(
+        nets[2:] + nets[:2], "mean", {key: list(one) for key, one in turned.items()}, 60, 20
+    )
+    assert {name: cast(Estimate, one).value for name, one in again.items() if name != "e_minus_d"} == pytest.approx(
+        others
+    )
     alone = vgg_transfer.recall_estimates(nets[:1], "mean", {Method((0,), "mean"): list(d)}, 60, 20)
     assert all(isinstance(one, Missing) for one in alone.values())
+
+
+def test_caltechs_background_is_a_class_in_this_protocol() -> None:
+    """102 classes of Caltech-101, 257 of Caltech-256; elsewhere there is none, and the packed data stay the same."""
+    for name, background in (("caltech101", True), ("caltech256", True), ("voc2012", False), ("folder", False)):
+        config = TransferConfig(protocol="vgg", data=DataConfig(name=name, size=64))
+        assert [data.background for data, _, _ in vgg_transfer.parts_of(config)] == [background]
+
+
+def test_the_claim_about_boxes_rests_on_vggs_networks() -> None:
+    def nets(*models: str) -> list[Net]:
+        runs: list[Any] = [SimpleNamespace(config=SimpleNamespace(model=SimpleNamespace(name=name))) for name in models]
+        return [Net(run, 7, (56, 64)) for run in runs]
+
+    for models, decides in (
+        (("vgg_d_demo", "vgg_e_demo", "zfnet_demo"), (0, 1)), (("vgg_d_demo", "zfnet_demo"), (0,)), (("zfnet_demo",), (0,)),
+    ):  # fmt: skip
+        given = nets(*models)
+        assert last_of_vgg(given, vgg_actions.combinations(given, "mean")) == Method(decides, "mean")
 
 
 def test_a_class_without_examples_of_both_kinds_scores_nothing() -> None:

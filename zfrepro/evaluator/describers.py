@@ -112,6 +112,17 @@ def preferred(net: Net, index: int, join: str) -> Method:
     return Method((index,), join if len(net.scales) > 1 else "one")
 
 
+def first_of_vgg(nets: Sequence[Net], join: str) -> Method | None:
+    """The first of VGG's networks, its scales joined so: what the claims about joining them are about. None without one."""
+    return next((Method((index,), join) for index, net in enumerate(nets) if net.of_vgg), None)
+
+
+def last_of_vgg(nets: Sequence[Net], methods: Sequence[Method]) -> Method:
+    """The last way in which VGG's networks alone describe: together, where there are several. Without any, the last of all."""
+    own = [method for method in methods if all(nets[index].of_vgg for index in method.nets)]
+    return (own or methods)[-1]
+
+
 def named(nets: Sequence[Net], method: Method) -> str:
     """What the table calls a row of ours."""
     how = {"one": "one scale", "mean": "scales averaged", "stack": "scales stacked"}[method.join]

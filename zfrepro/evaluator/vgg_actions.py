@@ -17,7 +17,7 @@ from zfrepro import papers, statistics
 from zfrepro.data import Split
 from zfrepro.errors import UserError
 from zfrepro.evaluator.average_precision import mean_precision
-from zfrepro.evaluator.describers import Descriptors, Method, Net, named, preferred, sizes_of
+from zfrepro.evaluator.describers import Descriptors, Method, Net, last_of_vgg, named, preferred, sizes_of
 from zfrepro.evaluator.descriptors import Cut, Pool, unit_length
 from zfrepro.evaluator.one_against_all import score_images
 from zfrepro.evaluator.target import Target
@@ -62,23 +62,15 @@ def action_part(config: TransferConfig, nets: Sequence[Net], target: Target, out
     boxed = Descriptors.of(nets, Pool(f"{data.manifest['name']}_boxes", f"{data.key} boxes", cuts))
     first, count = len(data.train), len(train.marks)
     scores: dict[tuple[str, str], np.ndarray] = {}
-    join = config.join or "mean"
-    for method in tqdm(combinations(nets, join), desc=f"{target.name}, boxes: SVMs", unit="method", disable=None):
+    methods = combinations(nets, config.join or "mean")
+    for method in tqdm(methods, desc=f"{target.name}, boxes: SVMs", unit="method", disable=None):
         images = whole.rows(method, train.images), whole.rows(method, first + test.images)
         boxes = boxed.rows(method, np.arange(count)), boxed.rows(method, count + np.arange(len(test.marks)))
         both = tuple(unit_length(np.concatenate(pair, axis=1)) for pair in zip(images, boxes))
         for way, (own, other) in zip(WAYS, (images, both)):
             found, _ = score_images(own, other, train.marks, config.costs, config.seed, mean_precision)
             scores[named(nets, method), way] = found
-    write(
-        config,
-        nets,
-        target,
-        out,
-        scores,
-        test.marks,
-        {named(nets, m): sizes_of(nets, m) for m in combinations(nets, join)},
-    )
+    write(nets, target, out, scores, test.marks, methods)
 
 
 def combinations(nets: Sequence[Net], join: str) -> list[Method]:
@@ -89,10 +81,11 @@ def combinations(nets: Sequence[Net], join: str) -> list[Method]:
 
 
 def write(
-    config: TransferConfig, nets: Sequence[Net], target: Target, out: Output, scores: Mapping[tuple[str, str], np.ndarray],
-    truth: np.ndarray, sizes: Mapping[str, str],
+    nets: Sequence[Net], target: Target, out: Output, scores: Mapping[tuple[str, str], np.ndarray], truth: np.ndarray,
+    methods: Sequence[Method],
 ) -> None:  # fmt: skip
-    """Table, picture, arrays, metrics; the claim rests on the last row, VGG's networks together if there are several."""
+    """Table, picture, arrays, metrics; the claim rests on VGG's networks, together if there are several."""
+    sizes = {named(nets, method): sizes_of(nets, method) for method in methods}
     values = {key: 100 * mean_precision(found, truth) for key, found in scores.items()}
     rows: list[tuple[Any, ...]] = [
         (row["method"], None, row["voc2012_action_map"]) for row in papers.reported("vgg_table12_actions")
@@ -105,7 +98,7 @@ def write(
     names = np.array([", ".join(key) for key in scores])
     out.arrays(f"{target.slug}.npz", methods=names, scores=np.stack(list(scores.values())), truth=truth)
     out.figure(f"{target.slug}.png", draw_bars(bars, f"Table 12: {target.name}", "mean average precision (%)"))
-    last = list(sizes)[-1]
+    last = named(nets, last_of_vgg(nets, methods))
     gain = statistics.bootstrap(
         lambda both, image, marks: 100 * (mean_precision(both, marks) - mean_precision(image, marks)),
         scores[last, WAYS[1]], scores[last, WAYS[0]], truth, of="boxes", unit="points", draws=DRAWS,

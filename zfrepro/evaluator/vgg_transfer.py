@@ -18,7 +18,17 @@ from tqdm import tqdm
 from zfrepro import papers, statistics
 from zfrepro.errors import UserError
 from zfrepro.evaluator.average_precision import mean_precision
-from zfrepro.evaluator.describers import Descriptors, Method, Net, methods_of, named, open_net, preferred, sizes_of
+from zfrepro.evaluator.describers import (
+    Descriptors,
+    Method,
+    Net,
+    first_of_vgg,
+    methods_of,
+    named,
+    open_net,
+    preferred,
+    sizes_of,
+)
 from zfrepro.evaluator.descriptors import Pool
 from zfrepro.evaluator.one_against_all import choose_cost, score_images, train_machines
 from zfrepro.evaluator.overlap import compare_with_source
@@ -33,6 +43,7 @@ from zfrepro.results import Output, writing
 from zfrepro.statistics import Measure, Missing, mean_std
 
 TABLE11 = "vgg_table11_transfer"
+JOINED = "needs a run of VGG, and several scales"
 HELD_OUT = 5  # parts of the training images, of which one chooses the SVM's C
 PAPERS_COLUMN = {"caltech101": "caltech101_recall", "caltech256": "caltech256_recall", "voc2007": "voc2007_map",
                  "voc2012": "voc2012_map", "embedded_target": "caltech101_recall", "embedded_scenes": "voc2012_map"}  # fmt: skip
@@ -60,6 +71,8 @@ def parts_of(config: TransferConfig) -> list[tuple[DataConfig, str, Write]]:
     data = config.data
     if data.name == "voc2012_actions":
         return [(data, TABLE12, action_part)]
+    if data.name.startswith("caltech"):
+        return [(dataclasses.replace(data, background=True), TABLE11, recall_part)]  # 102 and 257 classes, as the paper
     if data.name != "embedded":
         return [(data, TABLE11, precision_part if has_several(data) else recall_part)]
     scenes = data if has_several(data) else config.scenes
@@ -144,7 +157,7 @@ def recall_estimates(
     return {
         "e_minus_d": difference(depth["e"], depth["d"], pair),
         "both_minus_best": difference(together, best, pair),
-        "stack_minus_mean": difference(Method((0,), "stack"), Method((0,), "mean"), "needs several scales"),
+        "stack_minus_mean": difference(first_of_vgg(nets, "stack"), first_of_vgg(nets, "mean"), JOINED),
         "vgg_minus_zfnet": difference(best, shallow, "needs runs=[<a run of VGG>,<one of ZFNet>]"),
     }
 
@@ -173,12 +186,13 @@ def precision_part(config: TransferConfig, nets: Sequence[Net], target: Target, 
         own, other = descriptors.rows(method, train), descriptors.rows(method, test)
         scores[method], costs[named(nets, method)] = score_images(own, other, marks, config.costs, config.seed, measure)
     values = {method: [100 * measure(found, truth)] for method, found in scores.items()}
-    stacked, averaged = Method((0,), "stack"), Method((0,), "mean")
-    change: Measure = Missing("needs several scales")
-    if stacked in scores and averaged in scores:
+    pair = [first_of_vgg(nets, how) for how in ("stack", "mean")]
+    joined = [scores[method] for method in pair if method is not None and method in scores]
+    change: Measure = Missing(JOINED)
+    if len(joined) == 2:
         change = statistics.bootstrap(
             lambda a, b, marks: 100 * (measure(a, marks) - measure(b, marks)),
-            scores[stacked], scores[averaged], truth, of="images", unit="points", draws=DRAWS,
+            *joined, truth, of="images", unit="points", draws=DRAWS,
         )  # fmt: skip
     write_part(
         config, nets, target, out, values, "mean average precision", {"costs": costs}, {"stack_minus_mean_voc": change}

@@ -123,7 +123,11 @@ class DataConfig:
         0.1, "data sets without a validation split: share of every class held out", within("(0, 1)")
     )
     split_seed: int = option(0, "... and the seed that draws it; embedded: the seed of the drawing", at_least(0))
-    background: bool = option(False, "Caltech only: its folder of pictures of nothing is a class too", anything)
+    background: bool = option(
+        False,
+        "Caltech only: its folder of pictures of nothing is a class too; in VGG's protocol it always is",
+        anything,
+    )
     part: str = option(
         "source",
         "embedded only: source | target classes | scenes (several objects, several labels)",
