@@ -265,6 +265,15 @@ def test_names_as_people_type_them(command: str, given: str, handed_on: str) -> 
     assert for_hydra(command, COMMANDS[command].config, [given]) == [handed_on]
 
 
+def test_a_file_with_commas_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a, b.jpg").touch()
+    for given in ("images=a, b.jpg", "images=[a, b.jpg]"):
+        assert for_hydra("occlude", OccludeConfig, [given]) == ["++images=['a, b.jpg']"]
+    assert for_hydra("occlude", OccludeConfig, ["images=c, b.jpg"]) == ["++images=[c,b.jpg]"]
+    assert len(for_hydra("occlude", OccludeConfig, [f"images=[{'c.jpg,' * 999}c.jpg]"])[0]) > 5999
+
+
 def test_sweeps_stay_sweeps() -> None:
     words = ["-m", "seed=1,2", "run=a b,c", "images=[x y.jpg],[z.jpg]", "model=zfnet,alexnet", "lr=choice(1,2)"]
     assert for_hydra("train", TrainConfig, [word for word in words if "images" not in word]) == [

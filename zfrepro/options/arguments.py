@@ -5,6 +5,7 @@ Every key is looked up in the command's dataclass here, so that Hydra gets what 
 
 from __future__ import annotations
 
+import os
 import re
 import typing
 from collections.abc import Sequence
@@ -116,15 +117,20 @@ def _pair(command: str, options: type, word: str, sweeps: bool, more: bool) -> l
 
 def _meant(command: str, options: type, word: str) -> str:
     """What a word without an equals sign may be meant as."""
-    if Path("outputs", word, "train").is_dir():
+    if _is_there(f"outputs/{word}/train"):
         return f", as run={word}"
-    if Path(word).expanduser().exists() and "data" in choices(command):
+    if _is_there(word) and "data" in choices(command):
         return f", as data=folder data.root={word}"
     try:
         type_of(options, word)
     except UserError:
         return ""
     return f", as {word}=<value>"
+
+
+def _is_there(path: str) -> bool:
+    """Whether there is such a file or folder; text that is too long for a name, at which pathlib would raise, is none."""
+    return os.path.exists(os.path.expanduser(path))  # noqa: PTH110, PTH111
 
 
 def _value(command: str, options: type, key: str, value: str, sweeps: bool) -> str:
@@ -158,9 +164,9 @@ def _check_choice(command: str, key: str, value: str, sweeps: bool, more: bool) 
             continue
         if name in ("null", "None", "none"):
             raise UserError(f"{key}={name}: cannot be left out; {there}")
-        if key == "data" and (name.endswith(("/", "\\")) or Path(name).expanduser().exists()):
+        if key == "data" and (name.endswith(("/", "\\")) or _is_there(name)):
             raise UserError(f"data={name}: names a kind of data set; for that folder give data=folder data.root={name}")
-        if key == "model" and Path(name).expanduser().exists():
+        if key == "model" and _is_there(name):
             raise UserError(f"model={name}: names a file of conf/model; a layer table of your own must end in .yaml")
         if not more:
             raise UserError(
@@ -182,13 +188,14 @@ def _text(value: str, sweeps: bool) -> str:
 
 
 def _list(key: str, value: str, sweeps: bool) -> str:
-    """A list of texts, as [a b.jpg,c.jpg]; one alone needs no brackets. In a sweep, commas stand between the lists."""
+    """A list of texts, as [a b.jpg,c.jpg]; one alone needs no brackets, a file with commas in its name no quotes. In a
+    sweep, commas stand between the lists."""
     if sweeps:
         return ",".join(
             _list(key, item, False) for item in re.split(r"(?<=\]),(?=\[)" if value[0] == "[" else ",", value)
         )
     inner = value[1:-1] if value[0] == "[" and value[-1] == "]" else value
-    items = _split(inner) if inner.strip() else []
+    items = [inner] if _is_there(inner) else _split(inner) if inner.strip() else []
     if "" in items:
         raise UserError(f"{key}={value}: an item of the list is empty")
     return value if value == "null" else f"[{','.join(map(_quoted, items))}]"
