@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Zfrepro
 from PIL import Image, features
 
 from zfrepro.data import Packed, examine, find_problems, open_data, read_image
@@ -159,6 +160,25 @@ def test_whatever_is_passed_over_is_counted_and_named(tmp_path: Path, capsys: py
         "4 files or folders that are no pictures of a class are passed over: cat/Thumbs.db" in capsys.readouterr().err
     )
     assert len(data.train) + len(data.val) == 10
+
+
+def test_what_is_passed_over_is_what_lies_there_now(tmp_path: Path, zfrepro: Zfrepro) -> None:
+    """Beside pictures that were packed before, with other things among them."""
+    folder = make(tmp_path / "pets") / "cat"
+    given = (
+        "prepare",
+        "data=folder",
+        f"data.root={tmp_path / 'pets'}",
+        f"data.cache={tmp_path / 'cache'}",
+        "data.size=64",
+    )
+    assert "note:" not in zfrepro(*given, cwd=tmp_path).stdout
+    (folder / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
+    found = zfrepro(*given, cwd=tmp_path).stdout
+    assert "already packed" in found and "are passed over: cat/Thumbs.db" in found
+    (folder / "Thumbs.db").unlink()
+    again = zfrepro(*given, cwd=tmp_path).stdout
+    assert "already packed" in again and "note:" not in again
 
 
 def test_a_pipe_is_no_picture(tmp_path: Path) -> None:

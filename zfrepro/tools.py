@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from zfrepro import __version__
-from zfrepro.data import examine, open_data, packed_folder, passed_over
+from zfrepro.data import examine, not_used, open_data, packed_folder
 from zfrepro.devices import resolve_precision
 from zfrepro.files import shown
 from zfrepro.models.network import Network
@@ -28,8 +28,8 @@ def prepare(config: TrainConfig) -> None:
     print(
         f"{config.data.name}: {len(data.train)} training and {len(data.val)} validation images of {data.num_classes} classes"
     )
-    if there and (others := data.manifest.get("passed_over")):
-        print(f"note: {passed_over(others)}")
+    for line in not_used(config.data) if there else ():
+        print(f"note: {line}")
     print(f"{'already packed in' if there else 'wrote'} {shown(data.folder)} ({size / 1e6:.0f} MB)")
 
 

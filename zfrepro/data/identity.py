@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from zfrepro.data.trees import holds_runs
 from zfrepro.errors import UserError
 from zfrepro.options.shared import DataConfig
 
-KEY_VERSION = 1  # of what a layout is read as, and of the key itself
+KEY_VERSION = 2  # of what a layout is read as, and of the key itself
 SETTLED = (
     2.0  # seconds: what is younger than the coarsest clock of a file system may change without a change of its times
 )
@@ -38,6 +38,7 @@ class Identity:
     key: str  # hash of names, labels and contents, and of how the images are packed; not of where they lie
     names: str  # hash of the classes' readable names, which may become known later
     source: Source | None = None  # if it had to be read: to be packed at once
+    told: Sequence[str] = ()  # what lies there and is not used, a line for each kind
 
 
 def identify(config: DataConfig, base: Path | None, progress: bool = True) -> Identity:
@@ -61,7 +62,9 @@ def identify(config: DataConfig, base: Path | None, progress: bool = True) -> Id
         return _content(config, read[0])
 
     found = remembered(cache, about, stamp, content)
-    return Identity(_packed_as(config, found["content"]), found["names"], read[0] if read else None)
+    return Identity(
+        _packed_as(config, found["content"]), found["names"], read[0] if read else None, found.get("told", [])
+    )
 
 
 def _packed_as(config: DataConfig, content: str) -> str:
@@ -77,7 +80,7 @@ def _content(config: DataConfig, source: Source) -> dict[str, Any]:
             for array in vars(listing.boxes).values():
                 digest.update(f"{array.shape}".encode() + array.tobytes())
         digest.update(short_hash(list(listing.files)).encode() + listing.content().encode())
-    return {"content": digest.hexdigest(), "names": short_hash(list(source.class_names))}
+    return {"content": digest.hexdigest(), "names": short_hash(list(source.class_names)), "told": source.told}
 
 
 def _mark(config: DataConfig, archive: Path) -> str:

@@ -64,6 +64,11 @@ def packed_folder(config: DataConfig) -> Path:
     return _folder(config, identify(config, locate(config, fetch=False)))
 
 
+def not_used(config: DataConfig) -> Sequence[str]:
+    """What lies in the data set's folder now and is not packed, a line for each kind."""
+    return identify(config, locate(config, fetch=False)).told
+
+
 def _folder(config: DataConfig, identity: Identity) -> Path:
     about = [identity.key, identity.names, PACK_VERSION]
     return config.cache_folder / f"{_prefix(config)}-{short_hash(about)[:12]}"
@@ -97,7 +102,7 @@ def examine(config: DataConfig) -> tuple[list[str], list[str]]:
         elif base.is_file():
             check_members(base)
         else:
-            return [], _notes(open_layout(config, base))
+            return [], open_layout(config, base).told
     except UserError as error:
         return [str(error)], []
     return [], []
@@ -108,18 +113,6 @@ def _check_cache(cache: Path) -> None:
     there = next(folder for folder in (cache, *cache.parents) if folder.exists())
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
         raise UserError(f"data.cache={cache}: cannot be written; set ZFREPRO_CACHE=<folder>")
-
-
-def _notes(source: Source) -> list[str]:
-    """What is not used of a data set, a line each."""
-    others = [passed_over(source.passed_over)] if source.passed_over else []
-    return others + ([source.notes["boxes"]] if "boxes" in source.notes else [])
-
-
-def passed_over(names: Sequence[str]) -> str:
-    """The line about what lies among the pictures and is none."""
-    shown = ", ".join(names[:5]) + ("..." if len(names) > 5 else "")
-    return f"{len(names)} file{'s' if len(names) > 1 else ''} or folders that are no pictures of a class are passed over: {shown}"
 
 
 def read_image(path: Path, size: int) -> np.ndarray:
@@ -156,7 +149,7 @@ def build(config: DataConfig, base: Path | None, folder: Path, identity: Identit
         sync_folder(fresh)
         fresh.rename(folder)
         sync_folder(folder.parent)
-    for note in _notes(source):
+    for note in source.told:
         print(f"note: {note}", file=sys.stderr)
     if skipped:
         print(

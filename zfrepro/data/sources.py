@@ -57,6 +57,18 @@ class Source:
     notes: dict[str, Any] = field(default_factory=dict)  # for the manifest
     passed_over: Sequence[str] = ()  # what lies among the pictures and is none
 
+    @property
+    def told(self) -> list[str]:
+        """What of it is not used, a line for each kind."""
+        told, count = [], len(self.passed_over)
+        if count:
+            names = ", ".join(self.passed_over[:5]) + "..." * (count > 5)
+            what = f"{count} file{'s' * (count > 1)} or folders that are no pictures of a class"
+            told.append(f"{what} are passed over: {names}")
+        if "boxes" in self.notes:
+            told.append(self.notes["boxes"])
+        return told
+
 
 def image_fields(config: DataConfig) -> Fields:
     """The fields of photographs: the image, and the picture's own height and width."""
