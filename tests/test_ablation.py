@@ -21,12 +21,15 @@ from zfrepro.checkpoints import save_checkpoint
 from zfrepro.data import open_data
 from zfrepro.errors import UserError
 from zfrepro.evaluator.ablation import VARIANTS, ablate, edited, seeds_of
+from zfrepro.evaluator.errors import top_errors
+from zfrepro.evaluator.testing import posteriors
 from zfrepro.files import write_text
 from zfrepro.models.network import Network, initialise
 from zfrepro.models.summary import on_paper
 from zfrepro.options.commands import AblateConfig, TrainConfig
 from zfrepro.options.compose import conf_folder, load_model, to_dataclass
 from zfrepro.options.identity import write_config
+from zfrepro.run import open_run
 
 Put = Callable[[Any], Any]
 
@@ -146,6 +149,9 @@ def test_table_from_several_seeds(tiny_run: Path, trainer: Put) -> None:
     assert own["seconds"] == 4.0
     assert rows[-1]["variant"].startswith("average of 2 nets: zfnet")
     assert metrics["averages"]["zfnet"]["val_top1_error"] == pytest.approx(float(rows[-1]["val_top1_error"]))
+    both = [open_run(config(tiny_run, f"run=tiny/table3_ablation/{name}"), "last") for name in ("zfnet", "zfnet_s3")]
+    together = np.mean([posteriors(net, net.data.val, "ten_crop") for net in both], axis=0)
+    assert list(metrics["averages"]["zfnet"].values()) == pytest.approx(top_errors(together, both[0].data.val.labels))
     assert np.load(folder / "arrays.npz")["errors"].shape == (12, 2, 3)
     assert (folder / "ablation.png").stat().st_size > 10_000
     before = (folder / "metrics.json").stat().st_mtime_ns

@@ -253,7 +253,7 @@ def test_estimates_are_differences_of_errors() -> None:
 # --------------------------------------------------------------------------------------------------------------- command
 
 
-RUN = ["preset=vgg_demo", "data.train_per_class=5", "data.val_per_class=2", "data.size=72", "epochs=1", "batch_size=20",
+RUN = ["preset=vgg_demo", "data.train_per_class=3", "data.val_per_class=2", "data.size=72", "epochs=1", "batch_size=20",
        "warmup_steps=2", "precision=fp32"]  # fmt: skip
 FEW = ["epochs=1", "warmup_steps=2", "explain_images=2", "num_images=3", "precision=fp32", "workers=1"]
 
