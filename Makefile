@@ -45,8 +45,8 @@ all-figures: setup ## every figure and table of PAPER, and the page; goes on whe
 $(ITEMS): setup
 	@$(FIGURES) --only $@
 
-test: setup ## run the tests
-	$(BIN)/python -m pytest
+test: setup ## run the tests, a file at a time on each CPU
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .
