@@ -52,7 +52,7 @@ def test_ten_crops_by_a_loop(tiny_run) -> None:  # type: ignore[no-untyped-def]
 
 def test_every_method_on_a_trained_run(tiny_run: Path, zfrepro: Zfrepro) -> None:
     folder = tiny_run / "tiny" / "table2_imagenet"
-    errors = {}
+    errors, run = {}, open_run(EvaluateConfig(run="tiny", outputs=str(tiny_run), precision="fp32"))
     for method in ("dense", "multi_crop", "ten_crop"):
         zfrepro(
             "evaluate", f"outputs={tiny_run}", "run=tiny", f"method={method}", "test_scales=[64,72]", "precision=fp32"
@@ -61,7 +61,10 @@ def test_every_method_on_a_trained_run(tiny_run: Path, zfrepro: Zfrepro) -> None
         assert metrics["method"] == method and metrics["test_scales"] == [64, 72]
         with np.load(folder / "arrays.npz") as arrays:
             wrong = arrays["top"][0, :, 0] != arrays["labels"]
-            assert arrays["probability"].shape == arrays["top"].shape[:2]
+            given = posteriors(run, run.data.val, method, [64, 72])
+            np.testing.assert_allclose(
+                arrays["probability"][0], given[np.arange(len(given)), arrays["labels"]], atol=1e-6
+            )
         assert metrics["runs"]["tiny"]["val_top1_error"] == pytest.approx(100 * wrong.mean())
         errors[method] = metrics["runs"]["tiny"]["val_top1_error_centre"]
         assert (folder / "errors.png").stat().st_size > 5000
