@@ -21,7 +21,7 @@ from zfrepro.data.embedded import TARGET_CLASSES
 from zfrepro.errors import UserError
 from zfrepro.evaluator.average_precision import average_precisions
 from zfrepro.evaluator.overlap import best_matches, compare_with_source, elsewhere, remark, small_grey
-from zfrepro.evaluator.softmax import Images, choose_strength, fit, one_hot
+from zfrepro.evaluator.softmax import Axes, choose_strength, fit, one_hot
 from zfrepro.evaluator.splits import Fold, draw_fold, inner_folds, mean_class_accuracy, possible_sizes
 from zfrepro.evaluator.target import fold_data, open_target, softmax_accuracy
 from zfrepro.evaluator.transfer import LEVELS, fitting, multi_label, network_hash, transfer
@@ -109,29 +109,13 @@ def test_fewer_images_than_features() -> None:
 
 
 @pytest.mark.parametrize(("count", "width"), [(40, 12), (12, 40)])
-def test_images_by_their_inner_products(count: int, width: int) -> None:
-    """Whether few images of many features or the other way round; and of some of them."""
+def test_principal_axes_span_the_features(count: int, width: int) -> None:
     features, _ = problem(5, count=count, width=width)
-    images, rows = Images.of(features), np.array([7, 0, 11])
-    assert (images.products is None) == (count > width)
-    shares = torch.from_numpy(np.random.default_rng(0).normal(size=(count, 3)))
-    torch.testing.assert_close(images.scores(shares), features @ (features.T @ shares))
-    own = features[rows].float()
-    torch.testing.assert_close(images.part(rows).scores(shares[rows].float()), own @ (own.T @ shares[rows].float()))
-
-
-@pytest.mark.parametrize("strength", [1e-3, 1.0, 100.0])
-def test_many_half_empty_features(strength: float) -> None:
-    """As of a real network: non-negative, most of their power along few directions; nearly every image is learned by heart."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(120) % 6
-    hidden = (rng.normal(size=(6, 20))[labels] + rng.normal(size=(120, 20))) / np.arange(1, 21)
-    features = np.maximum(hidden @ rng.normal(size=(20, 300)), 0)
-    features -= features.mean(0)
-    own = fit(torch.from_numpy(features), one_hot(labels, 6), strength)
-    other = LogisticRegression(C=strength, tol=1e-8, max_iter=10_000, solver="newton-cg").fit(features, labels)
-    np.testing.assert_allclose(own.probabilities(torch.from_numpy(features)), other.predict_proba(features), atol=1e-3)
-    np.testing.assert_allclose(own.weights.T.numpy(), other.coef_, atol=1e-2 * np.abs(other.coef_).max())
+    axes = Axes.of(features)
+    identity = torch.eye(axes.directions.shape[1], dtype=torch.float64)
+    torch.testing.assert_close(axes.features @ axes.directions.T, features.double(), atol=1e-8, rtol=0)
+    torch.testing.assert_close(axes.directions.T @ axes.directions, identity, atol=1e-8, rtol=0)
+    torch.testing.assert_close(axes.features.square().mean(0), axes.energy)
 
 
 def test_several_labels_are_learned_as_they_are_given() -> None:

@@ -1,13 +1,11 @@
 """A softmax layer on fixed features: multinomial logistic regression, trained to its optimum.
 
 The paper retrains the softmax layer on top of frozen layers (section 5.2). With the features fixed the problem is convex, so
-it is solved rather than annealed, by Newton's method. The best weights are sums of the images' features, and all that is asked
-of the features on the way there are their inner products: thousands of features of an image cost no more than a few.
+it is solved rather than annealed: L-BFGS until the gradient vanishes.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,45 +15,18 @@ from torch import Tensor
 
 from zfrepro.evaluator.splits import Fold
 
-TOLERANCE = 1e-7  # nats an image by which a step still lowers the loss, where the optimum counts as reached
+TOLERANCE = 1e-5  # largest entry of the gradient at which the optimum counts as reached
 ROUGHLY = 1e-4  # enough to compare strengths
-FLAT = 1e-9  # length of a gradient, as a share of that at weights of zero, that is none
-STEPS, INNER = 100, 200  # of Newton's method at most, and of conjugate gradients in each
-EQUAL = 1e-9  # scores that differ by less are alike
-
-
-@dataclass(frozen=True)
-class Images:
-    """Features (N, D) of images, and their inner products (N, N) where these are less work than the features themselves."""
-
-    features: Tensor
-    products: Tensor | None
-
-    @classmethod
-    def of(cls, features: Tensor) -> Images:
-        """In float64. features: (N, D)."""
-        features = features.double()
-        return cls(features, features @ features.T if len(features) < 2 * features.shape[1] else None)
-
-    def part(self, rows: np.ndarray) -> Images:
-        """Some of them, in float32."""
-        products = None if self.products is None else self.products[rows][:, rows].float()
-        return Images(self.features[rows].float(), products)
-
-    def scores(self, shares: Tensor) -> Tensor:
-        """(N, C): their features times the weights (D, C) that are sums of their features by `shares` (N, C)."""
-        return self.features @ (self.features.T @ shares) if self.products is None else self.products @ shares
+STEPS = 2000
 
 
 @dataclass(frozen=True)
 class Softmax:
-    """Weights (D, C) and biases (C,), float64; the largest entry of the gradient where the training ended; and the shares (N, C)
-    of the images that it was trained on in the weights."""
+    """Weights (D, C) and biases (C,), float64, and the largest entry of the gradient where the training ended."""
 
     weights: Tensor
     biases: Tensor
     gradient: float
-    shares: Tensor
 
     def probabilities(self, features: Tensor) -> np.ndarray:
         """(N, C) for features (N, D)."""
@@ -63,84 +34,32 @@ class Softmax:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Weights and biases, or a direction from there to others."""
+class Axes:
+    """Features in the coordinates of their principal axes; those along which they are all zero are left out."""
 
-    shares: Tensor  # (N, C): weights = features.T @ shares
-    biases: Tensor  # (C,)
-    scores: Tensor  # (N, C): features @ weights
+    features: Tensor  # (N, R)
+    directions: Tensor  # (D, R) orthonormal
+    energy: Tensor  # (R,) mean square along each
 
-    def moved(self, way: Place, by: float) -> Place:
-        """`by` times `way` from here."""
-        return Place(*(here + by * there for here, there in zip(vars(self).values(), vars(way).values())))
-
-
-class Problem:
-    """The loss: cross-entropy plus decay / 2 |weights|^2, its slope and its curvature."""
-
-    def __init__(self, images: Images, targets: Tensor, strength: float) -> None:
-        self.images, self.targets = images, targets.to(images.features)
-        self.count, self.classes = targets.shape
-        self.decay = 1 / (strength * self.count)
-        # Of a bias in lengths: so the curvature along biases is at first as large as the least along weights.
-        self.heavy = 1 / (self.classes * self.decay)
-
-    def place(self, shares: Tensor, biases: Tensor) -> Place:
-        """The weights and biases with these shares of the images."""
-        return Place(shares, biases, self.images.scores(shares))
-
-    def nowhere(self) -> Place:
-        """Weights and biases of 0."""
-        zero = torch.zeros_like(self.targets)
-        return Place(zero, zero[0].clone(), zero)
-
-    def along(self, way: Place, shares: Tensor, biases: Tensor) -> float:
-        """The inner product of a direction with another, of which no scores are known."""
-        return float((way.scores * shares).sum() + self.heavy * (way.biases * biases).sum())
-
-    def loss(self, at: Place) -> float:
-        likely = (at.scores + at.biases).log_softmax(1)
-        return float(self.decay * (at.shares * at.scores).sum() / 2 - (self.targets * likely).sum() / self.count)
-
-    def downhill(self, at: Place, probable: Tensor) -> Place:
-        """The gradient, turned round. probable: the softmax's outputs (N, C)."""
-        missing = (self.targets - probable) / self.count
-        return self.place(missing - self.decay * at.shares, missing.sum(0) / self.heavy)
-
-    def bent(self, way: Place, probable: Tensor) -> tuple[Tensor, Tensor]:
-        """How the gradient changes along a direction: its shares and biases."""
-        felt = way.scores + way.biases
-        felt = probable * (felt - (probable * felt).sum(1, keepdim=True)) / self.count
-        return felt + self.decay * way.shares, felt.sum(0) / self.heavy
-
-    def step(self, down: Place, probable: Tensor, enough: float) -> Place:
-        """Towards the bottom of the parabola that fits the loss here, until the square of its gradient's length is `enough`
-        (conjugate gradients)."""
-        step, rest, way = self.nowhere(), down, down
-        size = self.along(rest, rest.shares, rest.biases)
-        for _ in range(INNER):
-            shares, biases = self.bent(way, probable)
-            far = size / self.along(way, shares, biases)
-            step = step.moved(way, far)
-            rest = self.place(rest.shares - far * shares, rest.biases - far * biases)
-            before, size = size, self.along(rest, rest.shares, rest.biases)
-            if size <= enough:
-                break
-            way = rest.moved(way, size / before)
-        return step
-
-    def walked(self, at: Place, step: Place, promised: float) -> Place:
-        """A step, or the half of it, or a quarter ... that lowers the loss about as its slope promised."""
-        loss, share = self.loss(at), 1.0
-        rounding = 10 * torch.finfo(at.scores.dtype).eps * abs(loss)
-        while self.loss(at.moved(step, share)) > loss - 1e-4 * share * promised + rounding and share > 1e-6:
-            share /= 2
-        return at.moved(step, share)
+    @classmethod
+    def of(cls, features: Tensor, dtype: torch.dtype = torch.float64) -> Axes:
+        """features: (N, D). dtype: of the result, in which the softmax is then trained."""
+        features = features.double()
+        count, width = features.shape
+        if width <= count:
+            energy, directions = torch.linalg.eigh(features.T @ features / count)
+            held = energy > energy[-1] * 1e-13
+            found = features @ directions[:, held], directions[:, held], energy[held]
+        else:  # the products of the images have the same axes, and are fewer
+            energy, images = torch.linalg.eigh(features @ features.T / count)
+            held = energy > energy[-1] * 1e-10  # below, rounding bends the directions
+            length = (count * energy[held]).sqrt()
+            found = images[:, held] * length, features.T @ (images[:, held] / length), energy[held]
+        return cls(*(tensor.to(dtype) for tensor in found))
 
 
-@torch.no_grad()
 def fit(
-    features: Tensor | Images,
+    features: Tensor | Axes,
     targets: Tensor,
     strength: float,
     start: Softmax | None = None,
@@ -148,32 +67,47 @@ def fit(
 ) -> Softmax:
     """Minimise the cross-entropy plus |weights|^2 / (2 * strength * N), as scikit-learn's LogisticRegression(C=strength).
 
-    features: (N, D), or their `Images` where several strengths are tried. targets: (N, C), each row a distribution over the
-    classes. Biases are not regularised. `start`: a solution for the same images to begin at, such as that of the next smaller
-    strength. tolerance: see TOLERANCE.
+    features: (N, D), or their `Axes` where several strengths are tried. targets: (N, C), each row a distribution over the
+    classes. Biases are not regularised. `start`: a solution to begin at, such as that of the next smaller strength.
+    tolerance: the largest entry of the gradient at which to stop.
     """
-    images = features if isinstance(features, Images) else Images.of(features)
-    problem = Problem(images, targets, strength)
-    at = problem.nowhere()
-    down = problem.downhill(at, torch.full_like(at.shares, 1 / problem.classes))
-    steepest = math.sqrt(problem.along(down, down.shares, down.biases))
-    if start is not None:
-        at = problem.place(start.shares.to(at.shares), start.biases.to(at.biases))
-    for _ in range(STEPS):
-        probable = (at.scores + at.biases).softmax(1)
-        down = problem.downhill(at, probable)
-        size = math.sqrt(max(0.0, problem.along(down, down.shares, down.biases)))
-        if size <= FLAT * steepest:
-            break
-        step = problem.step(down, probable, (size * min(0.5, math.sqrt(size / steepest))) ** 2)
-        promised = problem.along(step, down.shares, down.biases)  # twice what the parabola has
-        at = problem.walked(at, step, promised)
-        if promised <= tolerance:
-            break
-    down = problem.downhill(at, (at.scores + at.biases).softmax(1))
-    slope = images.features.T @ down.shares, problem.heavy * down.biases
-    gradient = max(float(one.abs().max()) for one in slope)
-    return Softmax((images.features.T @ at.shares).double(), at.biases.double(), gradient, at.shares)
+    axes = features if isinstance(features, Axes) else Axes.of(features)
+    targets = targets.to(axes.features)
+    count, classes = targets.shape
+    decay = 1 / (strength * count)
+    # Correlated features make thin valleys. In other coordinates, weights = directions @ (scale * free), the curvature at the
+    # start is the identity (that of weights 0 is energy / C + decay along each axis), and the minimum is the same.
+    scale = (axes.energy / classes + decay).rsqrt()[:, None]
+    seen, prior = axes.features * scale.T, decay * scale.square()
+    if start is None:
+        free, biases = torch.zeros(len(scale), classes).to(seen), torch.zeros(classes).to(seen)
+    else:
+        free, biases = axes.directions.T @ start.weights.to(seen) / scale, start.biases.to(seen, copy=True)
+    solver = torch.optim.LBFGS(
+        [free, biases],
+        max_iter=STEPS,
+        tolerance_grad=tolerance,
+        tolerance_change=0,  # the gradient alone decides
+        history_size=20,
+        line_search_fn="strong_wolfe",
+    )
+
+    def slopes() -> tuple[Tensor, Tensor, Tensor]:
+        """The loss and its gradients in `free` and `biases`."""
+        likely = (seen @ free + biases).log_softmax(1)
+        error, pull = (likely.exp() - targets) / count, prior * free
+        loss = (free * pull).sum() / 2 - (targets * likely).sum() / count
+        return loss, seen.T @ error + pull, error.sum(0)
+
+    def closure() -> Tensor:
+        loss, free.grad, biases.grad = slopes()
+        return loss
+
+    with torch.no_grad():
+        solver.step(closure)
+        _, up, across = slopes()
+    gradient = max(float((axes.directions @ (up / scale)).abs().max()), float(across.abs().max()))
+    return Softmax((axes.directions @ (scale * free)).double(), biases.double(), gradient)
 
 
 def one_hot(labels: np.ndarray, classes: int) -> Tensor:
@@ -182,7 +116,7 @@ def one_hot(labels: np.ndarray, classes: int) -> Tensor:
 
 
 def choose_strength(
-    features: Tensor | Images,
+    features: Tensor,
     targets: Tensor,
     strengths: Sequence[float],
     folds: Sequence[Fold],
@@ -199,15 +133,14 @@ def choose_strength(
         return strengths[len(strengths) // 2]
     chosen, best = strengths[0], -np.inf
     models: list[Softmax | None] = [None] * len(folds)
-    images = features if isinstance(features, Images) else Images.of(features)
-    parts = [images.part(fold.train) for fold in folds]
+    axes = [Axes.of(features[fold.train], torch.float32) for fold in folds]
     for strength in strengths:
         total = 0.0
         for index, fold in enumerate(folds):
-            model = models[index] = fit(parts[index], targets[fold.train], strength, models[index], ROUGHLY)
-            total += score(model.probabilities(images.features[fold.test]), fold.test)
-        if total < best - EQUAL:
+            model = models[index] = fit(axes[index], targets[fold.train], strength, models[index], ROUGHLY)
+            total += score(model.probabilities(features[fold.test]), fold.test)
+        if total < best:
             break
-        if total > best + EQUAL:
+        if total > best:
             chosen, best = strength, total
     return chosen

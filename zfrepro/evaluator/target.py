@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from zfrepro.data import Packed, Split, open_data
-from zfrepro.evaluator.softmax import Images, Softmax, choose_strength, fit, one_hot
+from zfrepro.evaluator.softmax import Softmax, choose_strength, fit, one_hot
 from zfrepro.evaluator.splits import Fold, inner_folds, mean_class_accuracy
 from zfrepro.features import images_of
 from zfrepro.options.commands import TargetConfig
@@ -160,8 +160,7 @@ def softmax_accuracy(
         return mean_class_accuracy(probabilities.argmax(1), own[held])
 
     folds = inner_folds(own, config.parts, seed)
-    images = Images.of(train)
-    strength = choose_strength(images, targets, config.strengths, folds, score)
-    model: Softmax = fit(images, targets, strength)
+    strength = choose_strength(train, targets, config.strengths, folds, score)
+    model: Softmax = fit(train, targets, strength)
     predicted = model.probabilities(test).argmax(1)
     return Scored(mean_class_accuracy(predicted, labels[fold.test]), strength, model.gradient)

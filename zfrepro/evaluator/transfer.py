@@ -22,7 +22,7 @@ from zfrepro import papers, statistics
 from zfrepro.errors import UserError, require_layer
 from zfrepro.evaluator.average_precision import average_precision, average_precisions
 from zfrepro.evaluator.overlap import compare_with_source, remark
-from zfrepro.evaluator.softmax import Images, choose_strength, fit
+from zfrepro.evaluator.softmax import choose_strength, fit
 from zfrepro.evaluator.splits import Fold, draw_fold, mean_class_accuracy, possible_sizes
 from zfrepro.evaluator.target import (
     Scored,
@@ -438,7 +438,7 @@ def multi_label(
     """
     train = load_rows(features, usable, run.device)
     shift, factor = common_scale(train)
-    images = Images.of((train - shift) * factor)
+    train = (train - shift) * factor
     targets = torch.from_numpy(present[usable] / present[usable].sum(1, keepdims=True)).to(run.device)
     order = np.random.default_rng(config.seed).permutation(len(usable))
     part = len(usable) // config.parts
@@ -448,8 +448,8 @@ def multi_label(
         truth = marks[usable[positions]]
         return float(np.nanmean([average_precision(p, t) for p, t in zip(probabilities.T, truth.T)]))
 
-    strength = choose_strength(images, targets, config.strengths, held, score)
-    model = fit(images, targets, strength)
+    strength = choose_strength(train, targets, config.strengths, held, score)
+    model = fit(train, targets, strength)
     return model.probabilities((load_rows(features, test, run.device) - shift) * factor), strength
 
 
