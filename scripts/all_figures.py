@@ -83,7 +83,6 @@ PLANS = {
     "pretrained": Plan(
         "zfnet",
         options={
-            "transfer": ["scratch=false"],
             "invariance": ["claims_images=100"],
             "occlude": ["claims_images=40"],
             "probe": ["pool=7", "folds=3"],
