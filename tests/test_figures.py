@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from zfrepro import figures
+from zfrepro.figures import filters
 from zfrepro.figures.correspondence import draw_masks
 from zfrepro.figures.style import MISSING, label
 from zfrepro.figures.transfer import draw_classes
@@ -95,3 +96,17 @@ def test_letters_that_no_font_has_and_names_that_are_not_utf8() -> None:
     assert label(b"caf\xe9".decode("utf-8", "surrogateescape")) == "caf?"
     assert label("n01440764, tench, a fish with a long name") == "n01440764"
     assert label("abcdefghijklmnopqrstuvwxyz", 10) == "abcdefghi…"
+
+
+def test_the_spectrum_s_axis_is_numbers() -> None:
+    """No formulas: texts of figures are drawn as they are."""
+    kinds = {f"{kind}{end}": 1.0 for kind in ("low", "middle", "high") for end in ("", "_error")}
+    arrays = {
+        "filters_own": np.ones((2, 3, 4, 4)),
+        "frequencies_own": np.array([0.1, 0.2]),
+        "power_own": np.array([1e-3, 0.5]),
+    }
+    figure = filters.draw_spectra(arrays, {"own": kinds}, {"own": "ours"}, {"own": 2}, (0.17, 0.33))
+    figure.canvas.draw()
+    labels = [label.get_text() for label in figure.axes[2].get_yticklabels()]
+    assert any(labels) and all(float(label.replace("−", "-")) > 0 for label in labels if label)

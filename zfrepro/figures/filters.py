@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, NullFormatter
 
 from zfrepro.figures.features import contrast
 from zfrepro.figures.style import COLOURS, new_figure, styled, symmetric, tile
@@ -79,8 +80,10 @@ def draw_spectra(
                 arrays[f"frequencies_{name}"], arrays[f"power_{name}"], color=colours[name], label=titles[name]
             )
             second.axvline(1 / strides[name], color=colours[name], linestyle=":", linewidth=1)
-    second.set(
-        title="second layer projected: spectrum along an axis", xlabel="cycles per pixel (dotted: 1 / first stride)"
-    )
+    second.yaxis.set_major_formatter(
+        LogFormatter()
+    )  # matplotlib's own writes formulas, which our texts are not read as
+    second.yaxis.set_minor_formatter(NullFormatter())
+    second.set(title="second layer projected: spectrum", xlabel="cycles per pixel (dotted: 1 / first stride)")
     second.legend(fontsize=7)
     return figure
