@@ -2,7 +2,7 @@
 # RUN=<name> where. For photographs: DATA=<folder of the data set>; for Tables 4-7 and Figure 9
 # TARGET=caltech101|caltech256|voc2012 TARGET_DATA=<its folder>; for Table 1 PARTS=<a .csv>. With PRESET=pretrained:
 # MODEL=torchvision/alexnet|torchvision/vgg16|..., WEIGHTS=<a file> and DATA_SET=imagenette|folder|... where nothing is to be
-# fetched.
+# fetched. TRAIN="<options>" goes to the training or the import: TRAIN="model.input_size=112 data.size=112".
 PAPER ?= zfnet
 PRESET ?=
 RUN ?=
@@ -13,6 +13,7 @@ WEIGHTS ?=
 TARGET ?=
 TARGET_DATA ?=
 PARTS ?=
+TRAIN ?=
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -22,7 +23,7 @@ ITEMS := fig8 $(shell grep -hv '"summary"' zfrepro/papers/*/items.py | grep -oE 
 	| cut -d '"' -f 2)
 FIGURES = $(BIN)/python scripts/all_figures.py --paper $(PAPER) --preset "$(PRESET)" --run "$(RUN)" --data "$(DATA)" \
 	--data-set "$(DATA_SET)" --model "$(MODEL)" --weights "$(WEIGHTS)" --target "$(TARGET)" \
-	--target-data "$(TARGET_DATA)" --parts "$(PARTS)"
+	--target-data "$(TARGET_DATA)" --parts "$(PARTS)" $(if $(TRAIN),--train $(TRAIN))
 .PHONY: help setup train all-figures $(ITEMS) test lint clean
 
 help: ## show this list

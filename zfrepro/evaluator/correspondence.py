@@ -47,6 +47,7 @@ from zfrepro.errors import UserError, require_layer
 from zfrepro.evaluator import pictures as choice
 from zfrepro.figures.correspondence import draw_masks, draw_scores
 from zfrepro.files import digest
+from zfrepro.forward import batch_size
 from zfrepro.knowledge import knows_its_task
 from zfrepro.lists import read_table
 from zfrepro.options.commands import CorrespondConfig
@@ -92,7 +93,8 @@ def correspond(config: CorrespondConfig) -> None:
         if out is None:
             return
         count, generator = config.num_images, np.random.default_rng(config.seed)
-        distances = {one.class_name: distances_of(run, one, fill, layers, config.batch_size) for one in subjects}
+        most = min(config.batch_size, batch_size(run.network, layers, run.device.type))
+        distances = {one.class_name: distances_of(run, one, fill, layers, most) for one in subjects}
         own = distances[chosen.class_name].hamming
         first = generator.permutation(len(chosen))[:count]
         parts = len(chosen.parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 
 import numpy as np
@@ -19,7 +20,7 @@ def draw_errors(ours: Errors, theirs: Errors, title: str) -> Figure:
     """A bar a row, the paper's paler above ours: top-1 with top-5 in it."""
     rows = [*((name, values, True) for name, values in theirs.items()), *((n, v, False) for n, v in ours.items())]
     rows = [(name, values, paper) for name, values, paper in rows if values[0] is not None]
-    figure = new_figure(8, 0.3 * len(rows) + 1.1)
+    figure = new_figure(8, 0.36 * len(rows) + 1.1)
     axes = figure.subplots()
     for kind, (word, height) in enumerate((("top-1", 0.72), ("top-5", 0.4))):
         lengths = [float(values[kind] or 0) for _, values, _ in rows]
@@ -32,7 +33,7 @@ def draw_errors(ours: Errors, theirs: Errors, title: str) -> Figure:
         axes.annotate(
             f"{float(values[0] or 0):.1f}", (float(values[0] or 0), i), (3, 0), textcoords="offset points", va="center"
         )
-    axes.set(yticks=np.arange(len(rows)), yticklabels=[label(name, 48) for name, _, _ in rows])
+    axes.set(yticks=np.arange(len(rows)), yticklabels=[textwrap.fill(label(name, 76), 40) for name, _, _ in rows])
     axes.set(xlabel="error (%)", title=title, xlim=(0, None))
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
