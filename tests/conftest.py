@@ -54,15 +54,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 Zfrepro = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def without_bars(text: str) -> str:
-    """Standard error without the bars of packing, which stand there or not by what was packed before."""
-    return "\n".join(line for line in text.split("\n") if "\r" not in line)
-
-
 @pytest.fixture(scope="session")
 def zfrepro() -> Zfrepro:
     """Run the program as a user would, but in this process (importing torch takes seconds):
-    zfrepro('train', 'epochs=1', cwd=folder); its status is checked unless check=False. Progress bars are left out."""
+    zfrepro('train', 'epochs=1', cwd=folder); its status is checked unless check=False."""
     from zfrepro import cli
 
     def run(*args: str, cwd: Path | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -83,7 +78,7 @@ def zfrepro() -> Zfrepro:
             os.chdir(here)
         if check and status:
             raise AssertionError(f"{' '.join(args)} ended with {status}:\n{out.getvalue()}\n{err.getvalue()}")
-        return subprocess.CompletedProcess(args, status, out.getvalue(), without_bars(err.getvalue()))
+        return subprocess.CompletedProcess(args, status, out.getvalue(), err.getvalue())
 
     return run
 

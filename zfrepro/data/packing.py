@@ -163,7 +163,8 @@ def _write_splits(
 ) -> dict[str, Written]:
     """All arrays of the splits. Raises UserError for unreadable images unless told to skip."""
     total = sum(len(listing.files) for listing in splits.values())
-    with tqdm(total=total, desc=f"packing {config.name}", unit=" images", disable=not progress, smoothing=0.1) as bar:
+    quiet = None if progress else True  # None: no bar where stderr is no terminal
+    with tqdm(total=total, desc=f"packing {config.name}", unit=" images", disable=quiet, smoothing=0.1) as bar:
         written = {
             split: rows.write_rows(folder, split, listing, shapes[split], config.workers, bar.update)
             for split, listing in splits.items()
