@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from tests.conftest import Zfrepro, narrow_file, small_table
@@ -255,7 +256,9 @@ def test_estimates_are_differences_of_errors() -> None:
 
 RUN = ["preset=vgg_demo", "data.train_per_class=3", "data.val_per_class=2", "data.size=72", "epochs=1", "batch_size=20",
        "warmup_steps=2", "precision=fp32"]  # fmt: skip
-FEW = ["epochs=1", "warmup_steps=2", "explain_images=2", "num_images=3", "precision=fp32", "workers=1"]
+RULES = {"inside": 0.25, "clip": True, "several": "largest", "flips": False}
+FEW = ["epochs=1", "warmup_steps=2", "explain_images=2", "num_images=3", "precision=fp32", "workers=1",
+       *(f"boxes.{name}={str(value).lower()}" for name, value in RULES.items())]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -312,6 +315,13 @@ def test_errors_are_those_of_the_boxes_that_are_written(localised: Path) -> None
     named = table9["classes"][:, :5] == val.labels[:, None]
     right = named & (iou(torch.from_numpy(table9[f"boxes_{last}"][:, :5]), true[:, None]) >= 0.5).numpy()
     np.testing.assert_array_equal(table9[f"wrong_{last}"][0], ~right.any(1))
+
+
+def test_the_networks_learn_boxes_by_the_rules_that_were_given(localised: Path) -> None:
+    for run in ("a/localize/scr_fc", "a/localize/pcr_fc", "a/localize/pcr_all", "b/localize/pcr_all"):
+        saved = OmegaConf.load(localised / run / "train" / "config.yaml")
+        assert saved.boxes == RULES, run
+    assert OmegaConf.load(localised / "a" / "train" / "config.yaml").boxes != RULES
 
 
 def test_frozen_layers_stay_and_all_layers_move(localised: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from zfrepro.data.packed import Boxes
 from zfrepro.errors import UserError
 from zfrepro.options.commands import TrainConfig
 from zfrepro.options.compose import load_model
-from zfrepro.options.shared import DataConfig
+from zfrepro.options.shared import DataConfig, LearnedBoxes
 from zfrepro.trainer.localisation import Localisation, has_boxes, padded_boxes
 from zfrepro.trainer.train import build_network
 
@@ -27,8 +28,8 @@ def drawn() -> Packed:
     return open_data(DataConfig(name="embedded", size=32, train_per_class=2, val_per_class=1), progress=False)
 
 
-def task(drawn: Packed, regression: str = "pcr", classes: int = 3) -> Localisation:
-    made = Localisation(drawn, regression)
+def task(drawn: Packed, regression: str = "pcr", classes: int = 3, **rules: Any) -> Localisation:
+    made = Localisation(drawn, regression, LearnedBoxes(**rules))
     made.outputs = 4 * classes if regression == "pcr" else 4
     return made
 
@@ -73,6 +74,43 @@ def test_a_box_is_left_out_where_less_than_half_of_it_is_seen(drawn: Packed, rig
     """From x = 30 to 70, of which the crop shows 20 columns; then 42 columns, of which it shows 20."""
     (found,) = task(drawn).seen(targets([[0, 30, 20, right, 40]]), CROP, NO_FLIP, FIRST)[0]
     assert found[1] == learned
+
+
+@pytest.mark.parametrize(
+    ("inside", "counts"), [(0, [1, 1, 1, 1]), (0.25, [1, 1, 1, 0]), (0.6, [1, 0, 0, 0]), (1, [1, 0, 0, 0])]
+)
+def test_how_much_of_a_box_must_be_seen(drawn: Packed, inside: float, counts: list[int]) -> None:
+    """In a crop of columns 10 to 50: all of a box; half of its columns; a quarter; nothing."""
+    boxes = targets(*([[0, left, 20, left + 20, 40]] for left in (30.0, 40.0, 45.0, 60.0)))
+    found = task(drawn, inside=inside).seen(boxes, CROP.expand(4, 4), torch.zeros(4), torch.zeros(4))
+    assert found[:, 0, 1].tolist() == counts
+
+
+def test_the_largest_of_several_boxes(drawn: Packed) -> None:
+    """Areas 100, 300 and 300, of which the first; 81 and, long as it is, 40; nothing."""
+    several = targets(
+        [[1, 10, 20, 20, 30], [1, 10, 20, 40, 30], [1, 10, 20, 20, 50]],
+        [[2, 10, 20, 19, 29], [2, 10, 20, 50, 21]],
+        [[0, NAN, NAN, NAN, NAN]],
+    )
+    for draw in (0.0, 0.5, 0.999):
+        made = task(drawn, several="largest")
+        found = made.seen(several, CROP.expand(3, 4), torch.zeros(3), torch.full((3,), draw))
+        assert found[..., 1].tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
+
+
+def test_a_clipped_box_ends_with_the_crop(drawn: Packed) -> None:
+    """From -0.5 to 0.5 and 0.25 to 0.75 of the crop's sides: seen, it goes from 0 to 0.5. It is found as it is."""
+    truth = seen([0, 1, 0, 0.5, 1, 0.5])
+    outputs = torch.tensor([[0.25, 0.5, 0.5, 0.5]])
+    loss, wrong = task(drawn, "scr", clip=True).loss(outputs, truth)
+    assert loss == 0 and wrong == 0  # IoU with all of the true box: a half
+    loss, _ = task(drawn, "scr").loss(outputs, truth)
+    assert loss == pytest.approx((0.25**2 + 0.5**2) / 2)
+    short = torch.tensor([[0.24, 0.5, 0.48, 0.5]])
+    assert task(drawn, "scr", clip=True).loss(short, truth)[1] == 1
+    nothing = seen([0, 0, NAN, NAN, NAN, NAN])
+    assert task(drawn, "scr", clip=True).loss(outputs, nothing)[0] == 0
 
 
 def test_one_of_several_boxes_is_drawn(drawn: Packed) -> None:
@@ -152,9 +190,9 @@ def test_what_has_no_boxes_is_refused(drawn: Packed) -> None:
 
     lacking = without(drawn.train.labels == 3)
     with pytest.raises(UserError, match=f"no boxes of {drawn.class_names[3]} .*regression=scr"):
-        Localisation(lacking, "pcr")
+        Localisation(lacking, "pcr", LearnedBoxes())
     with pytest.raises(UserError, match="no boxes in its training images"):
-        Localisation(without(drawn.train.labels >= 0), "scr")
-    shared, rows = Localisation(lacking, "scr"), np.flatnonzero(np.isin(drawn.train.labels, [0, 3, 4]))
+        Localisation(without(drawn.train.labels >= 0), "scr", LearnedBoxes())
+    shared, rows = Localisation(lacking, "scr", LearnedBoxes()), np.flatnonzero(np.isin(drawn.train.labels, [0, 3, 4]))
     learned = shared.rows(lacking.train, rows)  # those of which there is something to learn
     assert len(learned) < len(rows) and set(drawn.train.labels[learned]) == {0, 4}

@@ -11,11 +11,13 @@ from omegaconf import OmegaConf
 
 from zfrepro.errors import UserError
 from zfrepro.options import commands, shared
-from zfrepro.options.commands import TrainConfig, TransferConfig
+from zfrepro.options.commands import LocalizeConfig, TrainConfig, TransferConfig
 from zfrepro.options.compose import conf_folder, load_model, load_saved
 from zfrepro.options.declare import at_least, check_options, each, one_of, option, positive, within
 from zfrepro.options.identity import config_hash, decisive, differing, write_config
-from zfrepro.options.shared import DataConfig
+from zfrepro.options.shared import DataConfig, LearnedBoxes
+from zfrepro.trainer.folder import Folder
+from zfrepro.trainer.recipe import recipe_hash
 
 DATACLASSES = {
     value
@@ -120,6 +122,47 @@ def test_a_saved_config_of_an_earlier_version(tmp_path: Path) -> None:
     OmegaConf.save(saved, tmp_path / "config.yaml")
     assert load_saved(tmp_path / "config.yaml", TrainConfig, {}) == config()
     assert load_saved(tmp_path / "config.yaml", TrainConfig, {"device": "cpu"}).device == "cpu"
+
+
+def test_an_option_that_came_later_is_part_of_an_identity_where_it_is_given() -> None:
+    """Runs from before have neither the key nor another way of learning boxes."""
+    old = dataclasses.replace(config(), regression="scr")
+    assert not [key for key in decisive(old) if key.startswith("boxes.")]
+    for rules in (
+        LearnedBoxes(inside=0),
+        LearnedBoxes(clip=True),
+        LearnedBoxes(several="largest"),
+        LearnedBoxes(flips=False),
+    ):
+        new = dataclasses.replace(old, boxes=rules)
+        (changed,) = [name for name, value in vars(rules).items() if value != getattr(LearnedBoxes(), name)]
+        assert differing(new, old) == differing(old, new) == [f"boxes.{changed}"]
+        assert config_hash(new) != config_hash(old) and recipe_hash(new) != recipe_hash(old)
+        one, other = (LocalizeConfig(boxes=boxes) for boxes in (rules, LearnedBoxes()))
+        assert config_hash(one) != config_hash(other)
+
+
+def test_a_training_goes_on_without_keys_that_came_later(tmp_path: Path) -> None:
+    """Of its saved config; with another value it is refused, and told what it was."""
+    made = dataclasses.replace(config(), regression="scr", outputs=str(tmp_path))
+    folder = Folder(made)
+    folder.prepare(made)
+    folder.last.touch()
+    path = folder.path / "config.yaml"
+    saved = OmegaConf.load(path)
+    del saved["boxes"]
+    OmegaConf.save(saved, path)
+    folder.prepare(made)
+    other = dataclasses.replace(made, boxes=LearnedBoxes(inside=0.25))
+    with pytest.raises(UserError, match=r"another config: boxes.inside=0.25 \(was 0.5\)"):
+        Folder(other).prepare(other)
+
+
+def test_rules_for_boxes_need_a_training_on_boxes() -> None:
+    made = dataclasses.replace(config(), subtract="image", boxes=LearnedBoxes(several="largest"))
+    with pytest.raises(UserError, match=r"^boxes.several=largest: must be left out, or given with regression=pcr"):
+        check_options(made)
+    check_options(dataclasses.replace(made, regression="pcr"))
 
 
 @pytest.mark.parametrize(

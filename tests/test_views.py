@@ -18,7 +18,7 @@ from zfrepro.data import Packed, Split
 from zfrepro.models.network import Network, deviation, initialise
 from zfrepro.options.commands import TrainConfig
 from zfrepro.options.compose import load_model
-from zfrepro.options.shared import DataConfig, LayerConfig, ModelConfig
+from zfrepro.options.shared import DataConfig, LayerConfig, LearnedBoxes, ModelConfig
 from zfrepro.trainer import feed as feeding
 from zfrepro.trainer.distributed import Team
 from zfrepro.trainer.feed import Feed
@@ -100,6 +100,22 @@ def test_the_centre_of_the_middle_scale_is_validated() -> None:
             side * 11 // min(data.train.images[row].shape[:2]) for side in data.train.images[row].shape[:2]
         )
         assert (y, x) == ((height - 8) // 2, (width - 8) // 2)
+
+
+@pytest.mark.parametrize("options", [{}, {"train_scale": [8, 14]}, {"augmentation": "ten_crop"}])
+def test_without_flips_the_same_crops_are_seen_as_they_are(options: dict[str, object]) -> None:
+    """Squares, rectangles of drawn scales, the ten crops: what was mirrored is not, the rest is the same."""
+    data = toy_whole(12) if options.get("train_scale") else toy_data(12, 13)
+    mirrored = 0
+    usual, plain = (feed(data, Team(0, 1, CPU), boxes=LearnedBoxes(flips=flips), **options) for flips in (True, False))
+    for (x, _), (y, _) in zip(usual.training(np.arange(12), 5, 0, 0), plain.training(np.arange(12), 5, 0, 0)):
+        assert isinstance(usual.task, Witness) and isinstance(plain.task, Witness)
+        (crops, flips), (same, none) = usual.task.told.pop(0), plain.task.told.pop(0)
+        assert not none.any() and torch.equal(crops, same)
+        mirrored += int(flips.sum())
+        for drawn, seen, flip in zip(x, y, flips.tolist()):
+            torch.testing.assert_close(seen, drawn.flip(2) if flip else drawn)
+    assert 0 < mirrored < 12
 
 
 @pytest.mark.parametrize("whole", [True, False])

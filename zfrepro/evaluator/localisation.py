@@ -122,6 +122,7 @@ def job(config: LocalizeConfig, source: TrainConfig, row: Row, seed: int) -> Tra
         dataclasses.replace(config, run=source.run),
         f"localize/{row.name}" + (f"_s{seed}" if seed else ""),
         regression=row.regression,
+        boxes=config.boxes,
         init_from=source.run,
         init_hash=None,
         init_match="number",

@@ -9,7 +9,16 @@ from omegaconf import MISSING
 
 from zfrepro.errors import UserError, require, require_choice
 from zfrepro.options.declare import anything, at_least, each, group, one_of, option, positive, within
-from zfrepro.options.shared import RESUME, Common, DataConfig, DataShare, Experiment, ModelConfig, run_name
+from zfrepro.options.shared import (
+    RESUME,
+    Common,
+    DataConfig,
+    DataShare,
+    Experiment,
+    LearnedBoxes,
+    ModelConfig,
+    run_name,
+)
 
 # Optional[...] rather than X | None below: OmegaConf reads these annotations at run time.
 # ruff: noqa: UP045
@@ -80,6 +89,7 @@ class TrainConfig(Common):
         "what is learned: pcr: a box for each class | scr: one for all (VGG, Appendix A); null: classes",
         one_of("pcr", "scr"),
     )
+    boxes: LearnedBoxes = group(LearnedBoxes, "regression: which boxes are learned, and how")
     init_from: Optional[str] = option(None, "a run whose weights are the first ones; null: drawn weights", run_name)
     init_match: str = option(
         "number",
@@ -136,6 +146,9 @@ class TrainConfig(Common):
             require("freeze", self.freeze, not self.freeze, "0 where there is no init_from=<run> to take layers from")
             require("inputs", self.inputs, self.inputs != "source", "own or auto where there is no init_from=<run>")
         require("init_from", self.init_from, self.init_from != self.run, "another run than the one to be trained")
+        for name, given in vars(self.boxes).items() if self.regression is None else ():
+            usual = given == getattr(LearnedBoxes(), name)
+            require(f"boxes.{name}", given, usual, "left out, or given with regression=pcr or regression=scr")
 
 
 @dataclass
@@ -474,6 +487,7 @@ class LocalizeConfig(Experiment):
         "smaller sides Q of images that are tested densely, together; []: S and S - 32, for an input of 224",
         each(side),
     )
+    boxes: LearnedBoxes = group(LearnedBoxes, "which boxes the networks learn, and how")
     threshold: float = option(0.5, "match score up to which two boxes are merged", within("[0, inf)"))
     match: str = option(
         "centre_iou",

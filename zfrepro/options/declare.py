@@ -21,13 +21,14 @@ Check = Callable[[Any], str | None]  # what is wrong with a value, as 'must be 1
 LARGEST = 2**31 - 1
 
 
-def option(default: Any, meaning: str, check: Check, *, neutral: bool = False) -> Any:
+def option(default: Any, meaning: str, check: Check, *, neutral: bool = False, later: bool = False) -> Any:
     """A dataclass's field.
 
     meaning: what it is, in words; 'null: ...' says what null stands for. neutral: it says where, how fast or how talkative,
-    never what: it changes no number beyond rounding, and so no identity.
+    never what: it changes no number beyond rounding, and so no identity. later: runs were made before there was this option,
+    as its default has it, which is therefore no part of an identity.
     """
-    about = {"meaning": meaning, "check": check, "neutral": neutral}
+    about = {"meaning": meaning, "check": check, "neutral": neutral, "later": later, "default": default}
     if isinstance(default, list | dict):
         return dataclasses.field(default_factory=lambda: copy.deepcopy(default), metadata=about)
     return dataclasses.field(default=default, metadata=about)

@@ -176,6 +176,28 @@ run_name = matching(
 
 
 @dataclass
+class LearnedBoxes:
+    """Which boxes a network of boxes learns: VGG's Appendix A leaves it open."""
+
+    inside: float = option(
+        0.5,
+        "share of a box that must lie in the crop, or it is left out of this visit; 0: it never is",
+        within("[0, 1]"),
+        later=True,
+    )
+    clip: bool = option(
+        False, "true: a box is learned as far as the crop shows it | false: whole", anything, later=True
+    )
+    several: str = option(
+        "random",
+        "of several boxes of the image's class: random: another at every visit | largest: that of the largest area",
+        one_of("random", "largest"),
+        later=True,
+    )
+    flips: bool = option(True, "crops are mirrored at random, their boxes with them", anything, later=True)
+
+
+@dataclass
 class Common:
     """What every command knows."""
 

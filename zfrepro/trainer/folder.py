@@ -16,7 +16,7 @@ from zfrepro.errors import UserError
 from zfrepro.figures.training import draw_curves, draw_filters
 from zfrepro.files import read_lines, shown, write_text
 from zfrepro.options.commands import TrainConfig
-from zfrepro.options.identity import decisive, differing, write_config
+from zfrepro.options.identity import differing, flatten, write_config
 from zfrepro.run import load_config
 
 PICTURES = ("curves.png", "filters.png")
@@ -101,7 +101,7 @@ class Folder:
 
 
 def _refuse_other_config(config: TrainConfig, saved: TrainConfig) -> None:
-    new, old = decisive(config), decisive(saved)
+    new, old = flatten(config), flatten(saved)
     if changed := differing(config, saved):
         if changed == ["init_hash"]:
             raise UserError(

@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zfrepro.boxes import RIGHT, decode, encode, iou, share_inside
+from zfrepro.boxes import RIGHT, decode, encode, iou, share_inside, sides
 from zfrepro.data import Packed, Split
 from zfrepro.errors import UserError
+from zfrepro.options.shared import LearnedBoxes
 
 # Where every box begins, as shares of the crop's side: in its middle, half as wide and high. A class's four outputs are trained
 # by its own images alone: from a box of no size in the corner, few updates would not get them out of it.
 BEGIN = 0.5
-LEAST_INSIDE = 0.5  # share of a box that must lie in the crop for it to be learned there, as in OverFeat
+UNIT = (0.0, 0.0, 1.0, 1.0)  # a crop in its own frame
 
 
 class Localisation:
@@ -27,8 +28,8 @@ class Localisation:
     wrong = "train_localisation_error"
     best = "val_localisation_error"
 
-    def __init__(self, data: Packed, regression: str) -> None:
-        classes = data.num_classes
+    def __init__(self, data: Packed, regression: str, rules: LearnedBoxes) -> None:
+        self.rules, classes = rules, data.num_classes
         self.outputs = 4 * classes if regression == "pcr" else 4  # as `run.outputs_of` has it
         known = has_boxes(data.train)
         found = np.bincount(data.train.labels[known], minlength=classes)
@@ -54,18 +55,18 @@ class Localisation:
     def seen(self, targets: Tensor, crops: Tensor, flip: Tensor, draw: Tensor) -> Tensor:
         """(B, K, 6): class, whether this box is the one to be learned (0 or 1), and its four numbers in the crop.
 
-        Of several boxes one is drawn at random; it is left out where less than half of it lies in the crop.
+        It is left out where less of it lies in the crop than the rules ask for.
         """
         boxes, crops = targets[..., 1:], crops[:, None]
-        there = ~boxes[..., 0].isnan()
-        chosen = there & (there.cumsum(1) - 1 == (draw * there.sum(1)).floor()[:, None])
-        learned = chosen & (share_inside(boxes, crops) >= LEAST_INSIDE)
+        enough = share_inside(boxes, crops) >= self.rules.inside
+        learned = chosen_of(boxes, draw, self.rules.several) & enough
         return torch.cat([targets[..., :1], learned[..., None].to(boxes), encode(boxes, crops, flip[:, None])], 2)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Sum of the squared differences / (2 B), and how many images have no box with an IoU of at least 0.5."""
         given = self._own(outputs, targets)
-        difference = given[:, None] - targets[..., 2:].nan_to_num()
+        wanted = clipped(targets[..., 2:]) if self.rules.clip else targets[..., 2:]
+        difference = given[:, None] - wanted.nan_to_num()
         return (targets[..., 1:2] * difference.square()).sum() / (2 * len(outputs)), self._missed(given, targets).sum()
 
     def count(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -87,9 +88,25 @@ class Localisation:
 
     def _missed(self, given: Tensor, targets: Tensor) -> Tensor:
         """(B,) whether no true box overlaps the given one enough. IoU is the same in every crop's frame."""
-        unit = given.new_tensor([0, 0, 1, 1])
+        unit = given.new_tensor(UNIT)
         overlap = iou(decode(given.detach(), unit)[:, None], decode(targets[..., 2:], unit))
         return ~(overlap >= RIGHT).any(1)  # NaN, where there is no box, is not
+
+
+def chosen_of(boxes: Tensor, draw: Tensor, several: str) -> Tensor:
+    """(B, K) bool: which of an image's boxes (B, K, 4), NaN beyond their number, is to be learned: one at random, by `draw`
+    (B,) in [0, 1), or the largest; of equal ones the first."""
+    there = ~boxes[..., 0].isnan()
+    number = (draw * there.sum(1)).floor()
+    if several == "largest":
+        number = sides(boxes).prod(-1).nan_to_num(-1).argmax(1)
+    return there & (there.cumsum(1) - 1 == number[:, None])
+
+
+def clipped(values: Tensor) -> Tensor:
+    """Boxes in the frame of a crop, (..., 4) as `encode` gives them, cut off at its border."""
+    unit = values.new_tensor(UNIT)
+    return encode(decode(values, unit).clamp(0, 1), unit)
 
 
 def has_boxes(split: Split) -> np.ndarray:

@@ -62,7 +62,7 @@ def train(config: TrainConfig, data: Packed | None = None) -> None:
 
 def task_of(config: TrainConfig, data: Packed) -> Task:
     """What is learned: classes or boxes."""
-    return Localisation(data, config.regression) if config.regression else Classification(data)
+    return Localisation(data, config.regression, config.boxes) if config.regression else Classification(data)
 
 
 class Training:

@@ -51,6 +51,7 @@ class View(ABC):
     axes: Tensor | None = (
         None  # (3, 3): columns are the colours' principal axes, as long as the shift's deviation along them
     )
+    flips: bool = True  # drawn crops are mirrored at random
 
     @abstractmethod
     def draw(self, rows: np.ndarray, generator: torch.Generator) -> Places:
@@ -94,7 +95,8 @@ class Squares(View):
     def draw(self, rows: np.ndarray, generator: torch.Generator) -> Places:
         if self.augmentation == "centre":
             return self.centre(rows)
-        return self._at(*draw_crops(len(rows), self.size, self.crop, self.augmentation, generator))
+        y, x, flip = draw_crops(len(rows), self.size, self.crop, self.augmentation, generator)
+        return self._at(y, x, flip * self.flips)
 
     def centre(self, rows: np.ndarray) -> Places:
         return self._at(*crop_positions(self.size, self.crop)[4].expand(len(rows), 3).T)
@@ -125,7 +127,7 @@ class Rectangles(View):
     def draw(self, rows: np.ndarray, generator: torch.Generator) -> Places:
         if self.augmentation == "centre":
             return self.centre(rows)
-        return draw_places(shapes_of(self.split.images, rows), self.sides, self.crop, generator)
+        return draw_places(shapes_of(self.split.images, rows), self.sides, self.crop, generator, self.flips)
 
     def centre(self, rows: np.ndarray) -> Places:
         """At the middle of `sides`."""
@@ -153,13 +155,13 @@ def view_of(config: TrainConfig, data: Packed, split: Split, mean: Tensor, scale
 
     Raises UserError where the data set does not know what is asked for.
     """
-    axes = colour_axes(data, config.colour_shift)
+    axes, flips = colour_axes(data, config.colour_shift), config.boxes.flips
     if data.fit == "square" and not config.train_scale:
         image = mean if mean.ndim == 3 else mean.expand(data.size, data.size, 3).contiguous()
-        return Squares(split, image, scale, crop, axes, config.augmentation)
+        return Squares(split, image, scale, crop, axes, flips, config.augmentation)
     scales = list(config.train_scale) or [data.size]
     colour = mean if mean.ndim == 1 else mean.mean((0, 1))
-    return Rectangles(split, colour, scale, crop, axes, (scales[0], scales[-1]), config.augmentation)
+    return Rectangles(split, colour, scale, crop, axes, flips, (scales[0], scales[-1]), config.augmentation)
 
 
 def colour_axes(data: Packed, deviations: float) -> Tensor | None:
