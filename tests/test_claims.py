@@ -29,7 +29,7 @@ from zfrepro.papers.verdicts import (
     written,
 )
 from zfrepro.results import Output
-from zfrepro.statistics import Estimate, Measure, Missing, from_data, mean, to_data
+from zfrepro.statistics import Estimate, Measure, Missing, from_data, mean, resplits, to_data
 
 CLAIMS = [claim for paper in PAPERS for claim in paper.claims]
 PARTS = [(claim, part) for claim in CLAIMS for part in claim.parts]
@@ -153,7 +153,7 @@ def test_a_contradicted_half_outweighs_an_open_one_and_a_missing_one() -> None:
     found = metrics(claim, **{first.estimate: placed(first, UNDECIDED), second.estimate: placed(second, CONTRADICTED)})
     finding = judge(claim, found)
     assert finding.verdict == CONTRADICTED
-    assert f"it is not so that {second.says}" in finding.remark and f"open: {first.says}" in finding.remark
+    assert f"contradicted: {second.says}" in finding.remark and f"open: {first.says}" in finding.remark
     finding = judge(claim, metrics(claim, **{first.estimate: Missing("x"), third.estimate: placed(third, UNDECIDED)}))
     assert finding.verdict == NOT_MEASURED and finding.why == "x"
     finding = judge(
@@ -236,6 +236,7 @@ def test_every_target_must_hold() -> None:
 def test_in_words() -> None:
     assert written(Estimate(23.456, 20.41, 26.6, 5, "nets", "points")) == "23.5 points (95 %: 20.4 to 26.6; 5 nets)"
     assert written(Estimate(0.5, 0.5, 0.5, 1, "network")) == "0.50"
+    assert written(Estimate(0.5, 0.5, 0.5, 3, "folds", note="n")) == "0.50 (3 folds, all alike; n)"
     assert written(Estimate(-0.001, -0.04, 0.03, 1200, "images")) == "0.00 (95 %: -0.04 to 0.03; 1,200 images)"
     assert (
         written(Estimate(0.9401, 0.9399, 0.9403, 9, "folds", note="n")) == "0.9401 (95 %: 0.9399 to 0.9403; 9 folds; n)"
@@ -251,6 +252,8 @@ def test_what_would_decide_it() -> None:
     finding = judge(claim, metrics(claim, x=spread))
     assert finding.verdict == UNDECIDED
     assert finding.remark == "about 18 nets would decide it, if value and spread stay"
+    pool = judge(claim, metrics(claim, x=resplits([-1.0, 1.0, 3.0], 100, 100, "points")))
+    assert pool.remark == "no number of folds in reach would decide it on these images"
     at = judge(claim, metrics(claim, x=Estimate(0, 0, 0, 1, "networks")))
     assert (at.verdict, at.remark) == (UNDECIDED, "exactly at the threshold")
 

@@ -64,8 +64,15 @@ def test_gaps_between_rows() -> None:
     assert set(found) == papers.estimates_in("table3_ablation")
     single = number(ablation.estimates({**ROWS, "zfnet_maps_512": nets(15, 29)}, (95.0, 1000))["gain_of_wide_middle"])
     shared = [8, 0.5, 2, 0.5, 0.5]  # squares of deviations within the rows of several nets
-    assert single.value == 1.5 and "spread of other rows" in single.note
-    assert single.high - single.value > stats.t.ppf(0.975, 8) * math.sqrt(sum(shared) / 7)
+    assert single.value == 1.5 and "2 and 1 nets, with the spread of the rows of several" in single.note
+    half = stats.t.ppf(0.975, 7) * math.sqrt(sum(shared) / 7 * (1 / 2 + 1))
+    assert single.high - single.value == pytest.approx(half)
+
+
+def test_the_next_worst_row_is_not_known_before_all_are_trained() -> None:
+    found = ablation.estimates({**ROWS, "alexnet_no_6_7": []}, (95.0, 1000))
+    assert why(found["no_3_4_6_7_minus_next"]) == "alexnet_no_6_7 is not trained"
+    assert number(found["alexnet_minus_zfnet"]), "which does not rest on it"
 
 
 def test_rows_at_chance_show_nothing() -> None:
@@ -120,6 +127,7 @@ def test_depth_counts() -> None:
     folds = {"1": [40, 41], "2": [50, 52], "3": [60, 61], "5": [70, 69], "7": [69, 70]}
     found = probe.depth_counts({layer: {"folds": values} for layer, values in folds.items()}, 300, 100)
     assert number(found["top_minus_first"]).value == 29
+    assert number(found["top_minus_first"]).note == "layer 7 minus layer 1"
     assert number(found["rank_with_depth"]).value == pytest.approx((0.9 + 1) / 2)
     assert "three layers" in why(probe.depth_counts({"1": {"folds": [1, 2]}}, 3, 1)["rank_with_depth"])
 

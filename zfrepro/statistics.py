@@ -34,7 +34,7 @@ class Estimate:
     note: str = ""  # what the number is made of, in words
     confidence: float = CONFIDENCE
     df: float | None = None  # degrees of freedom behind the interval; None: many
-    shared: float = 0.0  # part of a value's variance that no larger n takes away, see `resplits`
+    shared: float = 0.0  # part of a value's variance that no larger n takes away, see `resplits` and `lasting`
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.value) or math.isnan(self.low) or math.isnan(self.high):
@@ -126,6 +126,12 @@ def combined(
     return Estimate(float(value), value - half, value + half, n, of, unit, note, confidence, df, shared)
 
 
+def lasting(falling: float, constant: float, n: int) -> float:
+    """`Estimate.shared` for n nets on images that all of them share: of the two variances of their mean only the first
+    falls with n."""
+    return constant / (n * max(falling, 1e-9 * constant)) if constant else 0.0
+
+
 def variance(values: np.ndarray) -> float:
     """Of the sample; 0 for a single value."""
     return float(np.var(values, ddof=1)) if len(values) > 1 else 0.0
@@ -172,15 +178,17 @@ def welch(
     """The mean of a minus the mean of b, two independent groups whose spreads may differ (Welch's t); n: of the smaller.
 
     spread: (variance, degrees of freedom) of a single value, where a group has but one (`pooled`); None: not known, and the
-    interval is then infinite.
+    interval is then infinite. Both groups are then given it: the other group's own spread may be a part of it, and one
+    spread taken for two independent ones would make the interval too short.
     """
     groups = [np.asarray(values, dtype=np.float64) for values in (a, b)]
     if not all(map(len, groups)):
         return Missing(f"no {of} to compare")
-    sources = [(variance(values) / len(values), len(values) - 1) for values in groups if len(values) > 1]
-    if len(sources) < 2:
+    if min(map(len, groups)) > 1:
+        sources = [(variance(values) / len(values), len(values) - 1) for values in groups]
+    else:
         borrowed, df = spread or (0.0, 0)
-        sources.append((borrowed * (2 - len(sources)), df))
+        sources = [(borrowed * sum(1 / len(values) for values in groups), df)]
     value = float(groups[0].mean() - groups[1].mean())
     return combined(value, sources, min(map(len, groups)), of, unit, note)
 
@@ -246,8 +254,10 @@ def nets(a: np.ndarray, b: np.ndarray, unit: str = "points", note: str = "") -> 
     wrong = [np.atleast_2d(np.asarray(one, dtype=np.float64)) * 100 for one in (a, b)]
     by_image = wrong[0].mean(0) - wrong[1].mean(0)
     sources = [(variance(one.mean(1)) / len(one), len(one) - 1) for one in wrong]
-    sources.append((variance(by_image) / len(by_image), len(by_image) - 1))
-    return combined(float(by_image.mean()), sources, min(map(len, wrong)), "nets", unit, note)
+    images, count = variance(by_image) / len(by_image), min(map(len, wrong))
+    shared = lasting(sum(each for each, _ in sources), images, count)
+    sources.append((images, len(by_image) - 1))
+    return combined(float(by_image.mean()), sources, count, "nets", unit, note, shared=shared)
 
 
 def same_nets(
@@ -264,8 +274,9 @@ def same_nets(
     names = np.array(kinds or [""] * len(by_net))
     spread = pooled([by_net[names == name] for name in np.unique(names)])
     if spread:
+        shared = lasting(spread[0] / len(by_net), sources[0][0], len(by_net))
         sources.append((spread[0] / len(by_net), spread[1]))
-        return combined(float(by_image.mean()), sources, len(by_net), "nets", unit, note)
+        return combined(float(by_image.mean()), sources, len(by_net), "nets", unit, note, shared=shared)
     return combined(float(by_image.mean()), sources, len(by_image), "images", unit, note)
 
 
@@ -282,9 +293,9 @@ def averaging(wrong: np.ndarray, together: np.ndarray, without: np.ndarray, note
     if count < 3:
         return Estimate(float(by_image.mean()), -math.inf, math.inf, count, "nets", "points", note)
     left = (singles.sum(0) - singles) / (count - 1) - rest
-    sources = [(variance(by_image) / len(by_image), len(by_image) - 1)]
-    sources.append(((count - 1) ** 2 / count * variance(left.mean(1)), count - 1))
-    return combined(float(by_image.mean()), sources, count, "nets", "points", note)
+    images, nets = variance(by_image) / len(by_image), (count - 1) ** 2 / count * variance(left.mean(1))
+    sources, shared = [(images, len(by_image) - 1), (nets, count - 1)], lasting(nets, images, count)
+    return combined(float(by_image.mean()), sources, count, "nets", "points", note, shared=shared)
 
 
 # ------------------------------------------------------------------------------------------------------------ decisions

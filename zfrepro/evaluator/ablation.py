@@ -254,15 +254,16 @@ def estimates(nets: dict[str, list[Net]], guess: tuple[float, int] | None) -> di
             return Missing(f"{better} is at chance: {scores[better][:, VALIDATION].mean():.1f} % error")
         own = {name: found[:, kind] - (0 if less is None else found[:, less]) for name, found in scores.items()}
         a, b = own[worse], own[better]
-        counts = f"{len(a)} and {len(b)} nets" + (
-            ", one with the spread of other rows" if 1 in (len(a), len(b)) else ""
-        )
+        borrowed = ", with the spread of the rows of several" if 1 in (len(a), len(b)) else ""
+        counts = f"{len(a)} and {len(b)} nets{borrowed}"
         note = f"{a.mean():.1f} and {b.mean():.1f} %, {counts}" if less is None else counts
         return statistics.welch(a, b, "nets", "points", note, statistics.pooled(list(own.values())))
 
     removed = "alexnet_no_3_4_6_7"
-    others = [name for name, found in scores.items() if name.startswith("alexnet") and name != removed and len(found)]
-    worst = max(others, key=lambda name: scores[name][:, VALIDATION].mean(), default="alexnet")
+    others = {name: found for name, found in scores.items() if name.startswith("alexnet") and name != removed}
+    # A row that is not trained might be the worst: `gap` then says which one is missing.
+    errors = {name: found[:, VALIDATION].mean() if len(found) else np.inf for name, found in others.items()}
+    worst = max(errors, key=lambda name: errors[name], default="alexnet")
     top = "zfnet", "zfnet_fc_8192"
     return {
         "alexnet_minus_zfnet": gap("alexnet", "zfnet"),

@@ -140,10 +140,10 @@ def depth_counts(by_layer: dict[str, dict[str, Any]], train: int, test: int) -> 
     folds = np.array([by_layer[layer]["folds"] for layer in layers])  # (L, folds)
     ranks = [rank_correlation([int(layer) for layer in layers], list(fold)) for fold in folds.T]
     means = ", ".join(f"{mean:.1f}" for mean in folds.mean(1))
-    note = f"layers {', '.join(layers)}: {means} %"
+    note, ends = f"layers {', '.join(layers)}: {means} %", f"layer {layers[-1]} minus layer {layers[0]}"
     return {
         "rank_with_depth": statistics.resplits(np.nan_to_num(ranks), train, test, note=note),
-        "top_minus_first": statistics.resplits(folds[-1] - folds[0], train, test, "points"),
+        "top_minus_first": statistics.resplits(folds[-1] - folds[0], train, test, "points", ends),
     }
 
 

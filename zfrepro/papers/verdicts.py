@@ -56,7 +56,7 @@ class Finding:
         said = []
         for half in self.halves:
             if half.verdict == CONTRADICTED:
-                said.append(f"it is not so that {_begin(half)}" if len(self.halves) > 1 else "")
+                said.append(f"contradicted: {_begin(half)}" if len(self.halves) > 1 else "")
             elif half.verdict == UNDECIDED:
                 said.append((f"open: {_begin(half)}; " if len(self.halves) > 1 else "") + half.wanted)
             elif half.verdict == NOT_MEASURED and self.verdict != NOT_MEASURED:
@@ -176,7 +176,7 @@ def written(e: Estimate) -> str:
     digits = decimals(e)
     value = f"{_signless(e.value, digits)}{_unit(e.unit)}"
     if e.exact:
-        inside = ""
+        inside = f"{counted(e.n, e.of)}, all alike" if e.n > 1 else ""
     elif not e.bounded:
         inside = f"{counted(e.n, e.of)}: no spread is known"
     else:
@@ -222,6 +222,8 @@ def more(e: Estimate, part: Part) -> str:
         return "exactly at the threshold"
     bounds = (part.bound,) if part.relation != "within" else (-part.bound, part.bound)
     counts = [needed(e, bound) for bound in bounds if e.low <= bound <= e.high]
+    if any(count is None for count in counts) and e.shared:
+        return f"no number of {e.of} in reach would decide it on these images"
     if any(count is None for count in counts):
         return f"so close to the threshold that no number of {e.of} in reach would decide it"
     return f"about {counted(max(count or 0 for count in counts), e.of)} would decide it, if value and spread stay"
