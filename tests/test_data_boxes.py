@@ -87,7 +87,9 @@ def test_a_folder_with_boxes(tmp_path: Path) -> None:
         ("cat/0.png,5,1,1,5,", "5,1,1,5 has no area, or its corners are swapped"),
         ("cat/0.png,1,1,1,5,", "has no area"),
         ("cat/0.png,1,1,5,x,", "must be numbers"),
+        ("cat/0.png,0.1,0.1,0.9,0.75,", "0.1,0.1,0.9,0.75 are shares of the picture"),
         ("cat/0.png,1,1,5", "fewer values"),
+        ("cat/0.png,1,5,1,5,9,5,9,5", "more values"),
         ("cat/0.png,1,1,5,5,cow", "no class cow"),
     ],
 )

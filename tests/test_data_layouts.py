@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from zfrepro.data import Packed, find_problems, locating, open_data, packed_folder
-from zfrepro.errors import UserError
+from zfrepro.errors import UserError, line_of
 from zfrepro.options.shared import DataConfig
 
 SIZE = 16
@@ -343,3 +343,32 @@ def test_every_data_set_has_a_description() -> None:
             assert isinstance(typed, DataConfig) and typed.name == name.split("_ta")[0].split("_sc")[0]
             check_options(typed, "data.")
             assert (conf_folder() / "data" / f"{name}.yaml").read_text().startswith("# ")
+
+
+# ---------------------------------------------------------------------------------------------- names that look the same
+
+ACCENT, TWO_SIGNS = "\u00e9", "e\u0301"  # the same letter to everybody who looks at it
+
+
+def test_two_class_folders_that_look_the_same_are_refused(tmp_path: Path) -> None:
+    for name in (ACCENT, TWO_SIGNS, "b"):
+        save(tmp_path / "pets" / name / "0.png", 9)
+    (problem,) = find_problems(config_of(tmp_path, "folder", tmp_path / "pets"))
+    assert r"its class folders 'e\u0301' and '\xe9' are both seen as é; put the pictures into one" in problem
+
+
+@pytest.mark.parametrize(
+    ("val", "said"), [(TWO_SIGNS, r"there is '\xe9' for 'e\u0301'"), ("É ", r"'\xe9' for '\xc9 '")]
+)
+def test_a_class_that_val_spells_otherwise(tmp_path: Path, val: str, said: str) -> None:
+    for folder, name in (("train", ACCENT), ("train", "b"), ("val", val), ("val", "b")):
+        save(tmp_path / "pets" / folder / name / "0.png", 9)
+    (problem,) = find_problems(config_of(tmp_path, "folder", tmp_path / "pets"))
+    assert said in problem and problem.endswith("give both one name")
+
+
+def test_a_link_to_itself_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises((RuntimeError, UserError)) as caught:
+        opened(tmp_path, "folder", tmp_path / "loop")
+    assert "loop" in (line_of(caught.value) or "")

@@ -269,6 +269,16 @@ def test_unreadable_pictures_are_counted_or_skipped(
             assert np.array_equal(split.images[row], read_picture(tree / name, SIZE, fit))
 
 
+def test_a_class_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree")
+    for path in (tree / "class_1").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(
+        UserError, match=r"nothing would be left to train on of the class of class_1/.*take its folder away"
+    ):
+        open_data(config_of(tmp_path, on_error="skip"), progress=False)
+
+
 def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
     (tmp_path / "notes.jpg").write_text("hello")
     with pytest.raises(UserError, match=r"notes\.jpg: cannot be read as an image"):
@@ -382,11 +392,12 @@ with pending(Path({str(tmp_path / "cache")!r}), sys.argv[1]) as folder:
 def test_a_full_disk_and_a_read_only_cache_are_said_plainly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_tree(tmp_path / "tree")
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"data\.cache=.*cannot be written"):
-        open_data(config_of(tmp_path, cache=str(tmp_path / "file")), progress=False)
+    for place in (tmp_path / "file", Path("/proc/x")):
+        with pytest.raises(UserError, match=r"data\.cache=.*cannot be made.*set ZFREPRO_CACHE"):
+            open_data(config_of(tmp_path, cache=str(place)), progress=False)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(UserError, match=r"packed images need 0\.00 GB.*data\.cache="):
+    with pytest.raises(UserError, match=r"packed images need \d+ kB, 1 kB are free.*data\.cache="):
         open_data(config_of(tmp_path), progress=False)
     monkeypatch.undo()
 

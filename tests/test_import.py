@@ -218,6 +218,7 @@ ODD: dict[str, tuple[Callable[[], Any], str]] = {
     "keys that are no text": (lambda: {3: torch.zeros(3)}, "it also holds 3"),
     "a buffer": (lambda: {**small_net().state_dict(), "mean": torch.zeros(3)}, "its entry mean is no weight"),
     "whole numbers": (lambda: {"a.weight": torch.zeros(2, 3, 3, 3, dtype=torch.int8)}, "torch.int8"),
+    "without values": (lambda: {"a.weight": torch.zeros(2, 3, device="meta")}, "a.weight has a shape and no values"),
     "sparse": (lambda: {"a.weight": torch.eye(3).to_sparse()}, "sparse"),
     "three axes": (lambda: {"a.weight": torch.zeros(2, 3, 4)}, "a (weight 2x3x4) is no convolution"),
     "no axis": (lambda: {"a.weight": torch.zeros(())}, "is no convolution"),
@@ -234,6 +235,36 @@ ODD: dict[str, tuple[Callable[[], Any], str]] = {
 def test_odd_state_dicts_are_refused(case: str) -> None:
     make, said = ODD[case]
     assert said in refusal(make())
+
+
+@pytest.mark.parametrize("key", ["ema", "model_ema", "module", "params", "state_dict"])
+def test_a_state_dict_is_found_under_any_key_that_holds_the_only_one(key: str) -> None:
+    state, optimiser = small_net().state_dict(), {"state": {0: {"weight": torch.ones(2, 2)}}}
+    saved = {
+        key: {"decay": 0.9, "shadow": state},
+        "optimizer": optimiser,
+        "loss": {"weight": torch.ones(5)},
+        "epoch": 3,
+    }
+    assert [one.name for one in read_state_dict(saved, "w")] == [
+        "features.0",
+        "features.3",
+        "classifier.1",
+        "classifier.4",
+    ]
+
+
+def test_which_of_several_state_dicts_is_not_guessed() -> None:
+    state = small_net().state_dict()
+    said = refusal({"model": state, "ema": state})
+    assert said.startswith(
+        "weights=w.pth: holds 2 state dicts (model, ema); save the one that is meant, such as torch.save("
+    )
+
+
+def test_a_message_names_a_few_of_many_layers() -> None:
+    wrong = {f"{number}.weight": torch.zeros(2, 3, 3, 3) for number in range(16)}
+    assert "layer 4 is 128x128x3x3, 3 2x3x3x3; and 12 more" in refusal(wrong, load_model("torchvision/vgg16"))
 
 
 # ------------------------------------------------------------------------------------------- what a file does not say

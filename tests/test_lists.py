@@ -36,6 +36,8 @@ def test_one_table_in_many_forms(tmp_path: Path, form: str) -> None:
         ("", "no column image, left, top"),
         ("image,left\n", "no column top; the first line must be image,left,top"),
         ("image,left,top\na,1\n", "line 2: has fewer values"),
+        ("image,left,top\na,1,5,2\n", "line 2: has more values .* quote what has commas"),
+        ("image,left,top,left\na,1,5,2\n", "has the column left twice"),
         ("image,left,top\na,1," + "9" * 200_000 + "\n", "not readable as a table"),
     ],
 )
@@ -46,12 +48,20 @@ def test_what_is_no_such_table(tmp_path: Path, text: str, says: str) -> None:
     assert "parts=" in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("value", ["x", "", "nan", "inf"])
+@pytest.mark.parametrize("value", ["x", "", "nan", "inf", "1_0", '"1,000"', '"-12,345,678"'])
 def test_what_is_no_number(tmp_path: Path, value: str) -> None:
     (tmp_path / "t.csv").write_text(f"image,left,top\na,1,{value}\n")
     (row,) = read_table(tmp_path / "t.csv", ("image", "left", "top"), "parts")
     with pytest.raises(UserError, match="line 2: left and top must be numbers"):
         row.numbers("left", "top")
+
+
+def test_corners_are_pixels_and_no_shares(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("left,top\n0,1\n0.5,1.5\n0,0.25\n")
+    unit, whole, shares = read_table(tmp_path / "t.csv", ("left", "top"), "parts")
+    assert unit.pixels("left", "top") == (0, 1) and whole.pixels("left", "top") == (0.5, 1.5)
+    with pytest.raises(UserError, match=r"line 4: 0,0\.25 are shares of the picture; multiply"):
+        shares.pixels("left", "top")
 
 
 def test_lines_and_files_that_are_not_there(tmp_path: Path) -> None:

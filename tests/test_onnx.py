@@ -294,6 +294,10 @@ REFUSED = {
         "Pad 'pad_0' pads by something else",
     ),
     "a square": (lambda g: g.conv(4, 3).add("Mul", "relu_1_out").conv(4, 4), "Mul 'mul_2' joins or leaves"),
+    "weights that are not there": (
+        lambda g: g.conv(4, 3).add("Conv", "w2", kernel_shape=[3, 3]),
+        "Conv 'conv_2' needs 'w2', which the file does not hold",
+    ),
     "a residual": (
         lambda g: g.conv(4, 3, relu=False).conv(4, 4, pads=[1] * 4, relu=False).add("Add", "conv_0_out").add("Relu"),
         "Conv 'conv_0' has no ReLU",

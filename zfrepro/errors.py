@@ -41,6 +41,8 @@ def require_layer(key: str, given: int, present: Sequence[int]) -> None:
 
 def line_of(error: BaseException) -> str | None:
     """What a user can mend, in one line; None for an error that is ours."""
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # `Path.resolve`'s, until Python 3.13
+        return f"{str(error).removeprefix('Symlink loop from ')}: a link to itself; take it away, or give another path"
     if isinstance(error, OSError) and (error.errno is not None or is_full(error)):
         return explain_os_error(error)
     return " ".join(str(error).split()) if isinstance(error, UserError) else None

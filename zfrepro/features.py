@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zfrepro.data import Packed
 from zfrepro.errors import UserError, require_layer
-from zfrepro.files import pending, read_array
+from zfrepro.files import in_bytes, pending, read_array
 from zfrepro.forward import forward
 from zfrepro.models.network import Network
 from zfrepro.run import TrainedRun
@@ -77,7 +77,7 @@ def _check_space(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if size > free:
         raise UserError(
-            f"{folder}: features need {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; give pool=<n> or dtype=float16, "
+            f"{folder}: features need {in_bytes(size)}, {in_bytes(free)} are free; give pool=<n> or dtype=float16, "
             "or make room"
         )
 

@@ -26,6 +26,7 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from zfrepro.errors import UserError
 
+UNITS = {"GB": 1e9, "MB": 1e6, "kB": 1e3}  # bytes
 LOCKLESS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems without locks answer
 
 # ---------------------------------------------------------------------------------------------------------------- writing
@@ -232,7 +233,13 @@ def require_space(folder: Path, size: float, what: str, cure: str) -> None:
     """Refuse what does not fit on the disk, before it is begun. size: in bytes."""
     free = shutil.disk_usage(folder).free
     if size > free:
-        raise UserError(f"{shown(folder)}: {what} need {size / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; {cure}")
+        raise UserError(f"{shown(folder)}: {what} need {in_bytes(size)}, {in_bytes(free)} are free; {cure}")
+
+
+def in_bytes(size: float) -> str:
+    """A number of bytes to read: 1.25 GB, 300 MB, 12 kB."""
+    unit = next((unit for unit in ("GB", "MB") if size >= UNITS[unit]), "kB")
+    return f"{size / UNITS[unit]:.{2 if unit == 'GB' else 0}f} {unit}"
 
 
 # ----------------------------------------------------------------------------------------------------------------- hashes

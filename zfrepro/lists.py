@@ -6,6 +6,7 @@ import codecs
 import csv
 import errno
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,13 +46,29 @@ class Row:
 
     def numbers(self, *columns: str) -> tuple[float, ...]:
         """The values of some columns, decimal commas allowed. Raises UserError where one is no finite number."""
-        try:
-            found = tuple(float(self.values[column].replace(",", ".")) for column in columns)
-        except ValueError:
-            found = (math.nan,)
+        found = tuple(_number(self.values[column]) for column in columns)
         if not all(map(math.isfinite, found)):
-            raise UserError(f"{self.where}: {', '.join(columns[:-1])} and {columns[-1]} must be numbers")
+            named = f"{', '.join(columns[:-1])} and {columns[-1]}"
+            raise UserError(f"{self.where}: {named} must be numbers, without marks between thousands")
         return found
+
+    def pixels(self, *columns: str) -> tuple[float, ...]:
+        """The corners of a box. Raises UserError too where they lie within one pixel: shares of the picture, as YOLO has."""
+        found = self.numbers(*columns)
+        if all(0 <= value <= 1 for value in found) and any(value % 1 for value in found):
+            shown = ",".join(f"{value:g}" for value in found)
+            raise UserError(f"{self.where}: {shown} are shares of the picture; multiply them by its width and height")
+        return found
+
+
+def _number(text: str) -> float:
+    """NaN where it is none, or may be two: 1,000 is a thousand to some and one to others."""
+    if "_" in text or re.fullmatch(r"[+-]?[1-9]\d{0,2}(,\d{3})+", text):
+        return math.nan
+    try:
+        return float(text.replace(",", "."))
+    except ValueError:
+        return math.nan
 
 
 def read_table(path: Path, columns: Sequence[str], key: str, optional: Sequence[str] = ()) -> list[Row]:
@@ -71,11 +88,17 @@ def read_table(path: Path, columns: Sequence[str], key: str, optional: Sequence[
         if missing := [name for name in columns if name not in found]:
             needed = ",".join([*columns, *(f"[{name}]" for name in optional)])
             raise UserError(f"{key}={path}: no column {', '.join(missing)}; the first line must be {needed}")
+        if twice := [name for name in (*columns, *optional) if found.count(name) > 1]:
+            raise UserError(f"{key}={path}: has the column {twice[0]} twice; take one out")
         reader.fieldnames = found
         for row in reader:
             where = f"{key}={path}, line {reader.line_num}"
             if any(row[name] is None for name in columns):
                 raise UserError(f"{where}: has fewer values than the first line has columns")
+            if any(row.get(None, [])):
+                raise UserError(
+                    f"{where}: has more values than the first line has columns; quote what has commas in it"
+                )
             rows.append(Row(where, {name: (row.get(name) or "").strip() for name in (*columns, *optional)}))
     except csv.Error as error:
         raise UserError(f"{key}={path}: not readable as a table ({error})") from error

@@ -98,7 +98,7 @@ def folder_boxes(base: Path, ids: Sequence[str], names: Sequence[str]) -> dict[s
         if given and len(meant) != 1:
             several = f", which may be any of {', '.join(ids[label] for label in meant)}" if meant else ""
             raise UserError(f"{row.where}: there is no class {given}{several}")
-        left, top, right, bottom = row.numbers(*FOLDER_COLUMNS[1:])
+        left, top, right, bottom = row.pixels(*FOLDER_COLUMNS[1:])
         box = Box((left, top, right, bottom), meant[0] if given else None, row.where)
         found.setdefault(name, []).append(box)
     return found

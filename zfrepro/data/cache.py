@@ -18,7 +18,7 @@ from zfrepro.files import read_json, write_json
 def writable(cache: Path) -> Iterator[None]:
     """Make the cache folder, and say plainly if it cannot be written or is full."""
     try:
-        cache.mkdir(parents=True, exist_ok=True)
+        _make(cache)
         yield
     except OSError as error:
         if is_full(error):
@@ -30,6 +30,16 @@ def writable(cache: Path) -> Iterator[None]:
                 f"data.cache={cache}: cannot be written ({error.strerror}); set ZFREPRO_CACHE=<folder>"
             ) from error
         raise
+
+
+def _make(cache: Path) -> None:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if is_full(error):
+            raise
+        why = error.strerror or error
+        raise UserError(f"data.cache={cache}: cannot be made ({why}); set ZFREPRO_CACHE=<folder>") from error
 
 
 def short_hash(value: object) -> str:

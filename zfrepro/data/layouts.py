@@ -19,7 +19,7 @@ from zfrepro.data.annotations import Box, check_boxes, folder_boxes, gathered
 from zfrepro.data.imagenet import imagenet
 from zfrepro.data.packed import Boxes
 from zfrepro.data.sources import Source, from_arrays, from_files
-from zfrepro.data.trees import drawn_split, given_split, pictures, split_folders, subfolders
+from zfrepro.data.trees import drawn_split, given_split, pictures, require_distinct, split_folders, subfolders
 from zfrepro.errors import UserError
 from zfrepro.lists import read_lines
 from zfrepro.options.shared import DataConfig
@@ -132,6 +132,7 @@ def folder(config: DataConfig, base: Path) -> Source:
         ids, passed_over = subfolders(base), loose
     else:
         ids, passed_over = subfolders(base / splits[0]), [*loose, *splits[2]]
+    require_distinct(base, ids)
     names = [name.replace("_", " ") for name in ids]
     tables = folder_boxes(base, ids, names)
 

@@ -186,6 +186,15 @@ def _check_failures(config: DataConfig, splits: dict[str, Listing], written: dic
         raise UserError(f"{first}; mend them or give data.on_error=skip")
     if any(len(own.failures) == len(splits[name].files) for name, own in written.items()):
         raise UserError(f"{first}; nothing would be left of a split")
+    training = splits["train"]
+    if training.multi is not None:
+        return
+    left = np.delete(training.labels, list(written["train"].failures))
+    for label in np.setdiff1d(training.labels, left)[:1]:
+        example = training.files[int(np.flatnonzero(training.labels == label)[0])]
+        raise UserError(
+            f"{first}; nothing would be left to train on of the class of {example}: mend it, or take its folder away"
+        )
 
 
 # ---------------------------------------------------------------------------------------------- the rest of the folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,6 +141,21 @@ def class_tree(base: Path, folder: Path, classes: Sequence[str], all_filled: boo
     return tree
 
 
+def _seen(name: str) -> str:
+    """A name without the difference between an accented letter and a letter with an accent, which nobody sees."""
+    return unicodedata.normalize("NFC", name)
+
+
+def require_distinct(base: Path, classes: Sequence[str]) -> None:
+    """Refuse two class folders whose names look the same: one class, copied from a Mac and from elsewhere."""
+    first: dict[str, str] = {}
+    for name in classes:
+        if (other := first.setdefault(_seen(name), name)) != name:
+            raise UserError(
+                f"{base}: its class folders {other!a} and {name!a} are both seen as {name}; put the pictures into one"
+            )
+
+
 def _why_empty(others: list[str]) -> str:
     archives = [name for name in others if name.lower().endswith(ARCHIVES)]
     if archives:
@@ -172,7 +188,9 @@ def given_split(
 ) -> Source:
     """Classes in a training and in a validation folder below `base`."""
     if extra := sorted(set(subfolders(base / folders[1])) - set(ids)):
-        raise UserError(f"{base / folders[1]}: its class {extra[0]!r} is not in {base / folders[0]}")
+        alike = [name for name in ids if _seen(name).casefold().strip() == _seen(extra[0]).casefold().strip()]
+        hint = f", where there is {alike[0]!a} for {extra[0]!a}: give both one name" if alike else ""
+        raise UserError(f"{base / folders[1]}: its class {extra[0]!r} is not in {base / folders[0]}{hint}")
     trees = [class_tree(base, base / name, ids, all_filled=name == folders[0]) for name in folders]
     train, val = (from_files(config, base, t.files, t.labels, boxes=boxes and boxes(t.files, t.labels)) for t in trees)
     return Source(names, ids, train, val, passed_over=trees[0].others + trees[1].others)

@@ -208,7 +208,7 @@ def read_parts(path: Path) -> dict[str, dict[str, tuple[float, ...]]]:
     """image -> part -> left, top, right, bottom, in the file's order. Raises UserError for a file that is not so."""
     found: dict[str, dict[str, tuple[float, ...]]] = {}
     for row in read_table(path, COLUMNS, "parts"):
-        box, image, part = row.numbers(*COLUMNS[2:]), row["image"], row["part"]
+        box, image, part = row.pixels(*COLUMNS[2:]), row["image"], row["part"]
         if not image or not part or part == "random":
             raise UserError(f"{row.where}: needs an image and the name of a part ('random' is taken)")
         if part in found.setdefault(image, {}):

@@ -17,14 +17,7 @@ from zfrepro.errors import UserError, require
 from zfrepro.models.network import Network
 from zfrepro.options.shared import ModelConfig
 
-WRAPPERS = (
-    "state_dict",
-    "model",
-    "model_state_dict",
-    "net",
-    "network",
-    "weights",
-)  # what training scripts save them in
+NAMED = 4  # layers that a message names
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
@@ -104,11 +97,27 @@ def _unwrapped(state: Any, where: str) -> dict[str, Tensor]:
     found = {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, Tensor)}
     if found and len(found) == len(state):
         return found
-    inner = [key for key in WRAPPERS if isinstance(state.get(key), Mapping)]
-    if inner:  # the tensors beside it are statistics, not layers
+    inner = [key for key, value in state.items() if isinstance(value, Mapping) and _holds_weights(value)]
+    if len(inner) == 1:  # the tensors beside it are statistics, not layers
         return _unwrapped(state[inner[0]], where)
+    if inner:
+        raise UserError(
+            f"{where}: holds {len(inner)} state dicts ({', '.join(map(str, inner))[:120]}); save the one that is meant, such "
+            f"as torch.save(torch.load(<this file>)[{inner[0]!r}], <another>)"
+        )
     others = ", ".join(str(key) for key in state if key not in found)[:120]
     raise UserError(f"{where}: not a state dict of tensors by name" + (f" (it also holds {others})" if others else ""))
+
+
+def _holds_weights(state: Mapping[Any, Any]) -> bool:
+    """Whether there are weights of layers in it; an optimiser's state, numbered, and weights of a loss's classes are none."""
+    return any(
+        _holds_weights(value)
+        if isinstance(value, Mapping)
+        else isinstance(value, Tensor) and value.ndim in (2, 4) and key.rpartition(".")[2] == "weight"
+        for key, value in state.items()
+        if isinstance(key, str)
+    )
 
 
 def _grouped(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -130,6 +139,8 @@ def _checked(name: str, parts: Mapping[str, Tensor], where: str) -> dict[str, Te
             )
         if part != "num_batches_tracked" and (not tensor.is_floating_point() or tensor.layout != torch.strided):
             raise UserError(f"{where}: {key} is a tensor of {tensor.dtype}, {tensor.layout}; weights are real numbers")
+        if tensor.is_meta:
+            raise UserError(f"{where}: {key} has a shape and no values (device meta); save the weights themselves")
     return {part: tensor.detach().float() for part, tensor in parts.items() if part != "num_batches_tracked"}
 
 
@@ -144,8 +155,7 @@ def assemble(config: ModelConfig, given: Sequence[Trained], where: str, layers: 
     missing, or hold nothing but NaN, from some layer on: what the file has no weights for is left out of the table, and the
     network has no softmax. layers: keep layers 1 ... `layers` of the table and look at nothing above.
 
-    Raises UserError where a layer has another shape than the table says, all of them named, and for a weight that is no
-    finite number.
+    Raises UserError where a layer has another shape than the table says, and for a weight that is no finite number.
     """
     rows, given = list(config.layers), list(given)
     if layers is not None:
@@ -173,7 +183,7 @@ def _as_in(weight: Tensor, kind: str) -> Tensor:
 
 
 def _require_fit(network: Network, given: Sequence[Trained], where: str) -> None:
-    """Refuse weights that are not those of the network's layers; names every layer that differs."""
+    """Refuse weights that are not those of the network's layers; names the first that differ."""
     wrong, first = [], 0
     for layer, own in zip(network.layers, given):
         expected, found = network.weights[str(layer.number)].weight, _as_in(own.weight, layer.kind)
@@ -189,7 +199,8 @@ def _require_fit(network: Network, given: Sequence[Trained], where: str) -> None
         )
     if wrong:
         cure = f"; layers={first - 1} takes those below alone" if first > 1 else ""
-        raise UserError(f"{where}: does not fit the table {network.config.name}: {'; '.join(wrong)}{cure}")
+        listed = "; ".join(wrong[:NAMED]) + (f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else "")
+        raise UserError(f"{where}: does not fit the table {network.config.name}: {listed}{cure}")
 
 
 def _shape(tensor: Tensor) -> str:

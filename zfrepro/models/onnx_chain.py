@@ -67,6 +67,7 @@ class _Walk:
         self.constants = constants
         self.model, self.graph, self.where, self.table_name, self.wanted = model, model.graph, where, name, wanted
         self.here, self.shape = self._input()
+        self.made = {self.here, *(name for node in self.graph.node for name in node.output)}
         self.shapes = {self.here: self.shape}  # of every tensor of the chain so far
         self.axes = "NCHW" if self.shape[1] == 3 else "NHWC"  # of the tensor; flattened: "N" and those of its units
         self.units = ""  # after flattening: the order of the axes that the next weights expect
@@ -148,6 +149,8 @@ class _Walk:
     def _take(self) -> None:
         """The node's place in the table. Raises UserError where it has none."""
         read = [name for name in self.node.input if name and name not in self.constants]
+        if missing := [name for name in read if name not in self.made]:
+            self._refuse(f"needs {missing[0]!r}, which the file does not hold; export it again, with its weights")
         if read != [self.here]:
             self._refuse("joins or leaves the path of the nodes before it: the network is no chain")
         place = self.places.get(self.node.op_type) if self.node.domain in ("", "ai.onnx") else None
