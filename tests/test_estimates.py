@@ -123,6 +123,18 @@ def test_gaps_of_transfer_are_paired_and_corrected() -> None:
     assert "15 and at 30" in why(transfer.gaps({"pretrained": ours["pretrained"]}, splits, {})["gap_at_15"])
 
 
+def test_the_note_on_networks_from_scratch_says_what_was_done() -> None:
+    given = SimpleNamespace(folds=3, test_per_class=50, parts=3, scratch_steps=400, scratch_doublings=0)
+    source = SimpleNamespace(config=SimpleNamespace(data=SimpleNamespace(size=64), origin="zfnet"))
+    bench: Any = SimpleNamespace(config=given, run=source, layer=7, overlap=lambda _: {"checked": False, "why": "x"})
+    target: Any = SimpleNamespace(name="x", config=None, data=SimpleNamespace(num_classes=30))
+    net = {"steps": 400.0, "passes": 60.0, "train_error": 16.0, "accuracy": 30.0}
+    note = transfer.caltech_notes(bench, target, {15: [net]})
+    assert "for 400 updates: on average 400 (60 passes) at 15" in note and "twice" not in note
+    given.scratch_doublings = 2
+    assert "and for twice as many, 2 times at most" in transfer.caltech_notes(bench, target, {15: [net]})
+
+
 def test_depth_counts() -> None:
     folds = {"1": [40, 41], "2": [50, 52], "3": [60, 61], "5": [70, 69], "7": [69, 70]}
     found = probe.depth_counts({layer: {"folds": values} for layer, values in folds.items()}, 300, 100)

@@ -197,6 +197,8 @@ def test_bootstrap_agrees_with_students_on_a_mean() -> None:
     pairs = found(statistics.bootstrap(lambda a, b: a.mean() / b.mean(), values, 2 * values, of="images", draws=200))
     assert pairs.low == pairs.high == pytest.approx(0.5), "rows stay together"
     assert found(statistics.bootstrap(lambda v: v.mean(), np.ones(9), of="images", draws=50)).exact
+    least = found(statistics.bootstrap(lambda v: float(len(np.unique(v))), np.arange(60.0), of="images", draws=200))
+    assert least.value == 60 and least.low < 45, "every draw lies below the value: that is no certainty"
 
 
 # ----------------------------------------------------------------------------------------------------------- how many

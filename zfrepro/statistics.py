@@ -237,9 +237,11 @@ def bootstrap(
         warnings.simplefilter("ignore")  # where all draws are alike
         found = stats.bootstrap(
             (rows,), drawn, vectorized=False, n_resamples=draws, confidence_level=CONFIDENCE / 100, random_state=0
-        ).confidence_interval
-    low, high = (end if math.isfinite(end) else value for end in (found.low, found.high))  # no spread at all
-    return Estimate(value, min(value, float(low)), max(value, float(high)), n, of, unit, note)
+        )
+    # Where all draws are alike, or all lie on one side of the value, BCa has no ends: the percentiles have.
+    plain = np.percentile(found.bootstrap_distribution, [50 - CONFIDENCE / 2, 50 + CONFIDENCE / 2])
+    ends = [end if math.isfinite(end) else float(other) for end, other in zip(found.confidence_interval, plain)]
+    return Estimate(value, min(value, float(ends[0])), max(value, float(ends[1])), n, of, unit, note)
 
 
 # ----------------------------------------------------------------------------------------------------- nets and images

@@ -395,10 +395,14 @@ def caltech_notes(bench: Bench, target: Target, scratch: dict[int, list[dict[str
         found = averages(scratch)
         updates = ", ".join(f"{one['steps']:.0f} ({one['passes']:.0f} passes) at {n}" for n, one in found.items())
         error = ", ".join(f"{one['train_error']:.0f} % at {n}" for n, one in found.items())
+        more = (
+            f", and for twice as many, {config.scratch_doublings} times at most, while more than {LEARNED:.0f} % of the training "
+            "images are wrong"
+        )
         text += (
-            f" From scratch: the source's recipe with a learning rate that falls to 0, for {config.scratch_steps} updates, and "
-            f"for twice as many, {config.scratch_doublings} times at most, while more than {LEARNED:.0f} % of the training "
-            f"images are wrong: on average {updates} images per class; wrong in the end {error}; the weights after the last."
+            " From scratch: the source's recipe with a learning rate that falls to 0, for "
+            f"{config.scratch_steps} updates{more if config.scratch_doublings else ''}: on average {updates} images per class; "
+            f"wrong in the end {error}; the weights after the last."
         )
     return text
 
