@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import functools
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -245,15 +246,46 @@ def test_only_nets_of_one_seed_are_fused() -> None:
     assert [[(net.configuration, net.seed) for net in nets] for nets in found] == [[("d", 0), ("e", 0)]]
 
 
-def test_kept_answers_are_those_of_their_sizes_and_precision(tmp_path: Path) -> None:
+def test_kept_answers_are_those_of_their_sizes_precision_weights_and_data(tmp_path: Path) -> None:
     answers = answers_of({("d", "small", 0): 0.2, ("d", "large", 0): 0.2})
     answers.data, answers.precision = cast(Any, SimpleNamespace(key="data")), "fp32"
     small = answers.nets[0]
     other = dataclasses.replace(small, training=dataclasses.replace(small.training, train_scale=[72]))
     answers.hashes = {small.training.run: "weights"}
     names = [answers._path(net, "dense", several).name for net in (small, other) for several in (False, True)]
-    answers.precision = "bf16"
-    assert len({*names, answers._path(small, "dense", True).name}) == 5
+    for change in (
+        {"precision": "bf16"},
+        {"hashes": {small.training.run: "others"}},
+        {"data": SimpleNamespace(key="b")},
+    ):
+        vars(answers).update(change)
+        names.append(answers._path(small, "dense", True).name)
+    assert len(set(names)) == 7
+
+
+def test_what_is_kept_is_what_the_net_itself_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nets that answer with a number made of their name, the method and the sizes: each file holds its own net's."""
+
+    def number(run: str, method: str, sizes: list[int]) -> int:
+        return zlib.crc32(f"{run} {method} {sizes}".encode())
+
+    def posteriors(run: Any, split: Any, method: str, sizes: list[int]) -> np.ndarray:
+        return np.full((len(split), 2), number(run.name, method, sizes), np.int64)
+
+    data = SimpleNamespace(val=range(3), num_classes=2, key="data")
+    monkeypatch.setattr(depth, "open_run", lambda given: SimpleNamespace(name=given.run, data=data))
+    monkeypatch.setattr(depth, "posteriors", posteriors)
+    given = config(tmp_path, workers=1)
+    answers = Answers.__new__(Answers)
+    answers.config, answers.data, answers.precision = given, cast(Any, data), "fp32"
+    answers.nets = everything(dataclasses.replace(given, configurations=["a", "d"]), source(outputs=str(tmp_path)))
+    answers.hashes = {net.training.run: "weights" for net in answers.nets}
+    wanted = [
+        (net, method, several) for net in answers.nets for method, several in (("dense", False), ("centre", True))
+    ]
+    answers.prepare(wanted, "testing")
+    for net, method, several in wanted:
+        assert set(answers(net, method, several).flat) == {number(net.training.run, method, net.scales(several))}
 
 
 def test_the_papers_numbers_stand_beside_the_right_rows() -> None:

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from tests.conftest import Zfrepro, narrow_file, small_table
-from zfrepro.boxes import iou
+from zfrepro.boxes import MATCHES, MEANS, iou, merge
 from zfrepro.data import Split
 from zfrepro.data.packed import Boxes, Whole
 from zfrepro.errors import UserError
@@ -168,6 +168,17 @@ def test_sizes_and_networks_agree_on_an_object() -> None:
     torch.testing.assert_close(proposals.best, torch.tensor([[[0.0, 0, 31, 31]] * 2]).double(), atol=1e-4, rtol=1e-4)
     sure = float(torch.tensor([1.0, 0, 0]).softmax(0)[0])
     assert proposals.merged_confidence.amax(2)[0, 0] == pytest.approx(2 * sure, abs=1e-6)
+
+
+def test_boxes_are_merged_as_the_options_say() -> None:
+    """All places of three sizes: every score and every mean gives other boxes, those of `merge` with the same options."""
+    net, (image,) = Localiser(run_of(4), run_of(CLASSES)), images((40, 57))
+    given = [(match, mean) for match in MATCHES for mean in MEANS]
+    found = [propose([(net, [40, 50, 60])], image[None], torch.tensor([[1, 2]]), Merging(10, *one)) for one in given]
+    for proposals, (match, mean) in zip(found, given):
+        boxes, _, members = merge(proposals.boxes[0], proposals.confidence[0], 10, match, mean)
+        assert torch.equal(proposals.merged[0], boxes) and torch.equal(proposals.members[0], members)
+    assert len({float(one.merged.square().sum()) for one in found}) == len(given)
 
 
 def test_all_images_of_all_shapes_in_their_order() -> None:

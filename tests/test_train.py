@@ -16,9 +16,11 @@ import pytest
 import torch
 from conftest import TINY, Zfrepro, toy_data, toy_table
 from omegaconf import OmegaConf
+from torch import Tensor
 
 from zfrepro.checkpoints import load_checkpoint
 from zfrepro.data import Packed
+from zfrepro.errors import UserError
 from zfrepro.files import lock
 from zfrepro.options.commands import TrainConfig
 from zfrepro.run import load_config
@@ -355,6 +357,28 @@ def test_no_finite_loss_stops(zfrepro: Zfrepro, tmp_path: Path) -> None:
     assert (
         done.returncode == 2 and "the loss is not finite in epoch 1" in done.stderr and "try a lower lr" in done.stderr
     )
+
+
+class Bent(Classification):
+    """A loss that stays finite, but whose slope is infinite at the epoch's last update."""
+
+    calls = 0
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        loss, wrong = super().loss(outputs, targets)
+        self.calls += 1
+        return (loss + (outputs - outputs.detach()).sqrt().sum() if self.calls == 4 else loss), wrong
+
+
+def test_weights_that_are_no_numbers_are_not_kept(tmp_path: Path) -> None:
+    data = toy_data(8, size=8)
+    with pytest.raises(UserError, match="weights are not finite"):
+        Training(toy(tmp_path), Team(0, 1, torch.device("cpu")), data, Bent(data)).run()
+    folder = tmp_path / "toy" / "train"
+    for name in ("best", "last"):
+        saved = load_checkpoint(folder / "checkpoints" / f"{name}.pt")
+        assert saved["epoch"] == 1 and all(weights.isfinite().all() for weights in saved["model"].values())
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 1
 
 
 def test_renormalisation_holds_the_radius(zfrepro: Zfrepro, tmp_path: Path) -> None:

@@ -19,12 +19,13 @@ from conftest import Zfrepro, small_table
 from scipy import optimize, stats
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import SVC
+from test_average_precision import devkit, devkit_2007
 from torch import Tensor
 
 from zfrepro.data import open_data
 from zfrepro.evaluator import vgg_actions, vgg_transfer
 from zfrepro.evaluator.average_precision import average_precisions
-from zfrepro.evaluator.describers import Method, Net, last_of_vgg
+from zfrepro.evaluator.describers import Descriptors, Method, Net, last_of_vgg
 from zfrepro.evaluator.descriptors import Cut, Pool, describe, describe_batch, join_scales, unit_length
 from zfrepro.evaluator.one_against_all import choose_cost, train_machines
 from zfrepro.evaluator.splits import Fold, draw_fold
@@ -105,6 +106,25 @@ def test_scales_are_averaged_or_stacked_before_they_are_normalised() -> None:
     np.testing.assert_allclose(join_scales([one, two], "mean"), [np.array([2, 2]) / np.sqrt(8), [0, 0]])
     np.testing.assert_allclose(join_scales([one, two], "stack"), [np.array([3, 4, 1, 0]) / np.sqrt(26), [0] * 4])
     np.testing.assert_allclose(np.linalg.norm(unit_length(one), axis=1), [1, 0])
+
+
+def test_networks_are_stacked_in_their_order_and_brought_to_unit_length_once_more() -> None:
+    """Two networks of unlike widths and scales, three pictures, of which the last and the first are asked for."""
+    rng, nets = (
+        np.random.default_rng(0),
+        cast(Any, [SimpleNamespace(scales=(56, 64)), SimpleNamespace(scales=(64, 72, 96))]),
+    )
+    files = {(index, scale): rng.random((3, 2 + index)) for index, net in enumerate(nets) for scale in net.scales}
+    descriptors = Descriptors(nets, files)
+    found = descriptors.rows(Method((0, 1), "mean"), np.array([2, 0]))
+    for row, picture in enumerate((2, 0)):
+        means = [sum(files[index, scale][picture] for scale in net.scales) for index, net in enumerate(nets)]
+        parts = [mean / np.sqrt((mean**2).sum()) for mean in means]
+        np.testing.assert_allclose(found[row], [*parts[0] / np.sqrt(2), *parts[1] / np.sqrt(2)])
+    middle = files[1, 72][[1]]
+    np.testing.assert_allclose(
+        descriptors.rows(Method((1,), "one"), np.array([1])), middle / np.sqrt((middle**2).sum())
+    )
 
 
 def test_what_lies_in_a_box_is_an_image_of_its_own() -> None:
@@ -254,6 +274,31 @@ def test_the_cost_is_chosen_on_what_is_held_out() -> None:
     assert chosen in (1.0, 10.0)  # 1e-6 takes everything for the commoner kind
     assert all(positions is held.test for positions in seen) and len(seen) == 3
     assert choose_cost(features, truth, [10.0, 1e-6, 1.0], None, score) == 1.0
+
+
+@pytest.mark.parametrize(("name", "definition"), [("voc2007", devkit_2007), ("voc2012", devkit)])
+def test_voc_2007_is_judged_by_its_own_definition(name: str, definition: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores by scikit-learn's machines, precision by the devkit of that year."""
+    features, marks = problem(60, 8)
+    marks = np.maximum(marks, 0)
+    own, other = slice(0, 40), slice(40, 60)
+    parts = [SimpleNamespace(images=[0] * len(marks[part]), multi=marks[part]) for part in (own, other)]
+    data = SimpleNamespace(train=parts[0], val=parts[1], manifest={"name": name}, key="k")
+    target: Any = SimpleNamespace(config=SimpleNamespace(name=name), data=data, name=name)
+    run = SimpleNamespace(config=SimpleNamespace(run="x", model=SimpleNamespace(name="zfnet_demo")))
+    stored = SimpleNamespace(rows=lambda method, rows: features[rows])
+    monkeypatch.setattr(vgg_transfer.Descriptors, "of", lambda nets, pool: stored)
+    written: list[Any] = []
+    monkeypatch.setattr(vgg_transfer, "write_part", lambda *given: written.extend(given))
+    vgg_transfer.precision_part(
+        TransferConfig(protocol="vgg", costs=[1.0]), [Net(cast(Any, run), 7, (64,))], target, cast(Any, None)
+    )
+    ((found,),) = written[4].values()
+    machines = [SVC(C=1.0, kernel="linear").fit(features[own], column) for column in marks[own].T]
+    scores = [machine.decision_function(features[other]) for machine in machines]
+    expected = [definition(score, truth) for score, truth in zip(scores, marks[other].T)]
+    assert found == pytest.approx(100 * np.mean(expected), abs=1e-6)
+    assert devkit_2007(scores[0], marks[other][:, 0]) != pytest.approx(devkit(scores[0], marks[other][:, 0]), abs=1e-3)
 
 
 # --------------------------------------------------------------------------------------------------------------- command
