@@ -77,6 +77,7 @@ def devkit_2007(scores: np.ndarray, truth: np.ndarray) -> float:
         ([0, 1, 1], 2 / 3),
         ([1, 0, 0, 1, 0, 1], (4 * 1 + 3 * 1 / 2 + 4 * 1 / 2) / 11),  # recall 1/3 covers 0 to 0.3
         ([-1, 1, -1, 0, 1], (6 * 1 + 5 * 2 / 3) / 11),
+        ([1] * 3 + [0] * 4 + [1] * 7, (4 * 1 + 7 * 10 / 14) / 11),  # three of ten reach 0.3, whatever rounding says
     ],
 )
 def test_eleven_levels_by_hand(truth: list[int], expected: float) -> None:

@@ -6,16 +6,19 @@ import csv
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
 from tests.conftest import Zfrepro
-from zfrepro.evaluator.errors import notes, top_errors
+from zfrepro.evaluator.errors import answer, notes, top_errors
 from zfrepro.evaluator.testing import posteriors
 from zfrepro.options.commands import EvaluateConfig
 from zfrepro.run import open_run
+from zfrepro.trainer.tasks import Classification
 
 
 def test_top_errors_by_hand() -> None:
@@ -32,6 +35,19 @@ def test_top_errors_by_hand() -> None:
 
 def test_fewer_than_five_classes() -> None:
     assert top_errors(np.array([[0.1, 0.9]]), np.array([0])) == pytest.approx((100.0, 0.0))
+
+
+def test_a_trainings_validation_counts_the_same_errors() -> None:
+    """40 random images of 7 classes in batches of 11: how many classes are above the true one."""
+    generator = torch.Generator().manual_seed(0)
+    outputs, targets = torch.randn(40, 7, generator=generator), torch.randint(7, (40,), generator=generator)
+    task = Classification(cast(Any, SimpleNamespace(num_classes=7)))
+    parts = zip(outputs.split(11), targets.split(11))
+    counts = torch.stack([task.count(output, target) for output, target in parts]).sum(0)
+    above = [sum(value > row[target] for value in row) for row, target in zip(outputs.tolist(), targets.tolist())]
+    top1, top5 = (100 * sum(count >= k for count in above) / 40 for k in (1, 5))
+    assert task.errors(counts.tolist(), 40) == pytest.approx({"val_top1_error": top1, "val_top5_error": top5})
+    assert 0 < top5 < top1
 
 
 def test_ten_crops_by_a_loop(tiny_run) -> None:  # type: ignore[no-untyped-def]
@@ -88,3 +104,14 @@ def test_the_centre_crop_alone(tiny_run: Path, zfrepro: Zfrepro) -> None:
     assert own["val_top1_error"] == own["val_top1_error_centre"]
     done = zfrepro("evaluate", f"outputs={tiny_run}", "run=tiny", "method=dense", "test_scales=[55]", check=False)
     assert done.returncode == 2 and "test_scales=[55]: must be" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_the_centre_crop_at_another_size(tiny_run: Path) -> None:
+    run, rows = open_run(EvaluateConfig(run="tiny", outputs=str(tiny_run), precision="fp32")), np.array([3, 0, 5])
+    given, centre = answer(EvaluateConfig(run="tiny", method="centre", test_scales=[72]), run, rows)
+    images = np.array(run.data.val.images[rows])
+    for found, size in ((given, 72), (centre, run.mean.shape[0])):
+        start, crop = (size - run.network.input_size) // 2, run.network.input_size
+        part = run.whole(images, size)[:, :, start : start + crop, start : start + crop]
+        np.testing.assert_allclose(found, run.network(part).softmax(1).detach().cpu(), atol=1e-5)
+    assert np.abs(given - centre).max() > 1e-4

@@ -19,6 +19,7 @@ from tests.conftest import handed_over
 from zfrepro.data import open_data
 from zfrepro.data.embedded import TARGET_CLASSES
 from zfrepro.errors import UserError
+from zfrepro.evaluator import overlap
 from zfrepro.evaluator.average_precision import average_precisions
 from zfrepro.evaluator.overlap import best_matches, compare_with_source, elsewhere, remark, small_grey
 from zfrepro.evaluator.softmax import Axes, choose_strength, fit, one_hot
@@ -162,6 +163,17 @@ def test_choice_looks_at_training_rows_only(tiny_run: Path) -> None:
 
 
 # -------------------------------------------------------------------------------------------------- overlap and features
+
+
+def test_the_best_match_is_that_of_all_pairs_however_they_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    targets, sources = (torch.randn(count, 5, generator=generator) for count in (20, 23))
+    targets, sources = targets / targets.norm(dim=1, keepdim=True), sources / sources.norm(dim=1, keepdim=True)
+    pairs = targets.double().numpy() @ sources.double().numpy().T
+    monkeypatch.setattr(overlap, "CHUNK", 7)
+    best, row = best_matches(targets, sources)
+    np.testing.assert_allclose(best, pairs.max(1), atol=1e-6)
+    assert row.tolist() == pairs.argmax(1).tolist() and len({number // 7 for number in row.tolist()}) == 4
 
 
 def test_overlap_finds_a_planted_copy_and_nothing_else() -> None:

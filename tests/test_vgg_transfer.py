@@ -24,10 +24,10 @@ from torch import Tensor
 
 from zfrepro.data import open_data
 from zfrepro.evaluator import vgg_actions, vgg_transfer
-from zfrepro.evaluator.average_precision import average_precisions
+from zfrepro.evaluator.average_precision import average_precisions, mean_precision
 from zfrepro.evaluator.describers import Descriptors, Method, Net, last_of_vgg
 from zfrepro.evaluator.descriptors import Cut, Pool, describe, describe_batch, join_scales, unit_length
-from zfrepro.evaluator.one_against_all import choose_cost, train_machines
+from zfrepro.evaluator.one_against_all import choose_cost, score_images, train_machines
 from zfrepro.evaluator.splits import Fold, draw_fold
 from zfrepro.evaluator.target import packed_target
 from zfrepro.models.network import Network, initialise
@@ -274,6 +274,25 @@ def test_the_cost_is_chosen_on_what_is_held_out() -> None:
     assert chosen in (1.0, 10.0)  # 1e-6 takes everything for the commoner kind
     assert all(positions is held.test for positions in seen) and len(seen) == 3
     assert choose_cost(features, truth, [10.0, 1e-6, 1.0], None, score) == 1.0
+    assert choose_cost(features, truth, [10.0, 0.1, 1.0], held, lambda scores, positions: 0.5) == 0.1, "of equal ones"
+
+
+def test_the_cost_of_several_labels_is_the_best_on_the_held_out_half() -> None:
+    """By scikit-learn's machines and the devkit, for halves of several seeds."""
+    features, marks = problem(60, 30)
+    marks, costs = np.maximum(marks, 0), [0.01, 1.0, 100.0]
+    found, expected = [], []
+    for seed in range(6):
+        order = np.random.default_rng(seed).permutation(len(marks))
+        held, own = np.sort(order[:30]), np.sort(order[30:])
+        found.append(score_images(features, features[:2], marks, costs, seed, mean_precision)[1])
+        precisions = []
+        for cost in costs:
+            machines = [SVC(C=cost, kernel="linear").fit(features[own], column) for column in marks[own].T]
+            scores = [machine.decision_function(features[held]) for machine in machines]
+            precisions.append(np.mean([devkit(score, truth) for score, truth in zip(scores, marks[held].T)]))
+        expected.append(costs[int(np.argmax(precisions))])
+    assert found == expected and len(set(expected)) > 1
 
 
 @pytest.mark.parametrize(("name", "definition"), [("voc2007", devkit_2007), ("voc2012", devkit)])
