@@ -218,7 +218,6 @@ ODD: dict[str, tuple[Callable[[], Any], str]] = {
     "keys that are no text": (lambda: {3: torch.zeros(3)}, "it also holds 3"),
     "a buffer": (lambda: {**small_net().state_dict(), "mean": torch.zeros(3)}, "its entry mean is no weight"),
     "whole numbers": (lambda: {"a.weight": torch.zeros(2, 3, 3, 3, dtype=torch.int8)}, "torch.int8"),
-    "without values": (lambda: {"a.weight": torch.zeros(2, 3, device="meta")}, "a.weight has a shape and no values"),
     "sparse": (lambda: {"a.weight": torch.eye(3).to_sparse()}, "sparse"),
     "three axes": (lambda: {"a.weight": torch.zeros(2, 3, 4)}, "a (weight 2x3x4) is no convolution"),
     "no axis": (lambda: {"a.weight": torch.zeros(())}, "is no convolution"),
@@ -429,6 +428,8 @@ def test_what_cannot_be_imported_is_refused(zfrepro: Zfrepro, own: tuple[nn.Modu
     assert "not a readable state dict" in refused(f"weights={tmp_path / 'broken.pth'}", *IMAGENET)
     (tmp_path / "broken.yaml").write_text("name: {a: b}\nlayers: []")
     refused(f"model={tmp_path / 'broken.yaml'}", weights, *IMAGENET)
+    torch.save({"a.weight": torch.zeros(2, 3, 3, 3, device="meta")}, tmp_path / "bare.pth")
+    assert "a has a shape and no values" in refused(table, f"weights={tmp_path / 'bare.pth'}", *IMAGENET)
     assert not list(tmp_path.glob("*/.lock")), "a refused import leaves nothing behind"
 
 

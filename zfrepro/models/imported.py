@@ -139,8 +139,6 @@ def _checked(name: str, parts: Mapping[str, Tensor], where: str) -> dict[str, Te
             )
         if part != "num_batches_tracked" and (not tensor.is_floating_point() or tensor.layout != torch.strided):
             raise UserError(f"{where}: {key} is a tensor of {tensor.dtype}, {tensor.layout}; weights are real numbers")
-        if tensor.is_meta:
-            raise UserError(f"{where}: {key} has a shape and no values (device meta); save the weights themselves")
     return {part: tensor.detach().float() for part, tensor in parts.items() if part != "num_batches_tracked"}
 
 

@@ -119,6 +119,10 @@ def read_source(config: ImportConfig) -> Source:
         raise UserError(f"{_where(config)}: a state dict needs its layer table; give model=<name or path of a .yaml>")
     state = read_file(path, _where(config))
     weights = read_state_dict(state, _where(config), known.EPSILON if own else None, config.layers)
+    if bare := [one.name for one in weights if one.weight.is_meta or one.bias.is_meta]:
+        raise UserError(
+            f"{_where(config)}: {bare[0]} has a shape and no values (device meta); save the weights themselves"
+        )
     return Source(path, file_hash(path), table, weights, own)
 
 
