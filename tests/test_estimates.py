@@ -81,6 +81,10 @@ def test_rows_at_chance_show_nothing() -> None:
     assert "zfnet is at chance" in why(found["alexnet_minus_zfnet"])
     assert number(found["no_3_4_6_7_minus_next"]), "which does not rest on it"
     assert number(ablation.estimates(lost, None)["alexnet_minus_zfnet"]), "nothing is known of guessing"
+    single = {**ROWS, "zfnet_maps_512": nets(15, 29)}
+    beside = {**single, "alexnet_no_6_7": nets(95, 95, 95, 95)}
+    one, same = (ablation.estimates(rows, (95.0, 1000))["gain_of_wide_middle"] for rows in (single, beside))
+    assert one == same, "nets at chance do not differ, and say nothing of how others do"
 
 
 # ----------------------------------------------------------------------------------------------------- Tables 2, 4, 7

@@ -265,7 +265,9 @@ def test_data_and_back() -> None:
         Missing("no masks"),
     ):
         assert from_data(to_data(measure)) == measure
-    for bad in (None, 3, {}, {"value": 1}, {"value": "x", "low": 0, "high": 1, "n": 1, "of": "nets"}):
+    whole = {"value": 0, "low": 0, "high": 1, "n": 1, "of": "nets"}
+    wrong = ({"value": "x"}, {"of": 3}, {"note": 3}, {"df": "x"}, {"df": []})
+    for bad in (None, 3, {}, {"value": 1}, *({**whole, **one} for one in wrong)):
         with pytest.raises(ValueError):
             from_data(bad)
 

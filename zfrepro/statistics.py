@@ -80,6 +80,10 @@ def from_data(data: Any) -> Measure:
     try:
         for key in NUMBERS & given.keys():
             given[key] = float(given[key])
+        if given.get("df") is not None:
+            given["df"] = float(given["df"])
+        if not all(isinstance(given.get(key, ""), str) for key in ("of", "unit", "note")):
+            raise TypeError("words are needed")
         return Estimate(**{**given, "n": int(given["n"])})
     except (TypeError, KeyError) as error:
         raise ValueError(f"no estimate: {error}") from error

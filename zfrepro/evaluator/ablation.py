@@ -245,19 +245,25 @@ def estimates(nets: dict[str, list[Net]], guess: tuple[float, int] | None) -> di
     many images; None: not known."""
     scores = {name: np.array([net.errors for net in found]).reshape(-1, len(ERRORS)) for name, found in nets.items()}
 
+    lost = {  # rows at chance, where nets hardly differ
+        name for name, found in scores.items()
+        if guess and len(found) and not below_chance(float(found[:, VALIDATION].mean()), guess[1], guess[0])
+    }  # fmt: skip
+
     def gap(worse: str, better: str, kind: int = VALIDATION, less: int | None = None) -> Measure:
         """Error of one row minus another's; less: another kind of error to be taken off, net by net."""
         for name in (worse, better):
             if not len(scores.get(name, ())):
                 return Missing(f"{name} is not trained")
-        if guess and not below_chance(float(scores[better][:, VALIDATION].mean()), guess[1], guess[0]):
+        if better in lost:
             return Missing(f"{better} is at chance: {scores[better][:, VALIDATION].mean():.1f} % error")
         own = {name: found[:, kind] - (0 if less is None else found[:, less]) for name, found in scores.items()}
         a, b = own[worse], own[better]
         borrowed = ", with the spread of the rows of several" if 1 in (len(a), len(b)) else ""
         counts = f"{len(a)} and {len(b)} nets{borrowed}"
         note = f"{a.mean():.1f} and {b.mean():.1f} %, {counts}" if less is None else counts
-        return statistics.welch(a, b, "nets", "points", note, statistics.pooled(list(own.values())))
+        spread = statistics.pooled([values for name, values in own.items() if name not in lost])
+        return statistics.welch(a, b, "nets", "points", note, spread)
 
     removed = "alexnet_no_3_4_6_7"
     others = {name: found for name, found in scores.items() if name.startswith("alexnet") and name != removed}
