@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -58,9 +59,21 @@ def test_pictures_are_packed_as_the_runs_own(run: Run, tmp_path: Path) -> None:
         assert np.array_equal(found, run.pictures(array))
     assert np.array_equal(run.pictures(run.data.val.images[:3]), run.data.val.images[:3])
     assert run.crops(array).shape == (1, run.network.input_size, run.network.input_size, 3)
-    for wrong in (array.astype(float), array[..., 0], tmp_path / "nowhere.png"):
-        with pytest.raises(UserError):
-            run.pictures(wrong)
+    with os.scandir(tmp_path) as entries:
+        assert np.array_equal(run.pictures(next(entries)), run.pictures(array))
+    assert np.array_equal(run.pictures(tmp_path.glob("*.png")), run.pictures(array))
+    for wrong, says in (
+        (array.astype(float), f"not ({side + 30}, {side + 11}, 3) of float64"),
+        (array[..., 0], f"not ({side + 30}, {side + 11}) of uint8"),
+        (np.dstack([array, array[..., 0]]), "4) of uint8"),
+        (Image.fromarray(array), "not a Image"),
+        ([torch.from_numpy(array)], "not a Tensor"),
+        ([], "images=[]"),
+        (array[:0][None][:0], "images=[]"),
+        (tmp_path / "nowhere.png", "no such file"),
+    ):
+        with pytest.raises(UserError, match=re.escape(says)):
+            run.pictures(wrong)  # type: ignore[arg-type]
 
 
 def test_features_and_probabilities(run: Run) -> None:
@@ -75,6 +88,7 @@ def test_features_and_probabilities(run: Run) -> None:
     for layer in (2, 7):
         assert np.allclose(found[layer], expected[layer].numpy(), atol=1e-4)
     assert np.allclose(run.probabilities(pixels), expected[8].softmax(1).numpy(), atol=1e-5)
+    assert run.features(pixels, np.array([2, 7])).keys() == {2, 7}  # type: ignore[arg-type]
     with pytest.raises(UserError, match="layers=8"):
         run.features(pixels, [8])
 
@@ -109,6 +123,8 @@ def test_top_images(run: Run) -> None:
             assert output[image, number, y, x] == pytest.approx(value, rel=1e-4, abs=1e-5)
     assert run.top_images(4).values.shape == (output.shape[1], 9)
     assert run.top_images(4, count=2, split="train").images.max() < len(run.data.train)
+    with pytest.raises(UserError, match="split=training: must be one of val, train"):
+        run.top_images(4, split="training")
 
 
 def test_occlusion_is_that_of_painting_the_square(run: Run) -> None:
@@ -128,6 +144,9 @@ def test_occlusion_is_that_of_painting_the_square(run: Run) -> None:
             activity = float(outputs[5][0, found.maps[image]].sum())
             assert activity == pytest.approx(found.activity[image, i, 1], rel=1e-3, abs=1e-4)
     assert run.occlude(pixels, square=40, stride=40).labels.tolist() == run.probabilities(pixels).argmax(1).tolist()
+    for wrong, says in (([-1, 0], "numbers of classes, 0 to 59"), ([60, 0], "0 to 59"), ([0], "one for each of the 2")):
+        with pytest.raises(UserError, match=says):
+            run.occlude(pixels, wrong, square=40, stride=40)
 
 
 def test_a_network_without_softmax(outputs_of_bare: Path) -> None:  # noqa: F811
@@ -143,3 +162,5 @@ def test_a_network_without_softmax(outputs_of_bare: Path) -> None:  # noqa: F811
 def test_no_such_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no trained run"):
         zfrepro.open_run(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="precision=bfloat16"):
+        zfrepro.open_run(tmp_path / "nowhere", precision="bfloat16")

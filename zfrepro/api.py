@@ -9,7 +9,8 @@ run's own images were. S px: side of these squares; s px: side of the network's 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from PIL import Image
 from zfrepro import run as runs
 from zfrepro.data import Packed, read_image
 from zfrepro.data.decode import fitted
-from zfrepro.errors import UserError, require_layer
+from zfrepro.errors import UserError, require, require_choice, require_layer
 from zfrepro.evaluator.occlusion import slide_of, slide_over
 from zfrepro.forward import forward
 from zfrepro.models.deconvnet import Rules
@@ -29,7 +30,8 @@ from zfrepro.options.commands import OccludeConfig
 from zfrepro.options.shared import DataPlace, Experiment
 from zfrepro.search import Top, exact, top_images
 
-Pictures = str | Path | np.ndarray | Sequence[str | Path | np.ndarray]
+Picture = str | os.PathLike[str] | np.ndarray
+Pictures = Picture | Iterable[Picture]
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def open_run(
     device: auto, cpu, cuda; precision: auto, fp32, bf16; data_root: where its data set lies now, if it was moved. Raises
     UserError (zfrepro.errors) where there is no such run.
     """
+    require_choice("precision", precision, ("auto", "fp32", "bf16"))
     path = Path(folder).expanduser().resolve()
     config = Experiment(run=path.name, outputs=str(path.parent), device=device, precision=precision)
     config.data = DataPlace(root=data_root)
@@ -106,12 +109,13 @@ class Run:
 
     def pictures(self, images: Pictures) -> np.ndarray:
         """(N, S, S, 3) uint8: pictures as the run's own are packed; what is packed already stays as it is."""
-        side = self.opened.side
-        if isinstance(images, str | Path):
-            return _packed(images, side)[None]
-        if isinstance(images, np.ndarray) and images.ndim == 3:
-            return _packed(images, side)[None]
-        return np.stack([_packed(image, side) for image in images])
+        if isinstance(images, np.ndarray):
+            each = images[None] if images.ndim <= 3 else images
+        else:
+            one = isinstance(images, str | os.PathLike) or not isinstance(images, Iterable)
+            each = [images] if one else list(images)
+        require("images", "[]", len(each) > 0, "one picture or more")
+        return np.stack([_packed(image, self.opened.side) for image in each])
 
     def crops(self, images: Pictures) -> np.ndarray:
         """(N, s, s, 3) uint8: what the network sees of pictures."""
@@ -124,7 +128,7 @@ class Run:
     def features(self, images: Pictures, layers: Sequence[int] | None = None) -> dict[int, np.ndarray]:
         """Layer -> its outputs for N pictures, float32: maps (N, C, h, w) after ReLU, pooling and normalisation, or units
         (N, U). layers: which, None: all below the softmax."""
-        layers = list(layers or self.layers)
+        layers = list(self.layers if layers is None else layers)
         for layer in layers:
             require_layer("layers", layer, self.layers)
         pixels = self.pictures(images)
@@ -175,6 +179,7 @@ class Run:
         maps: which, in float32 whatever the precision; None: all. The search is made once and kept in the run's folder.
         """
         require_layer("layer", layer, self.conv_layers)
+        require_choice("split", split, ("val", "train"))
         if maps is None:
             return top_images(self.opened, split, count)[layer]
         number = np.asarray(maps)
@@ -197,6 +202,10 @@ class Run:
         slide, pixels = slide_of(self.opened, config), self.pictures(images)
         if labels is None:
             labels = self.probabilities(pixels).argmax(1).tolist() if self.class_names else [-1] * len(pixels)
+        require("labels", list(labels), len(labels) == len(pixels), f"one for each of the {len(pixels)} pictures")
+        if classes := len(self.class_names):
+            numbers = f"numbers of classes, 0 to {classes - 1}"
+            require("labels", list(labels), all(0 <= label < classes for label in labels), numbers)
         network, inputs = self.opened.network, self.opened.inputs(pixels)
         found = [slide_over(network, image, int(label), slide) for image, label in zip(inputs, labels, strict=True)]
         fields = ("activity", "probability", "top_class", "top_probability", "clean_activity", "clean_probability")
@@ -205,10 +214,12 @@ class Run:
         return Occlusion(np.array(slide.starts), slide.square, np.array(labels), maps, units, **stacked)
 
 
-def _packed(image: str | Path | np.ndarray, side: int) -> np.ndarray:
+def _packed(image: object, side: int) -> np.ndarray:
     """(S, S, 3) uint8. Raises UserError for what is no picture."""
-    if not isinstance(image, np.ndarray):
+    if isinstance(image, str | os.PathLike):
         return read_image(Path(image).expanduser(), side)
+    if not isinstance(image, np.ndarray):
+        raise UserError(f"a picture is a path or an array (H, W, 3) of uint8, not a {type(image).__name__}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise UserError(f"a picture is an array (H, W, 3) of uint8, not {image.shape} of {image.dtype}")
     return image if image.shape[:2] == (side, side) else fitted(Image.fromarray(image), side, "square")
