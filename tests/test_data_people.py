@@ -59,6 +59,20 @@ def test_an_archive_of_the_folder_or_of_what_is_in_it(tmp_path: Path, form: str,
     assert not (tmp_path / "cache" / "extracted").exists()  # its key is known: nothing was unpacked again
 
 
+def test_a_tar_where_python_has_no_filters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as Python 3.10.0 to 3.10.11."""
+
+    def extractall(tar: tarfile.TarFile, path: Path) -> None:
+        for member in tar:
+            tar.extract(member, path)
+
+    make(tmp_path / "pets")
+    archive = shutil.make_archive(str(tmp_path / "pets"), "tar", tmp_path / "pets")
+    monkeypatch.delattr(tarfile, "data_filter")
+    monkeypatch.setattr(tarfile.TarFile, "extractall", extractall)
+    assert opened(tmp_path, archive).class_ids == ("cat", "dog")
+
+
 def test_hostile_and_broken_tars_are_refused(tmp_path: Path) -> None:
     link, pipe = tarfile.TarInfo("cat/link"), tarfile.TarInfo("cat/pipe")
     link.type, link.linkname, pipe.type = tarfile.SYMTYPE, "/etc/passwd", tarfile.FIFOTYPE

@@ -21,7 +21,7 @@ from zfrepro.errors import UserError, explain_os_error, line_of
 from zfrepro.files import atomic_write, digest, lock, pending, read_json, waiting_lock, write_text
 from zfrepro.options.commands import EvaluateConfig, TrainConfig
 from zfrepro.options.identity import config_hash
-from zfrepro.provenance import device_name
+from zfrepro.provenance import device_name, git_commit
 from zfrepro.results import writing
 from zfrepro.trainer import several
 
@@ -174,6 +174,17 @@ def test_files_of_an_earlier_result_go(tmp_path: Path) -> None:
     assert make("fig2", "new", "layer1", "1.png") == {"1.png"}
 
 
+def test_arrays_are_those_that_were_given(tmp_path: Path) -> None:
+    """NumPy before 2.3 takes an option of saving that it does not know for one more array."""
+    with writing(tmp_path / "table2_imagenet", config(tmp_path)) as out:
+        assert out is not None
+        out.arrays("arrays.npz", a=np.arange(3))
+        with np.load(out.pending / "arrays.npz") as found:
+            assert found.files == ["a"]
+        with pytest.raises(ValueError, match=r"arrays\.npz: b: an array of objects"):
+            out.arrays("arrays.npz", a=np.arange(3), b=np.array([{}]))
+
+
 def test_unfinished_output_leaves_the_last_one(tmp_path: Path) -> None:
     write(tmp_path, 1.5)
     with pytest.raises(ZeroDivisionError), writing(tmp_path / "table", config(tmp_path, batch_size=9), "abc") as out:
@@ -257,6 +268,24 @@ def test_the_gpu_that_is_named_is_the_one_that_was_used(monkeypatch: pytest.Monk
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device=None: names[device])
     found = [device_name(device) for device in ("auto", "cuda", "cuda:1")]
     assert found == ["the first", "the first", "the second"] and device_name("cpu").startswith("cpu (")
+
+
+def test_a_commit_is_the_checkouts_own_and_not_that_of_a_project_around_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    code = tmp_path / "zfrepro" / "provenance.py"
+    write_text(code, "")
+    monkeypatch.setattr("zfrepro.provenance.__file__", str(code))
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
+    assert git_commit() is None  # installed below it, in an environment that it ignores
+    subprocess.run([*git, "add", "zfrepro"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "ours"], check=True)
+    found = git_commit()
+    assert found is not None and len(found) == 12
+    code.write_text("changed")
+    assert git_commit() == f"{found}+"
 
 
 def test_hash_ignores_places_only(tmp_path: Path) -> None:

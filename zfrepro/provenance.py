@@ -62,10 +62,16 @@ def device_name(device: str) -> str:
 
 
 def git_commit() -> str | None:
-    """The checkout's commit, with '+' where tracked files were changed; None outside a checkout."""
-    here = Path(__file__).resolve().parent
+    """The checkout's commit, with '+' where tracked files were changed; None outside a checkout, as of a package that is
+    installed below somebody's own."""
+    here = Path(__file__).resolve()
+
+    def git(*words: str) -> str:
+        call = ["git", "-C", str(here.parent), *words]
+        return subprocess.run(call, capture_output=True, encoding="utf-8", check=True).stdout.strip()
+
     try:
-        call = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
-        return subprocess.run(call, capture_output=True, encoding="utf-8", check=True).stdout.strip() or None
+        git("ls-files", "--error-unmatch", here.name)
+        return git("describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*") or None
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -51,9 +51,11 @@ class Output:
         return self.pending / name
 
     def arrays(self, name: str, **arrays: np.ndarray) -> None:
-        """Write a compressed .npz."""
+        """Write a compressed .npz. Raises ValueError for an array of objects, which would be pickled."""
+        if pickled := [key for key, array in arrays.items() if np.asarray(array).dtype.hasobject]:
+            raise ValueError(f"{name}: {', '.join(pickled)}: an array of objects")
         with self.path(name).open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
+            np.savez_compressed(file, **arrays)  # NumPy before 2.3 takes allow_pickle= for one more array
 
     def figure(self, name: str, figure: Figure, dpi: int = 150) -> None:
         """Write a PNG."""

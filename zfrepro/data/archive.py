@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from zfrepro.data.cache import short_hash
 from zfrepro.errors import UserError
@@ -115,8 +116,10 @@ def _extract(path: Path, target: Path) -> None:
         with pending(target.parent, target.name) as fresh:
             # Both read no more than the declared sizes; zip checks the sums.
             if is_tar(path):
+                # Early versions of Python 3.10 and 3.11 know no filters; the members are checked in any case.
+                safe: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
                 with tarfile.open(path) as tar:
-                    tar.extractall(fresh, filter="data")
+                    tar.extractall(fresh, **safe)
             else:
                 with zipfile.ZipFile(path) as archive:
                     archive.extractall(fresh)
