@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from zfrepro.boxes import decode, encode
-from zfrepro.data import Packed, find_problems, open_data
+from zfrepro.data import Packed, annotations, find_problems, open_data
 from zfrepro.data.annotations import folder_boxes
 from zfrepro.data.imagenet import devkit_synsets, kaggle_rows, torchvision_meta
 from zfrepro.data.rescaling import draw_places, scaled_crops, shapes_of
@@ -274,6 +274,20 @@ def test_actions_have_a_row_for_each_person(tmp_path: Path) -> None:
     assert marked == [{"running"}, {"reading", "walking"}]
     (base / "ImageSets" / "Action" / "train.txt").write_text("a 2\n")
     assert "no person number 2" in find_problems(config_of(tmp_path, "voc2012_actions", tmp_path))[0]
+
+
+def test_a_picture_of_many_people_is_opened_once_for_their_boxes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    act = "<actions><running>1</running></actions>"
+    crowd = tuple(thing("person", (n, 1, n + 3, 8), act) for n in range(1, 9))
+    sets = {"Action/train": "".join(f"a {n}\n" for n in range(1, 9)), "Action/val": "b 1\n"}
+    voc(tmp_path, 2012, sets, a=crowd, b=crowd[:1])
+    opened_files: list[Path] = []
+    size = annotations.picture_size
+    monkeypatch.setattr(annotations, "picture_size", lambda path: (opened_files.append(path), size(path))[1])
+    assert not find_problems(config_of(tmp_path, "voc2012_actions", tmp_path))
+    assert [path.name for path in opened_files] == ["a.jpg", "b.jpg"]
 
 
 @pytest.mark.parametrize("form", ["tables", "xml"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -180,6 +181,17 @@ def test_found_is_what_overlaps_any_true_box_enough(drawn: Packed) -> None:
     assert task(drawn).count(per_class, truth).tolist() == [1, 4]
     truth[..., 0] = 1
     assert task(drawn).count(per_class, truth).tolist() == [4, 4]
+
+
+def test_many_boxes_in_one_image_cost_no_memory_for_the_others() -> None:
+    starts = np.concatenate([np.zeros(1, np.int64), np.full(50_000, 1000)])
+    boxes = Boxes(starts, np.tile(np.float32([0, 0, 1, 1]), (1000, 1)), np.ones(1000, np.int64))
+    split = Split("train", np.zeros((50_000, 0)), np.ones(50_000, np.int64), [""], boxes=boxes)
+    tracemalloc.start()
+    found = has_boxes(split)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found[0] and found.sum() == 1 and peak < 20e6
 
 
 def test_what_has_no_boxes_is_refused(drawn: Packed) -> None:

@@ -95,8 +95,10 @@ def _people(config: DataConfig, base: Path, split: str) -> Listing:
     multi = np.array([[one.actions.get(action, False) for action in ACTIONS] for one in people], np.int8)
     labels = first_present(multi)
     files, own = _files([line[0] for line in lines]), [_box(*pair, None) for pair in zip(people, paths, strict=True)]
+    of_file: dict[str, list[Box]] = {}
     for file, box in zip(files, own, strict=True):
-        check_boxes(base, {file: [box]}, BEYOND)
+        of_file.setdefault(file, []).append(box)
+    check_boxes(base, of_file, BEYOND)
     boxes = Boxes.of([[box.corners] for box in own], labels[:, None].tolist())
     return from_files(config, base, files, labels, multi, boxes)
 
