@@ -153,6 +153,16 @@ def test_warm_up_and_cosine() -> None:
     assert rate.at(104) == pytest.approx(0.0, abs=1e-12)
 
 
+def test_a_very_long_training_resumes() -> None:
+    """Also where the plateau's factor, which cosine does not use, has become 0."""
+    long = LearningRate(config(patience=1, schedule="cosine"), 1000)
+    for _ in range(400):
+        long.epoch_ended(50.0)
+    again = LearningRate(long.config, 1000)
+    again.restore(long.state())
+    assert again == long and again.at(0) == pytest.approx(0.1)
+
+
 def test_schedule_resumes() -> None:
     whole = LearningRate(config(patience=2), 100)
     for error in (50.0, 51.0):

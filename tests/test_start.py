@@ -13,6 +13,8 @@ from zfrepro.checkpoints import load_checkpoint
 from zfrepro.models.network import Network
 from zfrepro.options.commands import TrainConfig
 from zfrepro.options.compose import load_model
+from zfrepro.options.shared import Experiment
+from zfrepro.run import open_run
 from zfrepro.trainer.start import Source, same_number, same_order, take_over
 from zfrepro.trainer.train import build_network
 
@@ -96,6 +98,17 @@ def test_frozen_layers_keep_every_bit_and_pixels_come_as_before(outputs: Path, z
             assert torch.equal(weights, tuned["model"][key]) == (int(key.split(".")[1]) <= 3), key
     assert torch.equal(source["mean"], tuned["mean"]) and torch.equal(source["scale"], tuned["scale"])
     assert len(tuned["trainer"]["optimiser"]["state"]) == 2 * 5  # weights and biases of layers 4 to 8
+
+
+def test_rescaled_images_are_tested_with_the_colour_with_which_they_are_trained(
+    outputs: Path, zfrepro: Zfrepro
+) -> None:
+    """The source's mean is an image, which fits no rescaled one."""
+    tune(outputs, zfrepro, "train_scale=[64]", "augmentation=random_crop", "subtract=colour")
+    source = load_checkpoint(outputs / "tiny" / "train" / "checkpoints" / "best.pt")["mean"]
+    config = Experiment(run="tuned", outputs=str(outputs), device="cpu")
+    assert source.ndim == 3 and source.std((0, 1)).min() > 0
+    assert torch.allclose(open_run(config).mean, source.mean((0, 1)).expand_as(source))
 
 
 def test_what_was_started_from_is_remembered(outputs: Path, zfrepro: Zfrepro) -> None:

@@ -23,8 +23,12 @@ from zfrepro.data import Packed
 from zfrepro.errors import UserError
 from zfrepro.files import lock
 from zfrepro.options.commands import TrainConfig
+from zfrepro.options.identity import write_config
+from zfrepro.options.shared import DataConfig
 from zfrepro.run import load_config
 from zfrepro.trainer.distributed import Team
+from zfrepro.trainer.folder import Folder
+from zfrepro.trainer.recipe import finished
 from zfrepro.trainer.tasks import Classification
 from zfrepro.trainer.train import Training, build_network
 
@@ -271,6 +275,39 @@ def test_the_best_weights_are_those_of_the_lowest_top1_error(tmp_path: Path) -> 
     Training(toy(tmp_path, patience=2), Team(0, 1, torch.device("cpu")), data, task).run()
     assert load_checkpoint(tmp_path / "toy" / "train" / "checkpoints" / "best.pt")["epoch"] == 2
     assert load_checkpoint(tmp_path / "toy" / "train" / "checkpoints" / "last.pt")["trainer"]["rate"]["factor"] == 0.1
+
+
+def alone(config: TrainConfig, saved: dict[str, object] | None = None) -> Training:
+    data = toy_data(8, size=8)
+    return Training(config, Team(0, 1, torch.device("cpu")), data, Classification(data), saved)
+
+
+def test_an_epoch_is_noted_when_its_last_checkpoint_is_there(tmp_path: Path) -> None:
+    """Other commands take a training for finished by metrics.jsonl, and then its last.pt for the last weights."""
+    config = toy(tmp_path, epochs=1, data=DataConfig(name="embedded", size=8), snapshot_epochs=[])
+    folder = Folder(config)
+    folder.last.mkdir()  # cannot be replaced by a file, as on a disk that is full
+    with pytest.raises(OSError):
+        alone(config).run()
+    assert not folder.ended
+    folder.last.rmdir()
+    alone(config).run()
+    write_config(folder.path / "config.yaml", config)
+    assert folder.ended and finished(config)
+    text = (folder.path / "metrics.jsonl").read_text()
+    for name in ("metrics.jsonl", "curves.png"):  # stopped behind last.pt
+        (folder.path / name).unlink()
+    alone(config, load_checkpoint(folder.last)).run()
+    assert (folder.path / "metrics.jsonl").read_text() == text
+    folder.last.unlink()
+    assert not finished(dataclasses.replace(config, lr=0.2)) and not finished(config)
+
+
+def test_more_processes_than_validation_images(tmp_path: Path) -> None:
+    data = toy_data(8, size=8)
+    with pytest.raises(UserError, match="4 processes: more than the 3 validation images"):
+        few = dataclasses.replace(data, val=dataclasses.replace(data.val, labels=data.val.labels[:3]))
+        Training(toy(tmp_path), Team(0, 4, torch.device("cpu")), few, Classification(few))
 
 
 TEAM = """

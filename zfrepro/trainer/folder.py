@@ -78,13 +78,15 @@ class Folder:
         """Whether a finished training's pictures are there."""
         return all((self.path / name).exists() for name in PICTURES)
 
-    def epoch(self, metrics: list[dict[str, Any]], weights: dict[str, Any], best: bool) -> None:
-        """A finished epoch's line of metrics, and its weights where they are the best or a snapshot."""
-        epoch = metrics[-1]["epoch"]
+    def epoch(self, epoch: int, weights: dict[str, Any], best: bool) -> None:
+        """A finished epoch's weights where they are the best or a snapshot."""
         if best:
             save_checkpoint(self.checkpoints / "best.pt", weights)
         if epoch in self.config.snapshot_epochs:
             save_checkpoint(self.checkpoints / f"epoch_{epoch}.pt", weights)
+
+    def note(self, metrics: list[dict[str, Any]]) -> None:
+        """The lines of metrics of the finished epochs, whose checkpoints are all there."""
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in metrics))
         _tensorboard(self.path / "tensorboard", metrics[-1])
 

@@ -88,7 +88,7 @@ class LearningRate:
 
     def restore(self, state: dict[str, float]) -> None:
         """Take up `state()` again."""
-        if not 0 < state["factor"] <= 1:
+        if not 0 <= state["factor"] <= 1:
             raise ValueError("factor of the learning rate")
         self.factor, self.best_error = float(state["factor"]), float(state["best_error"])
         self.bad_epochs = int(state["bad_epochs"])

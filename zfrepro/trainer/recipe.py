@@ -54,4 +54,5 @@ def recipe_hash(config: TrainConfig) -> str:
 def finished(config: TrainConfig) -> bool:
     """Whether this very training is there up to its last epoch: of one that failed, or that was begun with another config,
     it is not."""
-    return Folder(config).ended and _free(config)
+    folder = Folder(config)
+    return folder.begun and folder.ended and _free(config)

@@ -165,10 +165,12 @@ def own_inputs(config: TrainConfig, data: Packed) -> tuple[Tensor, Tensor]:
     return mean, torch.tensor(config.input_scale)
 
 
-def source_inputs(state: dict[str, Any], size: int) -> tuple[Tensor, Tensor]:
+def source_inputs(state: dict[str, Any], size: int, rescaled: bool = False) -> tuple[Tensor, Tensor]:
     """The preprocessing of a checkpoint for images of `size` pixels: its mean, a colour or an image (size, size, 3), resized
-    where its images have another size; its factor, () or (3,)."""
+    where its images have another size; its factor, () or (3,). rescaled: images get other sizes, which a mean image has not."""
     mean, scale = state["mean"], state["scale"]
+    if rescaled and mean.ndim == 3 and bool((mean != mean[0, 0]).any()):
+        return mean.mean((0, 1)), scale
     if mean.ndim == 1 or mean.shape[0] == size:
         return mean, scale
     channels = mean.permute(2, 0, 1)[None]

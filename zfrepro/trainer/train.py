@@ -77,6 +77,8 @@ class Training:
         self.config, self.team, self.device, self.data, self.task = config, members, members.device, data, task
         if config.batch_size % members.size:
             raise UserError(f"batch_size={config.batch_size}: must be a multiple of the {members.size} processes")
+        if len(data.val) < members.size:
+            raise UserError(f"{members.size} processes: more than the {len(data.val)} validation images; start fewer")
         self.folder = Folder(config)
         self.rows = np.tile(task.rows(data.train, data.train.per_class(config.data.per_class)), config.passes)
         self.steps = len(self.rows) // config.batch_size  # per epoch
@@ -100,7 +102,7 @@ class Training:
         mean, scale = own_inputs(config, data)
         before = source.state if source else saved
         if before and config.init_from and config.inputs != "own":
-            mean, scale = source_inputs(before, data.size)
+            mean, scale = source_inputs(before, data.size, data.fit == "whole" or bool(config.train_scale))
         self.mean, self.scale = mean.to(self.device), scale.to(self.device)
         self.feeds = {split.name: self._feed(split) for split in (data.train, data.val)}
         self.at = Progress(self._empty_tally())
@@ -232,8 +234,9 @@ class Training:
         at.tally = self._empty_tally()
         if self.team.leads:
             bar.write(self._epoch_line())
-        self.team.lead(lambda: self.folder.epoch(at.metrics, self._weights(), best))
-        self.save(self._look())  # last.pt comes last: it says that the epoch is done
+        self.team.lead(lambda: self.folder.epoch(at.epoch, self._weights(), best))
+        self.save(self._look())  # last.pt says that the epoch is done, metrics.jsonl that last.pt is there
+        self.team.lead(lambda: self.folder.note(at.metrics))
 
     def _look(self, told: bool = False) -> Totals:
         """The epoch so far, over all processes. Raises UserError, on all of them, where any one's loss is not finite."""
@@ -329,6 +332,7 @@ class Training:
         if self.team.leads and self.folder.whole:
             print(f"run={self.config.run}: finished, {self.at.epoch} epochs; nothing to do ({self._result()})")
         elif self.team.leads:  # stopped in the last moment
+            self.folder.note(self.at.metrics)
             self._summarise()
 
     def _summarise(self) -> None:
