@@ -109,13 +109,14 @@ class Run:
 
     def pictures(self, images: Pictures) -> np.ndarray:
         """(N, S, S, 3) uint8: pictures as the run's own are packed; what is packed already stays as it is."""
+        each: Iterable[object] = [images]
         if isinstance(images, np.ndarray):
             each = images[None] if images.ndim <= 3 else images
-        else:
-            one = isinstance(images, str | os.PathLike) or not isinstance(images, Iterable)
-            each = [images] if one else list(images)
-        require("images", "[]", len(each) > 0, "one picture or more")
-        return np.stack([_packed(image, self.opened.side) for image in each])
+        elif isinstance(images, Iterable) and not isinstance(images, str):
+            each = images
+        found = [_packed(image, self.opened.side) for image in each]
+        require("images", found, len(found) > 0, "one picture or more")
+        return np.stack(found)
 
     def crops(self, images: Pictures) -> np.ndarray:
         """(N, s, s, 3) uint8: what the network sees of pictures."""

@@ -55,7 +55,8 @@ class Output:
         if pickled := [key for key, array in arrays.items() if np.asarray(array).dtype.hasobject]:
             raise ValueError(f"{name}: {', '.join(pickled)}: an array of objects")
         with self.path(name).open("wb") as file:
-            np.savez_compressed(file, **arrays)  # NumPy before 2.3 takes allow_pickle= for one more array
+            # NumPy before 2.3 takes allow_pickle= for one more array.
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
     def figure(self, name: str, figure: Figure, dpi: int = 150) -> None:
         """Write a PNG."""
