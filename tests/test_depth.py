@@ -92,6 +92,14 @@ def test_what_starts_from_what(tmp_path: Path) -> None:
     assert len({one.run for one in nets.values()}) == len(nets)
 
 
+def test_what_the_paper_leaves_open_of_the_start(tmp_path: Path) -> None:
+    """The learning rate of tuning, and how much of A the deeper networks take."""
+    given = config(tmp_path, tuning_lr=0.003, start_convolutions=None, configurations=["a", "d"])
+    nets = {net.row: net.training for net in everything(given, source())}
+    assert nets["d", "small"].init_convolutions is None and nets["d", "small"].lr == 0.02
+    assert nets["d", "large"].lr == nets["d", "jitter"].lr == 0.003
+
+
 def test_larger_scales_may_have_fewer_seeds(tmp_path: Path) -> None:
     """Nets that start from themselves are compared with themselves; the small scale's rows need several for their spread."""
     nets = everything(config(tmp_path, seeds=[3, 0, 1], tuning_seeds=[1], configurations=["a", "d"]), source())

@@ -21,7 +21,7 @@ from zfrepro.data.packed import Boxes, Whole
 from zfrepro.errors import UserError
 from zfrepro.evaluator.constants import centre_crops, constant_boxes
 from zfrepro.evaluator.explanation import density, painted
-from zfrepro.evaluator.localisation import Setting, estimates8, estimates9
+from zfrepro.evaluator.localisation import Bench, Setting, estimates8, estimates9
 from zfrepro.evaluator.localisers import (
     Localiser,
     Merging,
@@ -35,7 +35,7 @@ from zfrepro.evaluator.localisers import (
     stride,
 )
 from zfrepro.models.network import Network, initialise
-from zfrepro.options.commands import TrainConfig
+from zfrepro.options.commands import LocalizeConfig, TrainConfig
 from zfrepro.run import TrainedRun
 from zfrepro.statistics import Estimate, Missing
 
@@ -198,6 +198,17 @@ def test_all_images_of_all_shapes_in_their_order() -> None:
             0, :, 0
         ]
         np.testing.assert_allclose(centre[row], np.minimum(np.maximum(middle.numpy(), 0), limit), atol=1e-3)
+
+
+@pytest.mark.parametrize(("given", "scale"), [(None, 45), (33, 33)])
+def test_the_centre_is_tested_at_the_training_scale_or_another(given: int | None, scale: int) -> None:
+    """The box is the crop's left half; the crop at the centre has 31 pixels at that scale, of pictures of 60 x 60."""
+    bench = Bench(LocalizeConfig(centre_scale=given), [TrainConfig(train_scale=[40, 50])], {})
+    bench.val = split_of(images((60, 60), (60, 60)))
+    found = bench.at_centre(says([0.25, 0.5, 0.5, 1.0], 4), np.array([[0, 2], [1, 1]]))
+    left = (scale - CROP) // 2
+    expected = np.array([left, left, left + CROP / 2, left + CROP]) * 60 / scale
+    np.testing.assert_allclose(found, np.tile(expected, (2, 2, 1)), atol=1e-5)
 
 
 def test_boxes_end_at_the_border_of_their_picture() -> None:
@@ -366,6 +377,7 @@ def test_what_is_there_is_not_made_again(localised: Path, zfrepro: Zfrepro) -> N
         ),
         ("evaluate", ["run=a/localize/pcr_all"], "its network gives boxes, not classes; give run=a"),
         ("localize", ["run=a", "scales=[40]"], "scales=.40.: must be 56 pixels or more"),
+        ("localize", ["run=a", "centre_scale=40"], "centre_scale=40: must be 56 pixels or more"),
         ("localize", ["run=a", "match=iou"], "match=iou: must be one of centre_iou, paper"),
         ("localize", ["run=a", "runs=[c]"], "runs=c: no trained run"),
     ],

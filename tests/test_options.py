@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from zfrepro.errors import UserError
 from zfrepro.options import commands, shared
-from zfrepro.options.commands import LocalizeConfig, TrainConfig, TransferConfig
+from zfrepro.options.commands import DepthConfig, LocalizeConfig, TrainConfig, TransferConfig
 from zfrepro.options.compose import conf_folder, load_model, load_saved
 from zfrepro.options.declare import at_least, check_options, each, one_of, option, positive, within
 from zfrepro.options.identity import config_hash, decisive, differing, write_config
@@ -140,6 +140,14 @@ def test_an_option_that_came_later_is_part_of_an_identity_where_it_is_given() ->
         assert config_hash(new) != config_hash(old) and recipe_hash(new) != recipe_hash(old)
         one, other = (LocalizeConfig(boxes=boxes) for boxes in (rules, LearnedBoxes()))
         assert config_hash(one) != config_hash(other)
+    for cls, given in (
+        (TrainConfig, {"colour_shift_by": "eigenvalue"}),
+        (LocalizeConfig, {"centre_scale": 256}),
+        (TransferConfig, {"unit_scales": True}),
+        (DepthConfig, {"tuning_lr": 0.1}),
+        (DepthConfig, {"start_convolutions": None}),
+    ):
+        assert not given.keys() & decisive(cls()).keys() and given.items() <= decisive(cls(**given)).items()
 
 
 def test_a_training_goes_on_without_keys_that_came_later(tmp_path: Path) -> None:

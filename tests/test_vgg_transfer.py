@@ -25,7 +25,7 @@ from torch import Tensor
 from zfrepro.data import open_data
 from zfrepro.evaluator import vgg_actions, vgg_transfer
 from zfrepro.evaluator.average_precision import average_precisions, mean_precision
-from zfrepro.evaluator.describers import Descriptors, Method, Net, last_of_vgg
+from zfrepro.evaluator.describers import Descriptors, Method, Net, last_of_vgg, methods_of, preferred
 from zfrepro.evaluator.descriptors import Cut, Pool, describe, describe_batch, join_scales, unit_length
 from zfrepro.evaluator.one_against_all import choose_cost, score_images, train_machines
 from zfrepro.evaluator.splits import Fold, draw_fold
@@ -105,6 +105,8 @@ def test_scales_are_averaged_or_stacked_before_they_are_normalised() -> None:
     one, two = np.array([[3.0, 4.0], [0, 0]]), np.array([[1.0, 0.0], [0, 0]])
     np.testing.assert_allclose(join_scales([one, two], "mean"), [np.array([2, 2]) / np.sqrt(8), [0, 0]])
     np.testing.assert_allclose(join_scales([one, two], "stack"), [np.array([3, 4, 1, 0]) / np.sqrt(26), [0] * 4])
+    np.testing.assert_allclose(join_scales([one, two], "max"), [np.array([3, 4]) / 5, [0, 0]])
+    np.testing.assert_allclose(join_scales([two, one / 10], "max"), [np.array([1, 0.4]) / np.sqrt(1.16), [0, 0]])
     np.testing.assert_allclose(np.linalg.norm(unit_length(one), axis=1), [1, 0])
 
 
@@ -115,7 +117,7 @@ def test_networks_are_stacked_in_their_order_and_brought_to_unit_length_once_mor
         cast(Any, [SimpleNamespace(scales=(56, 64)), SimpleNamespace(scales=(64, 72, 96))]),
     )
     files = {(index, scale): rng.random((3, 2 + index)) for index, net in enumerate(nets) for scale in net.scales}
-    descriptors = Descriptors(nets, files)
+    descriptors = Descriptors(nets, files, unit_scales=False)
     found = descriptors.rows(Method((0, 1), "mean"), np.array([2, 0]))
     for row, picture in enumerate((2, 0)):
         means = [sum(files[index, scale][picture] for scale in net.scales) for index, net in enumerate(nets)]
@@ -125,6 +127,41 @@ def test_networks_are_stacked_in_their_order_and_brought_to_unit_length_once_mor
     np.testing.assert_allclose(
         descriptors.rows(Method((1,), "one"), np.array([1])), middle / np.sqrt((middle**2).sum())
     )
+
+
+def test_each_scale_may_have_unit_length_before() -> None:
+    """(0.6, 0.8) and (1, 0)."""
+    found = [np.array([[3.0, 4.0]]), np.array([[20.0, 0.0]])]
+    for join, expected in (("mean", [0.8, 0.4]), ("max", [1, 0.8]), ("stack", [0.6, 0.8, 1, 0])):
+        np.testing.assert_allclose(join_scales(found, join, unit_scales=True)[0], expected / np.linalg.norm(expected))
+
+
+@pytest.mark.parametrize("join", ["mean", "stack", "max"])
+def test_rows_of_two_networks_at_two_scales(join: str) -> None:
+    """Against the definition, image by image; `one` takes the larger of two scales."""
+    rng = np.random.default_rng(1)
+    files = {(net, scale): rng.random((5, 3 + net)) for net in (0, 1) for scale in (40, 60)}
+    nets = [Net(little_run(), 4, (40, 60)) for _ in (0, 1)]
+    rows, way = np.array([3, 1]), {"mean": np.mean, "max": np.max}
+
+    def unit(values: np.ndarray) -> np.ndarray:
+        return values / np.sqrt((values**2).sum())
+
+    for first in (False, True):
+        made = Descriptors(nets, files, first)
+        for row, found, alone in zip(rows, made.rows(Method((0, 1), join), rows), made.rows(Method((1,), "one"), rows)):
+            parts = [[files[net, scale][row] for scale in (40, 60)] for net in (0, 1)]
+            scaled = [[unit(values) if first else values for values in part] for part in parts]
+            each = [np.concatenate(part) if join == "stack" else way[join](part, axis=0) for part in scaled]
+            np.testing.assert_allclose(found, unit(np.concatenate([unit(values) for values in each])))
+            np.testing.assert_allclose(alone, unit(parts[1][1]))
+
+
+def test_the_maximum_over_scales_is_a_row_where_it_is_asked_for() -> None:
+    nets = [Net(little_run(), 4, (40, 60)), Net(little_run(), 4, (40,))]
+    assert [method.join for method in methods_of(nets, "mean")] == ["one", "mean", "stack", "one"]
+    assert [method.join for method in methods_of(nets, "max")] == ["one", "mean", "stack", "max", "one"]
+    assert [preferred(net, index, "max").join for index, net in enumerate(nets)] == ["max", "one"]
 
 
 def test_what_lies_in_a_box_is_an_image_of_its_own() -> None:

@@ -134,7 +134,7 @@ def test_processes_share_one_batch(whole: bool) -> None:
 
 def test_the_colour_shift_is_one_draw_an_image_of_a_tenth_of_the_pixels_spread() -> None:
     data = toy_whole(12)
-    axes = colour_axes(data, 0.1)
+    axes = colour_axes(data, 0.1, "sqrt")
     assert axes is not None
     np.testing.assert_allclose((axes @ axes.T).numpy(), 0.01 * data.covariance, rtol=1e-5)
     plain, shifted = (feed(data, Team(0, 1, CPU), train_scale=[9], colour_shift=shift) for shift in (0.0, 0.1))
@@ -151,6 +151,16 @@ def test_the_colour_shift_is_one_draw_an_image_of_a_tenth_of_the_pixels_spread()
         np.cov(found.T), 0.01 * data.covariance, atol=0.2 * 0.01 * np.diag(data.covariance).max()
     )
     assert np.abs(found.mean(0)).max() < 4 * math.sqrt(0.01 * np.diag(data.covariance).max() / len(found))
+
+
+def test_the_colour_shift_may_go_by_the_eigenvalue_itself() -> None:
+    """Variances 900, 400 and 100 along the colours: a tenth of them, where the square roots are 30, 20 and 10."""
+    data = dataclasses.replace(toy_data(12, 13), covariance=np.diag([900.0, 400, 100]))
+    for by, lengths in (("sqrt", [3, 2, 1]), ("eigenvalue", [90, 40, 10])):
+        view = feed(data, Team(0, 1, CPU), colour_shift=0.1, colour_shift_by=by).view
+        shifts = view.draw_shift(4000, torch.Generator().manual_seed(0))
+        assert shifts is not None
+        torch.testing.assert_close(shifts.std(0), torch.tensor(lengths).float(), rtol=0.05, atol=0)
 
 
 class Cut(Classification):

@@ -46,7 +46,6 @@ from zfrepro.workers import in_parallel
 
 NAMES = {"a": "A", "a_lrn": "A-LRN", "b": "B", "b_5x5": "B with 5x5 filters", "c": "C", "d": "D", "e": "E"}
 EVERY_SCALE = ("c", "d", "e")  # A, A-LRN and B exist at the small scale only
-FROM_A = 4  # convolutions of A that the deeper networks start from, as printed (open point O2)
 KINDS = ("small", "large", "jitter")
 PAPER_SCALES = {"small": "256", "large": "384", "jitter": "[256;512]"}
 TENTH = 0.1  # of the learning rate, where a network starts from itself at another scale
@@ -130,10 +129,14 @@ def training(
         return dataclasses.replace(source, run=config.run, outputs=config.outputs)
     changes: dict[str, Any] = {"model": model, "seed": seed, "train_scale": scale, "epochs": epochs, **FROM_SCRATCH}
     if start is not None and start.configuration == configuration:
-        changes |= {"init_from": start.training.run, "lr": TENTH * source.lr, "warmup_steps": 0}
+        changes |= {"init_from": start.training.run, "lr": config.tuning_lr or TENTH * source.lr, "warmup_steps": 0}
         changes["epochs"] = config.tuning_epochs or epochs
     elif start is not None:
-        changes |= {"init_from": start.training.run, "init_match": "order", "init_convolutions": FROM_A}
+        changes |= {
+            "init_from": start.training.run,
+            "init_match": "order",
+            "init_convolutions": config.start_convolutions,
+        }
     if start is not None and checkpoint(start).exists():
         changes["init_hash"] = file_hash(checkpoint(start))
     name = f"depth/{configuration}_" + "-".join(map(str, scale)) + (f"_s{seed}" if seed else "")
@@ -390,11 +393,13 @@ def notes(answers: Answers, title: str) -> str:
     """What ours were trained and measured on."""
     source = answers.nets[0].training
     each = ", ".join(f"{net.training.run.rpartition('/')[2]}: {net.training.epochs}" for net in answers.nets)
+    tuned = answers.config.tuning_lr
+    lower = "a tenth of it" if tuned is None else f"{tuned:g}"
     return (
         f"{title}. Errors in percent, means and standard deviations over nets of different seeds. The paper's: ImageNet 2012 "
         f"validation. Ours: {source.data.name}, {len(answers.labels)} validation images of {answers.data.num_classes} classes, "
         f"crops of {source.model.input_size} px; batches of {source.batch_size}, learning rate {source.lr:g} "
-        f"({source.schedule}), a tenth of it where a net starts from itself at another scale. Epochs: {each}."
+        f"({source.schedule}), {lower} where a net starts from itself at another scale. Epochs: {each}."
     )
 
 

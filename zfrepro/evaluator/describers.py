@@ -17,6 +17,7 @@ from zfrepro.options.shared import DataConfig
 from zfrepro.run import TrainedRun, naming, open_run
 
 FULL_INPUT = 224  # pixels, to which the paper's scales belong
+JOINED = {"one": "one scale", "mean": "scales averaged", "stack": "scales stacked", "max": "maximum over scales"}
 SCALES, VOC_SCALES = (256, 384, 512), (256, 384, 512, 640, 768)
 
 
@@ -44,7 +45,7 @@ class Method:
     """A row of the table: one network or several, its scales joined in one way."""
 
     nets: tuple[int, ...]
-    join: str  # one | mean | stack
+    join: str  # one | mean | stack | max
 
 
 def open_net(config: TransferConfig, name: str, targets: Sequence[DataConfig]) -> Net:
@@ -78,12 +79,14 @@ class Descriptors:
 
     nets: Sequence[Net]
     files: Mapping[tuple[int, int], np.ndarray]  # network, scale -> (N, D)
+    unit_scales: bool  # each scale's have unit length before they are joined
 
     @classmethod
-    def of(cls, nets: Sequence[Net], pool: Pool) -> Descriptors:
+    def of(cls, nets: Sequence[Net], pool: Pool, unit_scales: bool) -> Descriptors:
         """Computed, or taken from the runs' features/."""
         pairs = [(index, net, scale) for index, net in enumerate(nets) for scale in net.scales]
-        return cls(nets, {(index, scale): describe(net.run, pool, net.layer, scale) for index, net, scale in pairs})
+        files = {(index, scale): describe(net.run, pool, net.layer, scale) for index, net, scale in pairs}
+        return cls(nets, files, unit_scales)
 
     def rows(self, method: Method, rows: np.ndarray) -> np.ndarray:
         """(n, D) of unit length: a network's scales joined, several networks' stacked."""
@@ -92,16 +95,15 @@ class Descriptors:
             scales = self.nets[index].scales
             chosen = scales[len(scales) // 2 : len(scales) // 2 + 1] if method.join == "one" else scales
             several = [self.files[index, scale][rows] for scale in chosen]
-            found.append(join_scales(several, "stack" if method.join == "stack" else "mean"))
+            found.append(join_scales(several, "mean" if method.join == "one" else method.join, self.unit_scales))
         return found[0] if len(found) == 1 else unit_length(np.concatenate(found, axis=1))
 
 
 def methods_of(nets: Sequence[Net], join: str) -> list[Method]:
     """Each network in each way that differs, then VGG's together."""
+    ways = ("one", "mean", "stack", *(["max"] if join == "max" else []))
     found = [
-        Method((index,), how)
-        for index, net in enumerate(nets)
-        for how in (("one", "mean", "stack") if len(net.scales) > 1 else ("one",))
+        Method((index,), how) for index, net in enumerate(nets) for how in (ways if len(net.scales) > 1 else ("one",))
     ]
     together = tuple(index for index, net in enumerate(nets) if net.of_vgg)
     return [*found, Method(together, join)] if len(together) > 1 else found
@@ -125,8 +127,7 @@ def last_of_vgg(nets: Sequence[Net], methods: Sequence[Method]) -> Method:
 
 def named(nets: Sequence[Net], method: Method) -> str:
     """What the table calls a row of ours."""
-    how = {"one": "one scale", "mean": "scales averaged", "stack": "scales stacked"}[method.join]
-    return " & ".join(nets[index].run.config.run for index in method.nets) + f", {how}"
+    return " & ".join(nets[index].run.config.run for index in method.nets) + f", {JOINED[method.join]}"
 
 
 def sizes_of(nets: Sequence[Net], method: Method) -> str:

@@ -107,10 +107,13 @@ def describe_batch(run: TrainedRun, images: Images, rows: np.ndarray, layer: int
     return (found[0] + found[1]) / 2
 
 
-def join_scales(found: Sequence[np.ndarray], join: str) -> np.ndarray:
-    """Descriptors of several scales, each (N, D), as one of unit length: (N, D) for join=mean, (N, len(found) D) for stack."""
-    joined = np.mean(found, axis=0) if join == "mean" else np.concatenate(found, axis=1)
-    return unit_length(joined)
+def join_scales(found: Sequence[np.ndarray], join: str, unit_scales: bool = False) -> np.ndarray:
+    """Descriptors of several scales, each (N, D), as one of unit length: (N, D) for join=mean or max, (N, len(found) D) for
+    stack. unit_scales: each of them has unit length before."""
+    scales = [unit_length(rows) for rows in found] if unit_scales else found
+    if join == "stack":
+        return unit_length(np.concatenate(scales, axis=1))
+    return unit_length(np.mean(scales, axis=0) if join == "mean" else np.max(scales, axis=0))
 
 
 def unit_length(rows: np.ndarray) -> np.ndarray:

@@ -96,6 +96,8 @@ def require_like(config: LocalizeConfig, run: TrainedRun, first: TrainedRun) -> 
     least = run.network.input_size
     fits = all(q >= least for q in config.scales)
     require("scales", list(config.scales), fits, f"{least} pixels or more, the input's")
+    fits = config.centre_scale is None or config.centre_scale >= least
+    require("centre_scale", config.centre_scale, fits, f"{least} pixels or more, the input's, or null for S")
 
 
 def require_boxes(run: TrainedRun) -> None:
@@ -198,7 +200,16 @@ class Bench:
     def constants(self, classes: np.ndarray) -> dict[str, np.ndarray]:
         """The boxes that need no network, by name."""
         run = self.classifiers[0]
-        return constant_boxes(run.data.train, self.val, classes, own_scale(run.config), run.network.input_size)
+        return constant_boxes(run.data.train, self.val, classes, self.centre_scale, run.network.input_size)
+
+    @property
+    def centre_scale(self) -> int:
+        """Q of the crop at the centre, for the first source's networks."""
+        return self.config.centre_scale or own_scale(self.sources[0])
+
+    def at_centre(self, run: TrainedRun, classes: np.ndarray) -> np.ndarray:
+        """The box of each of the classes (N, K) from the crop at the centre, (N, K, 4) in pixels as packed."""
+        return centre_boxes(run, self.val, classes, self.centre_scale)
 
 
 Wrong = Mapping[str, np.ndarray]  # row -> (nets, n), True where a net is wrong on an image
@@ -220,12 +231,9 @@ def write_table8(bench: Bench) -> None:
             return
         classes = bench.val.labels[:, None]
         constants = {name: bench.wrong(classes, boxes)[None] for name, boxes in bench.constants(classes).items()}
-        boxes = {
-            row.name: [centre_boxes(run, bench.val, classes, own_scale(run.config)) for run in bench.runs[0, row.name]]
-            for row in ROWS
-        }
+        boxes = {row.name: [bench.at_centre(run, classes) for run in bench.runs[0, row.name]] for row in ROWS}
         wrong = {name: np.stack([bench.wrong(classes, one) for one in nets]) for name, nets in boxes.items()}
-        metrics: dict[str, Any] = {"images": int(bench.known.sum()), "scale": own_scale(bench.sources[0])}
+        metrics: dict[str, Any] = {"images": int(bench.known.sum()), "scale": bench.centre_scale}
         metrics |= {"constants": {name: error(one)[0] for name, one in constants.items()}}
         metrics |= {
             "errors": {name: dict(zip(("mean", "std"), error(one)), nets=len(one)) for name, one in wrong.items()}
@@ -365,10 +373,8 @@ def write_table9(bench: Bench) -> None:
         given = {
             name: np.stack([bench.wrong(classes[:, -1:], one[:, -1:]) for one in nets]) for name, nets in boxes.items()
         }
-        centre = np.stack(
-            [bench.wrong(classes[:, -1:], centre_boxes(run, bench.val, classes[:, -1:], own_scale(run.config)))
-             for run in bench.runs[0, BEST.name]]
-        )  # fmt: skip
+        true = classes[:, -1:]
+        centre = np.stack([bench.wrong(true, bench.at_centre(run, true)) for run in bench.runs[0, BEST.name]])
         unnamed = (guessed != bench.val.labels[:, None]).all(1)[bench.known]
         metrics = {
             "images": int(bench.known.sum()),

@@ -101,7 +101,8 @@ def recall_part(config: TransferConfig, nets: Sequence[Net], target: Target, out
         raise UserError(f"images_per_class={size}: the smallest class of {target.name} leaves at most {most}")
     drawn = [draw_fold(labels, size, config.test_per_class, config.seed, number) for number in range(config.splits)]
     folds = [Fold(target.rows[fold.train], target.rows[fold.test]) for fold in drawn]
-    descriptors, join = Descriptors.of(nets, Pool.of(target.data)), config.join or "stack"
+    descriptors = Descriptors.of(nets, Pool.of(target.data), config.unit_scales)
+    join = config.join or "stack"
     methods = methods_of(nets, join)
     scores = {method: Scored([], []) for method in methods}
     for method in tqdm(methods, desc=f"{target.name}: SVMs", unit="method", disable=None):
@@ -179,7 +180,8 @@ def precision_part(config: TransferConfig, nets: Sequence[Net], target: Target, 
     marks, truth = np.asarray(data.train.multi), np.asarray(data.val.multi)
     train, test = np.arange(len(marks)), len(marks) + np.arange(len(truth))
     measure = partial(mean_precision, levels=11 if target.config.name == "voc2007" else None)
-    descriptors, join = Descriptors.of(nets, Pool.of(data)), config.join or "mean"
+    descriptors = Descriptors.of(nets, Pool.of(data), config.unit_scales)
+    join = config.join or "mean"
     methods = methods_of(nets, join)
     scores, costs = {}, {}
     for method in tqdm(methods, desc=f"{target.name}: SVMs", unit="method", disable=None):

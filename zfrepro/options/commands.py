@@ -75,6 +75,12 @@ class TrainConfig(Common):
         "shift of all pixels along the colours' principal axes, in their standard deviations; 0: off",
         within("[0, 10]"),
     )
+    colour_shift_by: str = option(
+        "sqrt",
+        "colour_shift multiplies: sqrt: of an axis's eigenvalue, its deviation | eigenvalue: itself, as Krizhevsky's text says",
+        one_of("sqrt", "eigenvalue"),
+        later=True,
+    )
     subtract: str = option(
         "image", "what is subtracted from every picture: image (the mean image) | colour", one_of("image", "colour")
     )
@@ -315,6 +321,15 @@ class DepthConfig(Experiment):
     tuning_epochs: Optional[int] = option(
         None, f"passes where a network starts from itself at another scale; {OWN}", at_least(1)
     )
+    tuning_lr: Optional[float] = option(
+        None, "... and their learning rate; null: a tenth of the run's own", positive, later=True
+    )
+    start_convolutions: Optional[int] = option(
+        4,
+        "convolutions of A that the deeper networks start from, by shape; null: all that fit",
+        at_least(0),
+        later=True,
+    )
     workers: int = option(0, WORKERS, at_least(0), neutral=True)
 
     def check(self) -> None:
@@ -355,7 +370,7 @@ TABLES = ("table4", "table5", "table6", "fig9")
 ONLY = {  # a protocol's own options, of which the other knows nothing
     "zfnet": ("folds", "parts", "strengths", "dtype", "pool", "tables", "per_class", "scratch", "scratch_steps",
               "scratch_doublings"),
-    "vgg": ("runs", "scales", "join", "costs", "splits", "images_per_class"),
+    "vgg": ("runs", "scales", "join", "unit_scales", "costs", "splits", "images_per_class"),
 }  # fmt: skip
 COSTS = option([0.1, 1.0, 10.0, 100.0], "SVM: C to choose from", each(positive, some=True))
 
@@ -379,8 +394,11 @@ class TransferConfig(TargetConfig):
     )
     join: Optional[str] = option(
         None,
-        "vgg: of the scales when networks are stacked: mean | stack; null: mean where images have several labels",
-        one_of("mean", "stack"),
+        "vgg: of the scales when networks are stacked: mean | stack | max; null: mean where images have several labels",
+        one_of("mean", "stack", "max"),
+    )
+    unit_scales: bool = option(
+        False, "vgg: descriptors of each scale have unit length before they are joined", anything, later=True
     )
     costs: list[float] = COSTS
     splits: int = option(3, "vgg: random splits", at_least(1))
@@ -488,6 +506,9 @@ class LocalizeConfig(Experiment):
         each(side),
     )
     boxes: LearnedBoxes = group(LearnedBoxes, "which boxes the networks learn, and how")
+    centre_scale: Optional[int] = option(
+        None, "smaller side Q of images whose crop at the centre is tested (Table 8); null: S", side, later=True
+    )
     threshold: float = option(0.5, "match score up to which two boxes are merged", within("[0, inf)"))
     match: str = option(
         "centre_iou",

@@ -155,7 +155,7 @@ def view_of(config: TrainConfig, data: Packed, split: Split, mean: Tensor, scale
 
     Raises UserError where the data set does not know what is asked for.
     """
-    axes, flips = colour_axes(data, config.colour_shift), config.boxes.flips
+    axes, flips = colour_axes(data, config.colour_shift, config.colour_shift_by), config.boxes.flips
     if data.fit == "square" and not config.train_scale:
         image = mean if mean.ndim == 3 else mean.expand(data.size, data.size, 3).contiguous()
         return Squares(split, image, scale, crop, axes, flips, config.augmentation)
@@ -164,18 +164,20 @@ def view_of(config: TrainConfig, data: Packed, split: Split, mean: Tensor, scale
     return Rectangles(split, colour, scale, crop, axes, flips, (scales[0], scales[-1]), config.augmentation)
 
 
-def colour_axes(data: Packed, deviations: float) -> Tensor | None:
-    """(3, 3) float32: the principal axes of the training pixels' colours as columns, each `deviations` times the standard
-    deviation along it: Krizhevsky's shift has 0.1 (2012, section 4.1; the square root of his eigenvalue: VGG's O4). None for 0.
+def colour_axes(data: Packed, shift: float, by: str) -> Tensor | None:
+    """(3, 3) float32: the principal axes of the training pixels' colours as columns, each `shift` times its eigenvalue, a
+    variance of values 0..255, or the square root of that, the deviation along it. Krizhevsky's shift is 0.1 (2012, section
+    4.1); his text has the eigenvalue, which is hundreds of grey levels (VGG's O4). None for 0.
 
     Raises UserError where the packed data set does not hold the colours' covariance.
     """
-    if deviations == 0:
+    if shift == 0:
         return None
     if not np.isfinite(data.covariance).all():
         raise UserError(
-            f"colour_shift={deviations:g}: {data.folder} was packed by an earlier version, without the colours' covariance; "
+            f"colour_shift={shift:g}: {data.folder} was packed by an earlier version, without the colours' covariance; "
             "delete that folder and give the same command again"
         )
     variances, axes = np.linalg.eigh(data.covariance)
-    return torch.from_numpy(axes * np.sqrt(variances.clip(0)) * deviations).float()
+    lengths = variances.clip(0) if by == "eigenvalue" else np.sqrt(variances.clip(0))
+    return torch.from_numpy(axes * lengths * shift).float()
