@@ -72,12 +72,12 @@ class TrainConfig(Common):
     )
     colour_shift: float = option(
         0.0,
-        "shift of all pixels along the colours' principal axes, in their standard deviations; 0: off",
+        "shift of all pixels along the colours' principal axes, times what colour_shift_by says; 0: off",
         within("[0, 10]"),
     )
     colour_shift_by: str = option(
         "sqrt",
-        "colour_shift multiplies: sqrt: of an axis's eigenvalue, its deviation | eigenvalue: itself, as Krizhevsky's text says",
+        "sqrt: of an axis's eigenvalue, its standard deviation | eigenvalue: itself, as Krizhevsky's text says",
         one_of("sqrt", "eigenvalue"),
         later=True,
     )
