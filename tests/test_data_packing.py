@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from zfrepro.data import Packed, find_problems, open_data, packed_folder, packing, read_image, rows
-from zfrepro.data.decode import read_picture
+from zfrepro.data.decode import measure_files, picture_size, read_picture
 from zfrepro.data.packed import changed_files
 from zfrepro.errors import UserError
 from zfrepro.options.shared import DataConfig
@@ -241,6 +241,14 @@ def test_exif_turns_pictures_upright(tmp_path: Path, orientation: int) -> None:
     exif[0x0112] = orientation
     stored.save(tmp_path / "turned.png", exif=exif)
     assert np.array_equal(read_image(tmp_path / "turned.png", 16), upright)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_unreadable_exif_asks_for_nothing(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    picture(0).save(path, exif=b"Exif\0\0neither II nor MM")
+    assert read_picture(path, 10, "whole").shape[:2] == tuple(measure_files([str(path)], 10)[0])
+    assert picture_size(path) == (20, 24)
 
 
 @pytest.mark.parametrize("fit", ["square", "whole"])

@@ -60,9 +60,11 @@ def measure_files(paths: Sequence[str], size: int) -> np.ndarray:
 
 
 def picture_size(path: str | Path) -> tuple[int, int]:
-    """Height and width of a picture, upright, from its header. Raises whatever the decoder raises."""
+    """Height and width of a picture, upright as by `upright`, from its header. Raises whatever the decoder raises."""
+    turned = False
     with _quiet(), open_picture(path) as image:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        with contextlib.suppress(Exception):
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
         return image.size if turned else image.size[::-1]
 
 
