@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import functools
 import json
+import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -154,6 +155,7 @@ def answers_of(errors: dict[tuple[str, str, int], float], more: dict[tuple[str, 
     """Made-up answers: (configuration, kind, seed) -> error; `more`: (method, 'single' or 'several') -> what it takes off."""
     answers, own = Answers.__new__(Answers), source()
     scales = {"small": [64], "large": [96], "jitter": [64, 128]}
+    answers.config = DepthConfig(run="vgg")
     answers.nets = [
         Net(name, kind, seed, dataclasses.replace(own, train_scale=scales[kind])) for name, kind, seed in errors
     ]
@@ -212,6 +214,7 @@ def test_jitter_is_compared_with_the_net_of_its_seed() -> None:
 
 def test_both_methods_together_are_their_mean(tmp_path: Path) -> None:
     answers = Answers.__new__(Answers)
+    answers.config = config(tmp_path)
     net, path = Net("d", "jitter", 0, cast(Any, None)), {}
     for method in ("dense", "multi_crop"):
         path[method] = tmp_path / f"{method}.npy"
@@ -219,6 +222,9 @@ def test_both_methods_together_are_their_mean(tmp_path: Path) -> None:
     answers._path = lambda net, method, several: path[method]  # type: ignore[method-assign]
     both = answers(net, "dense_and_multi_crop", True)
     np.testing.assert_array_equal(both, (np.load(path["dense"]) + np.load(path["multi_crop"])) / 2)
+    answers.config = config(tmp_path, weights="views")
+    both = answers(net, "dense_and_multi_crop", True)
+    np.testing.assert_allclose(both, (2 * np.load(path["dense"]) + 50 * np.load(path["multi_crop"])) / 52, rtol=1e-6)
 
 
 def test_fusion_averages_the_nets_of_a_seed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,7 +283,7 @@ def test_what_is_kept_is_what_the_net_itself_answers(tmp_path: Path, monkeypatch
     def number(run: str, method: str, sizes: list[int]) -> int:
         return zlib.crc32(f"{run} {method} {sizes}".encode())
 
-    def posteriors(run: Any, split: Any, method: str, sizes: list[int]) -> np.ndarray:
+    def posteriors(run: Any, split: Any, method: str, sizes: list[int], reading: Any) -> np.ndarray:
         return np.full((len(split), 2), number(run.name, method, sizes), np.int64)
 
     data = SimpleNamespace(val=range(3), num_classes=2, key="data")
@@ -294,6 +300,25 @@ def test_what_is_kept_is_what_the_net_itself_answers(tmp_path: Path, monkeypatch
     answers.prepare(wanted, "testing")
     for net, method, several in wanted:
         assert set(answers(net, method, several).flat) == {number(net.training.run, method, net.scales(several))}
+
+
+def test_kept_answers_are_those_of_their_reading(tmp_path: Path) -> None:
+    """A reading has files of its own where it changes the answers, and where it does not, those that are there."""
+    answers = answers_of({("d", "small", 0): 0.2})
+    answers.data, answers.precision, net = cast(Any, SimpleNamespace(key="data")), "fp32", answers.nets[0]
+    answers.hashes = {net.training.run: "weights"}
+
+    def names(**reading: str) -> list[str]:
+        answers.config = config(tmp_path, **reading)
+        return [answers._path(net, method, False).name for method in ("centre", "dense", "multi_crop")]
+
+    centre, dense, crops = names()
+    assert (dense, crops) == ("dense-64px-fp32-weights-data.npy", "multi_crop-64px-fp32-weights-data.npy")
+    other = [{"places": one} for one in ("posteriors", "sum", "max")] + [{"rounding": "ceil"}]
+    found = [names(**one) for one in (*other, {"places": "max", "rounding": "ceil"})]
+    assert len({dense, *(row[1] for row in found)}) == 6 and all(row[::2] == [centre, crops] for row in found)
+    square = names(grid="square", weights="views")
+    assert square[:2] == [centre, dense] and square[2] != crops
 
 
 def test_the_papers_numbers_stand_beside_the_right_rows() -> None:
@@ -362,6 +387,18 @@ def test_nothing_is_done_twice(vgg: Path, zfrepro: Zfrepro) -> None:
     done = zfrepro("depth", f"outputs={vgg}", *ROWS)
     assert done.stdout.count("up to date") == 4
     assert times == {path: path.stat().st_mtime_ns for path in times}
+
+
+def test_another_reading_is_tested_anew(vgg: Path, zfrepro: Zfrepro, tmp_path: Path) -> None:
+    """Of the crops alone, beside the other answers, which stay; the tables say which reading theirs is."""
+    outputs = Path(shutil.copytree(vgg, tmp_path / "outputs"))
+    before = {path: path.stat().st_mtime_ns for path in outputs.rglob("*.npy")}
+    zfrepro("depth", f"outputs={outputs}", *ROWS, "grid=square", "weights=views")
+    fresh = {path.name.partition("px")[0] for path in outputs.rglob("*.npy") if path not in before}
+    assert fresh == {"multi_crop-square-64_72_80"}
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    notes = (outputs / "vgg" / "vgg_table5_evaluation" / "table.md").read_text()
+    assert ", grid=square, weights=views;" in notes
 
 
 @pytest.mark.parametrize(

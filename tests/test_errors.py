@@ -16,7 +16,7 @@ import torch
 from tests.conftest import Zfrepro
 from zfrepro.evaluator.errors import answer, notes, top_errors
 from zfrepro.evaluator.testing import posteriors
-from zfrepro.options.commands import EvaluateConfig
+from zfrepro.options.commands import EvaluateConfig, Reading
 from zfrepro.run import open_run
 from zfrepro.trainer.tasks import Classification
 
@@ -70,17 +70,18 @@ def test_every_method_on_a_trained_run(tiny_run: Path, zfrepro: Zfrepro) -> None
     folder = tiny_run / "tiny" / "table2_imagenet"
     errors, run = {}, open_run(EvaluateConfig(run="tiny", outputs=str(tiny_run), precision="fp32"))
     for method in ("dense", "multi_crop", "ten_crop"):
-        zfrepro(
-            "evaluate", f"outputs={tiny_run}", "run=tiny", f"method={method}", "test_scales=[64,72]", "precision=fp32"
-        )
+        reading = {"places": "max"} if method == "dense" else {}
+        given = [f"method={method}", *(f"{name}={value}" for name, value in reading.items())]
+        zfrepro("evaluate", f"outputs={tiny_run}", "run=tiny", *given, "test_scales=[64,72]", "precision=fp32")
         metrics = json.loads((folder / "metrics.json").read_text())
         assert metrics["method"] == method and metrics["test_scales"] == [64, 72]
+        assert metrics.get("places") == reading.get("places")
+        assert (", places=max" in (folder / "table.md").read_text()) == bool(reading)
         with np.load(folder / "arrays.npz") as arrays:
             wrong = arrays["top"][0, :, 0] != arrays["labels"]
-            given = posteriors(run, run.data.val, method, [64, 72])
-            np.testing.assert_allclose(
-                arrays["probability"][0], given[np.arange(len(given)), arrays["labels"]], atol=1e-6
-            )
+            found = posteriors(run, run.data.val, method, [64, 72], reading=Reading(**reading))
+            expected = found[np.arange(len(found)), arrays["labels"]]
+            np.testing.assert_allclose(arrays["probability"][0], expected, atol=1e-6)
         assert metrics["runs"]["tiny"]["val_top1_error"] == pytest.approx(100 * wrong.mean())
         errors[method] = metrics["runs"]["tiny"]["val_top1_error_centre"]
         assert (folder / "errors.png").stat().st_size > 5000

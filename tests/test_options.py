@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from zfrepro.errors import UserError
 from zfrepro.options import commands, shared
-from zfrepro.options.commands import DepthConfig, LocalizeConfig, TrainConfig, TransferConfig
+from zfrepro.options.commands import DepthConfig, EvaluateConfig, LocalizeConfig, TrainConfig, TransferConfig
 from zfrepro.options.compose import conf_folder, load_model, load_saved
 from zfrepro.options.declare import at_least, check_options, each, one_of, option, positive, within
 from zfrepro.options.identity import config_hash, decisive, differing, write_config
@@ -104,6 +104,15 @@ def test_where_and_how_fast_is_no_identity() -> None:
     assert decisive(one) == decisive(other) and config_hash(one) == config_hash(other) and not differing(one, other)
     other.data.per_class, other.lr, other.model.layers[0].maps = 3, 0.5, 6
     assert differing(one, other) == ["data.per_class", "lr", "model.layers"]
+
+
+@pytest.mark.parametrize("cls", [EvaluateConfig, DepthConfig])
+def test_the_usual_readings_are_no_part_of_an_identity(cls: type[EvaluateConfig | DepthConfig]) -> None:
+    """Results from before they could be chosen stay up to date; every other reading makes another result."""
+    readings = {"places": "max", "rounding": "ceil", "grid": "square", "weights": "views"}
+    assert not readings.keys() & decisive(cls()).keys()
+    others = [cls(**{name: given}) for name, given in readings.items()]  # type: ignore[arg-type]
+    assert len({config_hash(one) for one in (cls(), cls(places="sum"), *others)}) == 6
 
 
 def test_the_place_of_every_data_set_is_neutral() -> None:

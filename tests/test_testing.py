@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -23,8 +24,9 @@ from zfrepro.evaluator.testing import (
     ten_positions,
 )
 from zfrepro.models.network import Network
-from zfrepro.options.commands import TrainConfig
-from zfrepro.options.shared import DataConfig, ModelConfig
+from zfrepro.options.commands import EvaluateConfig, Reading, TrainConfig
+from zfrepro.options.declare import check_options
+from zfrepro.options.shared import DataConfig, LayerConfig, ModelConfig
 from zfrepro.run import TrainedRun
 
 CROP, CLASSES = 31, 4
@@ -63,12 +65,28 @@ def network_input(run: TrainedRun, image: np.ndarray, smaller: int) -> Tensor:
     return ((resized(image, smaller) - run.mean) * run.scale).permute(2, 0, 1)
 
 
-def dense_by_loop(run: TrainedRun, pixels: Tensor) -> Tensor:
+def maps_of(network: Network, image: Tensor) -> Tensor:
+    """The convolutional part, once over the whole image."""
+    last = network.conv_layers[-1]
+    return network.features(image[None], [last])[last]
+
+
+def mean_score(scores: Tensor) -> Tensor:
+    """(places, C) to (C,): VGG's section 3.2 as it is read unless told otherwise."""
+    return scores.mean(0).softmax(0)
+
+
+def dense_by_loop(
+    run: TrainedRun,
+    pixels: Tensor,
+    join: Callable[[Tensor], Tensor] = mean_score,
+    maps_of: Callable[[Network, Tensor], Tensor] = maps_of,
+) -> Tensor:
     """The convolutional part once over the whole image, then the fully connected layers window by window."""
     network, last = run.network, run.network.conv_layers[-1]
     answers = []
     for image in (pixels, pixels.flip(2)):
-        maps = network.features(image[None], [last])[last]
+        maps = maps_of(network, image)
         side = network.side(last)
         scores = [
             network.features(maps[:, :, y : y + side, x : x + side].contiguous(), [network.top], after=last)[
@@ -77,7 +95,7 @@ def dense_by_loop(run: TrainedRun, pixels: Tensor) -> Tensor:
             for y in range(maps.shape[2] - side + 1)
             for x in range(maps.shape[3] - side + 1)
         ]
-        answers.append(torch.stack(scores).mean(0).softmax(0))
+        answers.append(join(torch.stack(scores)))
     return (answers[0] + answers[1]) / 2
 
 
@@ -154,6 +172,133 @@ def test_the_grid_covers_the_whole_image() -> None:
     assert sorted(set(places[:, 1].tolist())) == [0, 29, 58, 88, 117]
     assert set(grid_positions(224, 224, 224)[:, :2].flatten().tolist()) == {0}
     assert ten_positions(256, 341, 224)[:5, :2].tolist() == [[0, 0], [0, 117], [32, 0], [32, 117], [16, 58]]
+
+
+# ---------------------------------------------------------------------------------------------------------------- readings
+
+
+def softmax(scores: list[float]) -> np.ndarray:
+    """By the definition."""
+    powers = np.exp(np.array(scores) - max(scores))
+    return powers / powers.sum()
+
+
+def loop_over_places(scores: Tensor, places: str) -> Tensor:
+    """(places, C) to (C,), class by class."""
+    rows = scores.tolist()
+    if places == "posteriors":
+        return torch.from_numpy(sum(softmax(row) for row in rows) / len(rows))
+    over = {"scores": lambda column: sum(column) / len(column), "sum": sum, "max": max}[places]
+    return torch.from_numpy(softmax([over(column) for column in zip(*rows)]))
+
+
+@pytest.mark.parametrize("places", ["scores", "posteriors", "sum", "max"])
+def test_places_are_joined_as_a_loop_does(places: str) -> None:
+    run, split, scales = run_of(), split_of(*SHAPES[:2]), [33, 48]
+    found = posteriors(run, split, "dense", scales, reading=Reading(places=places))
+    for answer, image in zip(found, split.images):
+        pixels = [network_input(run, image, q) for q in scales]
+        by_loop = [dense_by_loop(run, one, lambda scores: loop_over_places(scores, places)) for one in pixels]
+        assert np.abs(answer - torch.stack(by_loop).mean(0).numpy()).max() < 1e-5
+    assert np.abs(found - posteriors(run, split, "dense", scales)).max() > 0.01 or places == "scores"
+    crops = posteriors(run, split, "multi_crop", scales, reading=Reading(places=places))
+    np.testing.assert_array_equal(crops, posteriors(run, split, "multi_crop", scales))
+
+
+def rounded_up(network: Network, image: Tensor) -> Tensor:
+    """The convolutional part with every pooling by a loop over its windows, as many as begin within the map or before it."""
+    x = image[None]
+    for layer in network.layers[:-2]:
+        for op in layer.ops:
+            x = pooled(x, op.kernel, op.stride, op.padding) if op.kind == "pool" else network.step(op, x)
+    return x
+
+
+def pooled(x: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
+    starts = [range(-padding, side + padding - kernel + stride, stride) for side in x.shape[2:]]
+    rows, columns = ([at for at in one if at < side] for one, side in zip(starts, x.shape[2:]))
+    return torch.stack([
+        torch.stack([x[:, :, max(y, 0) : y + kernel, max(z, 0) : z + kernel].amax((2, 3)) for z in columns], -1)
+        for y in rows
+    ], -2)  # fmt: skip
+
+
+def test_odd_maps_are_rounded_up_where_asked_for() -> None:
+    run, split = run_of(), split_of(*SHAPES[:2])
+    up, down = (posteriors(run, split, "dense", [38], reading=Reading(rounding=one)) for one in ("ceil", "floor"))
+    for answer, image in zip(up, split.images):
+        by_loop = dense_by_loop(run, network_input(run, image, 38), maps_of=rounded_up)
+        assert np.abs(answer - by_loop.detach().numpy()).max() < 1e-5
+    assert np.abs(up - down).max() > 0.01
+    crops = [posteriors(run, split, "multi_crop", [38], reading=Reading(rounding=one)) for one in ("ceil", "floor")]
+    np.testing.assert_array_equal(*crops)
+
+
+def test_images_of_the_training_size_are_pooled_as_in_training() -> None:
+    """Rounded up, the maps of this table would have places that no crop has."""
+    run, split = run_of(), split_of((CROP, CROP))
+    assert run.network(torch.zeros(1, 3, CROP, CROP).double(), ceil=True).ndim == 4
+    found = [posteriors(run, split, "dense", [CROP], reading=Reading(rounding=one)) for one in ("ceil", "floor")]
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize(
+    ("image", "down", "up"),
+    [((256, 341), (2, 4), (2, 5)), ((512, 682), (10, 15), (10, 16)), ((384, 512), (6, 10), (6, 10))],
+)
+def test_vggs_maps_of_a_picture_of_4_by_3(image: tuple[int, int], down: tuple[int, int], up: tuple[int, int]) -> None:
+    rows = [LayerConfig(maps=1, kernel=3, padding=1, pool=2)] * 5 + [LayerConfig("fc", units=1)]
+    network = Network(ModelConfig("vgg", 224, rows), 2)
+    for ceil, expected in ((False, down), (True, up)):
+        assert network(torch.zeros(1, 3, *image), ceil=ceil).shape[2:] == expected
+
+
+def test_the_grid_over_the_centre_square() -> None:
+    places = grid_positions(256, 341, 224, "square")
+    assert sorted(set(places[:, 0].tolist())) == [0, 8, 16, 24, 32]
+    assert sorted(set(places[:, 1].tolist())) == [42, 50, 58, 66, 74], "the square begins at (341 - 256) // 2"
+    turned = grid_positions(341, 256, 224, "square")
+    assert sorted(set(turned[:, 0].tolist())) == [42, 50, 58, 66, 74] and places[:, 2].sum() == 25
+    assert set(map(tuple, grid_positions(224, 298, 224, "square")[:, :2].tolist())) == {(0, 37)}, "the centre crop"
+    run, split = run_of(), split_of((37, 52))
+    pixels = network_input(run, split.images[0], 37)
+    expected = crops_by_loop(run, pixels, [(y, x) for y in (0, 2, 3, 4, 6) for x in (7, 9, 10, 11, 13)])
+    found = posteriors(run, split, "multi_crop", [37], reading=Reading(grid="square"))[0]
+    assert np.abs(found - expected.detach().numpy()).max() < 1e-5
+
+
+def test_both_methods_weigh_by_their_views() -> None:
+    """Of an image at one size, dense evaluation has two views, the grid 50."""
+    run, split, reading = run_of(), split_of(*SHAPES[:2]), Reading(weights="views")
+    dense, crops = (posteriors(run, split, method, [37, 45]) for method in ("dense", "multi_crop"))
+    both = posteriors(run, split, "dense_and_multi_crop", [37, 45], reading=reading)
+    assert np.abs(both - (2 * dense + 50 * crops) / 52).max() < 1e-6
+    assert np.abs(both - (dense + crops) / 2).max() > 1e-3
+
+
+def test_both_methods_follow_all_readings() -> None:
+    run, split = run_of(), split_of(*SHAPES[:2])
+    reading = Reading(places="max", rounding="ceil", grid="square")
+    dense, crops, both = (
+        posteriors(run, split, method, [38], reading=reading)
+        for method in ("dense", "multi_crop", "dense_and_multi_crop")
+    )
+    assert np.abs(both - (dense + crops) / 2).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "methods"),
+    [
+        ("ten_crop", {"places": "max"}, "dense or dense_and_multi_crop"),
+        ("multi_crop", {"rounding": "ceil"}, "dense or dense_and_multi_crop"),
+        ("dense", {"grid": "square"}, "multi_crop or dense_and_multi_crop"),
+        ("dense", {"weights": "views"}, "dense_and_multi_crop"),
+    ],
+)
+def test_a_reading_without_effect_is_refused(method: str, given: dict[str, str], methods: str) -> None:
+    check_options(EvaluateConfig(method="dense_and_multi_crop", **given))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=rf"=\w+: must be left out, or given with method={methods}$"):
+        check_options(EvaluateConfig(method=method, **given))  # type: ignore[arg-type]
 
 
 def test_sizes_of_a_run() -> None:

@@ -29,7 +29,7 @@ import numpy as np
 from zfrepro import papers, statistics
 from zfrepro.errors import UserError, require
 from zfrepro.evaluator.errors import top_errors
-from zfrepro.evaluator.testing import METHODS, around, own_scale, posteriors
+from zfrepro.evaluator.testing import METHODS, around, own_scale, posteriors, together, told
 from zfrepro.figures.depth import draw_rows
 from zfrepro.files import atomic_write, file_hash, read_array
 from zfrepro.knowledge import chance, verdict
@@ -181,9 +181,9 @@ class Answers:
         in_parallel(tasks, logs, self.config.workers, self.config.device, what)
 
     def __call__(self, net: Net, method: str = "dense", several: bool = False) -> np.ndarray:
-        """(N, C) posteriors, memory-mapped; of both methods their mean (open point O9)."""
+        """(N, C) posteriors, memory-mapped; of both methods their mean."""
         if method == "dense_and_multi_crop":
-            return (self(net, "dense", several) + self(net, "multi_crop", several)) / 2
+            return together(self(net, "dense", several), self(net, "multi_crop", several), self.config.weights)
         found: np.ndarray = np.load(self._path(net, method, several), mmap_mode="r")
         return found
 
@@ -193,10 +193,11 @@ class Answers:
         return found
 
     def _path(self, net: Net, method: str, several: bool) -> Path:
-        """The file of a net's answers; its name changes with sizes, precision, weights and data."""
+        """The file of a net's answers; its name changes with readings, sizes, precision, weights and data."""
+        how = "-".join([method, *self.config.departures(method).values()])
         sizes = "_".join(map(str, net.scales(several)))
         weights, data = self.hashes[net.training.run][:12], self.data.key[:12]
-        name = f"{method}-{sizes}px-{self.precision}-{weights}-{data}.npy"
+        name = f"{how}-{sizes}px-{self.precision}-{weights}-{data}.npy"
         return net.training.folder / "answers" / name
 
 
@@ -208,7 +209,7 @@ def checkpoint(net: Net) -> Path:
 def answer(config: DepthConfig, net: Net, method: str, several: bool, path: Path) -> None:
     """Compute and keep a net's posteriors for the validation images."""
     run = open_run(dataclasses.replace(config, run=net.training.run))
-    found = posteriors(run, run.data.val, method, net.scales(several))
+    found = posteriors(run, run.data.val, method, net.scales(several), reading=config)
     with atomic_write(path) as file:
         np.save(file, found)
 
@@ -391,14 +392,14 @@ def cells(rows: Sequence[Row], errors: np.ndarray) -> tuple[list[str], list[list
 
 def notes(answers: Answers, title: str) -> str:
     """What ours were trained and measured on."""
-    source = answers.nets[0].training
+    source, readings = answers.nets[0].training, told(answers.config)
     each = ", ".join(f"{net.training.run.rpartition('/')[2]}: {net.training.epochs}" for net in answers.nets)
     tuned = answers.config.tuning_lr
     lower = "a tenth of it" if tuned is None else f"{tuned:g}"
     return (
         f"{title}. Errors in percent, means and standard deviations over nets of different seeds. The paper's: ImageNet 2012 "
         f"validation. Ours: {source.data.name}, {len(answers.labels)} validation images of {answers.data.num_classes} classes, "
-        f"crops of {source.model.input_size} px; batches of {source.batch_size}, learning rate {source.lr:g} "
+        f"crops of {source.model.input_size} px{readings}; batches of {source.batch_size}, learning rate {source.lr:g} "
         f"({source.schedule}), {lower} where a net starts from itself at another scale. Epochs: {each}."
     )
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from zfrepro import papers, statistics
 from zfrepro.errors import UserError, require
-from zfrepro.evaluator.testing import METHODS, posteriors
+from zfrepro.evaluator.testing import METHODS, posteriors, told
 from zfrepro.figures.errors import draw_errors
 from zfrepro.knowledge import chance, verdict
 from zfrepro.options.commands import EvaluateConfig
@@ -74,7 +74,7 @@ def answer(config: EvaluateConfig, run: TrainedRun, rows: np.ndarray) -> tuple[n
     centre = posteriors(run, split, "centre", rows=rows, batch=config.batch_size)
     if config.method == "centre" and not config.test_scales:
         return centre, centre
-    return posteriors(run, split, config.method, config.test_scales, rows, config.batch_size), centre
+    return posteriors(run, split, config.method, config.test_scales, rows, config.batch_size, config), centre
 
 
 def top_errors(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
@@ -136,6 +136,7 @@ def write(
     out.figure("errors.png", draw_errors(ours, theirs, f"Table 2: {METHODS[config.method]}"))
     task = verdict(results[averaged[0]]["val_top1_error"], len(labels), chance(labels))
     metrics = {"runs": results, "averaged": averaged, "method": config.method, "test_scales": list(config.test_scales)}
+    metrics |= config.departures()
     out.done(metrics, {"gain_of_averaging": gain_of_averaging(members, labels)}, task)
     for name, (top1, top5) in ours.items():
         print(f"{name}: {top1:.1f} % top-1, {top5:.1f} % top-5 error ({METHODS[config.method]})")
@@ -146,7 +147,7 @@ def notes(config: EvaluateConfig, runs: Sequence[TrainedRun], images: int) -> st
     run = runs[0]
     data, scales = run.config.data, ", ".join(map(str, config.test_scales))
     epochs = ", ".join(f"{one.config.run} {one.epoch}" for one in runs)
-    sizes = f", test images at {scales} px" if scales else ""
+    sizes = told(config) + (f", test images at {scales} px" if scales else "")
     return (
         f"Errors in percent; ours by {METHODS[config.method]}{sizes}, the last columns of the centre crop. Rows of the paper: "
         f"ImageNet 2012, ten crops. Ours: {run.config.model.name}, {images} validation images, {how_many_classes(run)} of "

@@ -2,15 +2,16 @@
 
 ZFNet's paper averages ten crops (section 3), VGG's applies the network to the whole uncropped image at every place, averages
 the scores over places, and adds crops on a regular grid, several sizes of the image and several networks (VGG, section 3.2).
-Posteriors are averaged over mirrored images, crops, sizes and networks; scores only over the places of one image (open point
-O5 of that paper's reproduction: averaging before or after the softmax).
+Posteriors are averaged over mirrored images, crops, sizes and networks; scores only over the places of one image. Where that
+section can be read in other ways, a `Reading` says how.
 
 Q is the smaller side of a test image after isotropic rescaling, in pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from zfrepro.data import Split
 from zfrepro.data.transforms import crop_positions
 from zfrepro.errors import require
 from zfrepro.forward import batch_size
-from zfrepro.options.commands import TrainConfig
+from zfrepro.options.commands import Reading, TrainConfig
 from zfrepro.run import TrainedRun, require_softmax
 
 METHODS = {
@@ -34,18 +35,24 @@ METHODS = {
 }
 GRID = 5  # crops a side of the regular grid
 BATCH = 256  # crops of a forward pass, or as many pixels of whole images
+JOIN: dict[str, Callable[..., Tensor]] = {"scores": torch.mean, "sum": torch.sum, "max": torch.amax}  # over places
+WEIGHTS = {"half": (1, 1), "views": (2, 2 * GRID**2)}  # of dense evaluation and crops
+USUAL = Reading()
 
 
 # ------------------------------------------------------------------------------------------------------------------ places
 
 
-def grid_positions(height: int, width: int, crop: int) -> Tensor:
-    """(50, 3) int64 rows of y, x, flip: a regular 5x5 grid over the whole image, its ends included, then the same flipped.
+def grid_positions(height: int, width: int, crop: int, grid: str = "image") -> Tensor:
+    """(50, 3) int64 rows of y, x, flip: a regular 5x5 grid over the whole image or the square at its centre, the ends included,
+    then the same flipped.
 
-    Offsets are round(i (side - crop) / 4); at a side of `crop` all rows of the grid coincide (VGG, section 3.2; open point O8).
+    Offsets are round(i (side - crop) / 4); at a side of `crop` all rows of the grid coincide (VGG, section 3.2).
     """
     steps = torch.arange(GRID, dtype=torch.float64) / (GRID - 1)
-    ys, xs = ((steps * (side - crop)).round().long() for side in (height, width))
+    sides = (height, width) if grid == "image" else (min(height, width),) * 2
+    starts = ((whole - side) // 2 for whole, side in zip((height, width), sides))
+    ys, xs = (start + (steps * (side - crop)).round().long() for start, side in zip(starts, sides))
     places = torch.cartesian_prod(ys, xs)
     return torch.cat([F.pad(places, (0, 1), value=flip) for flip in (0, 1)])
 
@@ -70,17 +77,35 @@ def crop_posteriors(run: TrainedRun, inputs: Tensor, positions: Tensor) -> Tenso
     return logits.float().softmax(1).unflatten(0, (-1, len(positions))).mean(1)
 
 
-def dense_posteriors(run: TrainedRun, inputs: Tensor) -> Tensor:
-    """(B, C) float32: scores at every place of the whole image, averaged, then the softmax; the mean with the mirror image's."""
-    found = []
+def joined(scores: Tensor, places: str) -> Tensor:
+    """Scores at every place of an image, (B, C, h, w) or (B, C) of one place, to its posteriors, (B, C) float32."""
+    scores = scores.float().reshape(*scores.shape[:2], -1)
+    if places == "posteriors":
+        return scores.softmax(1).mean(2)
+    return JOIN[places](scores, 2).softmax(1)
+
+
+def dense_posteriors(run: TrainedRun, inputs: Tensor, reading: Reading) -> Tensor:
+    """(B, C) float32: the places of the whole image together, averaged with those of its mirror image."""
+    crop, found = run.network.input_size, []
+    ceil = reading.rounding == "ceil" and inputs.shape[2:] != (crop, crop)
     for images in (inputs, inputs.flip(3)):
         with run.autocast():
-            scores = run.network(images.contiguous(memory_format=torch.channels_last))
-        found.append(scores.float().flatten(2).mean(2).softmax(1) if scores.ndim == 4 else scores.float().softmax(1))
+            scores = run.network(images.contiguous(memory_format=torch.channels_last), ceil=ceil)
+        found.append(joined(scores, reading.places))
     return torch.stack(found).mean(0)
 
 
-def image_posteriors(run: TrainedRun, images: np.ndarray, method: str, smaller: int) -> Tensor:
+Posteriors = TypeVar("Posteriors", np.ndarray, Tensor)
+
+
+def together(dense: Posteriors, crops: Posteriors, weights: str) -> Posteriors:
+    """The mean of both methods' posteriors, weighted."""
+    own, others = WEIGHTS[weights]
+    return (own * dense + others * crops) / (own + others)
+
+
+def image_posteriors(run: TrainedRun, images: np.ndarray, method: str, smaller: int, reading: Reading) -> Tensor:
     """(B, C) float32 posteriors of images of one size by a method, at one size Q."""
     inputs, crop = run.whole(images, smaller), run.network.input_size
     height, width = inputs.shape[2:]
@@ -88,14 +113,12 @@ def image_posteriors(run: TrainedRun, images: np.ndarray, method: str, smaller: 
         return crop_posteriors(run, inputs, centre_position(height, width, crop))
     if method == "ten_crop":
         return crop_posteriors(run, inputs, ten_positions(height, width, crop))
-    if method == "multi_crop":
-        return crop_posteriors(run, inputs, grid_positions(height, width, crop))
-    dense = dense_posteriors(run, inputs)
     if method == "dense":
-        return dense
-    return (
-        dense + crop_posteriors(run, inputs, grid_positions(height, width, crop))
-    ) / 2  # half and half: open point O9
+        return dense_posteriors(run, inputs, reading)
+    crops = crop_posteriors(run, inputs, grid_positions(height, width, crop, reading.grid))
+    if method == "multi_crop":
+        return crops
+    return together(dense_posteriors(run, inputs, reading), crops, reading.weights)
 
 
 def ten_positions(height: int, width: int, crop: int) -> Tensor:
@@ -117,11 +140,12 @@ def posteriors(
     scales: Sequence[int] = (),
     rows: np.ndarray | None = None,
     batch: int = BATCH,
+    reading: Reading = USUAL,
 ) -> np.ndarray:
     """(N, C) float32: the softmax outputs for the rows of a split (all of them if None), averaged over the sizes `scales`.
 
-    scales: sizes Q; none: the run's own, see `own_scale`. batch: crops of a forward pass. Raises UserError for a size below the
-    network's input and for a run without a softmax layer.
+    scales: sizes Q; none: the run's own, see `own_scale`. batch: crops of a forward pass. reading: where VGG's paper leaves it
+    open. Raises UserError for a size below the network's input and for a run without a softmax layer.
     """
     crop, top = run.network.input_size, require_softmax(run)
     sizes = list(scales) or [own_scale(run.config)]
@@ -133,9 +157,14 @@ def posteriors(
         for group in batches(split, rows, most):
             images = np.stack([split.images[row] for row in rows[group].tolist()])
             for smaller in sizes:
-                found[group] += image_posteriors(run, images, method, smaller).cpu().numpy() / len(sizes)
+                found[group] += image_posteriors(run, images, method, smaller, reading).cpu().numpy() / len(sizes)
             bar.update(len(group))
     return found
+
+
+def told(reading: Reading) -> str:
+    """The readings other than the usual ones, as ', places=max', for a table's notes."""
+    return "".join(f", {name}={given}" for name, given in reading.departures().items())
 
 
 def own_scale(config: TrainConfig) -> int:

@@ -168,29 +168,30 @@ class Network(nn.Module):
         assert isinstance(module, nn.Conv2d)
         return module
 
-    def step(self, op: Op, x: Tensor) -> Tensor:
-        """One op; dropout does nothing here."""
+    def step(self, op: Op, x: Tensor, ceil: bool = False) -> Tensor:
+        """One op; dropout does nothing here. ceil: pooled maps of odd sides are rounded up."""
         if op.kind == "conv":
             module = self.weights[str(op.layer)]
             return linear_at(x, module, op.kernel) if isinstance(module, nn.Linear) else module(x)
         if op.kind == "relu":
             return F.relu(x)
         if op.kind == "pool":
-            return F.max_pool2d(x, op.kernel, op.stride, op.padding)
+            return F.max_pool2d(x, op.kernel, op.stride, op.padding, ceil_mode=ceil)
         if op.kind == "dropout":
             return x
         c = self.config
         return contrast_normalise(x, c.norm_size, c.norm_k, c.norm_alpha, c.norm_beta)
 
     def features(
-        self, x: Tensor, wanted: Collection[int], noise: Noise | None = None, after: int = 0
+        self, x: Tensor, wanted: Collection[int], noise: Noise | None = None, after: int = 0, ceil: bool = False
     ) -> dict[int, Tensor]:
         """Outputs of the `wanted` layers: maps after ReLU, pooling and normalisation (B, C, H, W), units after ReLU (B, U),
         and for the softmax layer its logits (B, outputs). Stops at the highest wanted layer.
 
         Images larger than the training size give the fully connected layers at every place where their input fits, without
         padding: (B, U, h, w) (VGG paper, section 3.2). With `noise`, dropout acts (training); without, it does not.
-        `after`: x is the output of that layer, and not an image.
+        `after`: x is the output of that layer, and not an image. `ceil`: pooled maps of odd sides are rounded up, as Caffe's; for
+        larger images only, those of the training size may then have more than one place.
         """
         found: dict[int, Tensor] = {}
         generator = noise.generator(x.device) if noise else None
@@ -202,14 +203,14 @@ class Network(nn.Module):
                 if op.kind == "dropout" and noise and generator:
                     x = dropout(x, op.share, noise.first, noise.total, generator)
                 else:
-                    x = self.step(op, x)
+                    x = self.step(op, x, ceil)
             if layer.number in wanted:
                 found[layer.number] = x
         return found
 
-    def forward(self, x: Tensor, noise: Noise | None = None, after: int = 0) -> Tensor:
+    def forward(self, x: Tensor, noise: Noise | None = None, after: int = 0, ceil: bool = False) -> Tensor:
         """Logits (B, outputs), or (B, outputs, h, w) for images larger than the training size."""
-        return self.features(x, [self.top], noise, after)[self.top]
+        return self.features(x, [self.top], noise, after, ceil)[self.top]
 
 
 def deviation(init: str, shape: Sequence[int], end: bool) -> float:

@@ -157,8 +157,53 @@ class TrainConfig(Common):
             require(f"boxes.{name}", given, usual, "left out, or given with regression=pcr or regression=scr")
 
 
+DENSE = ("dense", "dense_and_multi_crop")
+READ_BY = {  # the methods to which a reading matters
+    "places": DENSE,
+    "rounding": DENSE,
+    "grid": ("multi_crop", "dense_and_multi_crop"),
+    "weights": ("dense_and_multi_crop",),
+}
+
+
 @dataclass
-class EvaluateConfig(Experiment):
+class Reading:
+    """How networks are tested where VGG's section 3.2 can be read in several ways."""
+
+    places: str = option(
+        "scores",
+        "dense: what joins the places of an image: scores: their mean, then the softmax | posteriors: the mean of the "
+        "softmax outputs | sum, max: of the scores",
+        one_of("scores", "posteriors", "sum", "max"),
+        later=True,
+    )
+    rounding: str = option(
+        "floor",
+        "dense: pooled maps of odd sides: floor: rounded down | ceil: up, as Caffe's",
+        one_of("floor", "ceil"),
+        later=True,
+    )
+    grid: str = option(
+        "image",
+        "multi_crop: where its 5 x 5 places lie: image: over the whole image | square: over its centre square",
+        one_of("image", "square"),
+        later=True,
+    )
+    weights: str = option(
+        "half",
+        "dense_and_multi_crop: half: the two weigh alike | views: by their views of an image, 2 and 50",
+        one_of("half", "views"),
+        later=True,
+    )
+
+    def departures(self, method: str = "dense_and_multi_crop") -> dict[str, str]:
+        """The readings, other than the usual ones, that matter to a method; all of them matter to both together."""
+        usual, read = Reading(), [name for name, methods in READ_BY.items() if method in methods]
+        return {name: getattr(self, name) for name in read if getattr(self, name) != getattr(usual, name)}
+
+
+@dataclass
+class EvaluateConfig(Reading, Experiment):
     """`zfrepro evaluate` (ZFNet, Table 2; VGG, section 3.2)."""
 
     runs: list[str] = option(
@@ -173,6 +218,12 @@ class EvaluateConfig(Experiment):
         [], "smaller sides at which images are tested, averaged; []: as in training", each(side)
     )
     batch_size: int = option(256, "crops of a forward pass", at_least(1))
+
+    def check(self) -> None:
+        """Readings of the method, and of no other."""
+        for name, given in self.departures().items():
+            methods = READ_BY[name]
+            require(name, given, self.method in methods, f"left out, or given with method={' or '.join(methods)}")
 
 
 @dataclass
@@ -298,7 +349,7 @@ CONFIGURATIONS = ("a", "a_lrn", "b", "b_5x5", "c", "d", "e")
 
 
 @dataclass
-class DepthConfig(Experiment):
+class DepthConfig(Reading, Experiment):
     """`zfrepro depth` (VGG, Tables 3-6)."""
 
     configurations: list[str] = option(
