@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -104,6 +105,19 @@ def test_mean_colour_and_covariance_are_those_of_all_training_pixels(tmp_path: P
         assert np.allclose(data.covariance, np.cov(pixels.T, bias=True), rtol=1e-9)
         assert data.mean.shape == (SIZE, SIZE, 3) and np.allclose(data.mean.mean((0, 1)), data.colour, atol=1e-3)
     assert (data.mean == data.colour.astype(np.float32)).all()
+
+
+def test_the_mean_of_large_images_takes_little_memory(tmp_path: Path) -> None:
+    images = np.lib.format.open_memmap(tmp_path / "train_images.npy", "w+", np.uint8, (80, 512, 512, 3))
+    images[1::2, 0, 1, 2] = 255
+    images.flush()
+    tracemalloc.start()
+    packing._write_colours(config_of(tmp_path), tmp_path, rows.Written(pixels=1))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 45e6  # of which the sum takes six and a half
+    mean = np.load(tmp_path / "mean.npy")
+    assert mean[0, 1, 2] == 127.5 and mean.sum() == 127.5
 
 
 def test_pictures_of_the_right_size_are_untouched(tmp_path: Path) -> None:

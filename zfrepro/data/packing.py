@@ -36,6 +36,7 @@ from zfrepro.options.declare import check_options
 from zfrepro.options.shared import DataConfig
 
 PACK_VERSION = 3  # of decoding and of the folder's format: part of the folder's name
+MEAN_BYTES = 1 << 24  # of images in memory at a time while their mean is computed
 
 
 # ------------------------------------------------------------------------------------------------------------- opening
@@ -260,7 +261,7 @@ def _write_colours(config: DataConfig, folder: Path, train: Written) -> None:
     total = np.zeros(shape, np.int64)  # whole numbers: exact, whatever the order
     with images.open("rb") as file:  # read, not mapped: mapped pages would count as memory in use
         file.seek(rows.HEADER)
-        while block := file.read(256 * total.size):
+        while block := file.read(max(1, MEAN_BYTES // total.size) * total.size):
             total += np.frombuffer(block, np.uint8).reshape(-1, *shape).sum(0, dtype=np.uint32)
     np.save(folder / "mean.npy", (total / count).astype(np.float32))
 
