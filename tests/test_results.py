@@ -10,6 +10,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -239,6 +240,21 @@ def test_a_refused_start_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError), lock(tmp_path / "fresh"):
         raise UserError("refused")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_refused_start_takes_nothing_from_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which may begin in the same folder once the lock is let go."""
+    look = Path.iterdir
+
+    def begun_after(folder: Path) -> Iterator[Path]:
+        found = list(look(folder))
+        write_text(folder / "train" / "config.yaml", "")
+        return iter(found)
+
+    monkeypatch.setattr(Path, "iterdir", begun_after)
+    with lock(tmp_path / "fresh"):
+        pass
+    assert (tmp_path / "fresh" / "train" / "config.yaml").exists()
 
 
 def test_damaged_metrics_are_made_again(tmp_path: Path) -> None:

@@ -148,7 +148,9 @@ def lock(folder: Path) -> Iterator[None]:
     finally:
         guard.release()
         if not existed and {path.name for path in folder.iterdir()} <= {".lock"}:
-            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # another process may have begun in it meanwhile
+                (folder / ".lock").unlink(missing_ok=True)
+                folder.rmdir()
 
 
 @contextlib.contextmanager
