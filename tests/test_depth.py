@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import functools
@@ -278,7 +279,7 @@ def test_kept_answers_are_those_of_their_sizes_precision_weights_and_data(tmp_pa
 
 
 def test_what_is_kept_is_what_the_net_itself_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nets that answer with a number made of their name, the method and the sizes: each file holds its own net's."""
+    """Nets that answer with a number made of their name, the method and the sizes: each file and log is its own net's."""
 
     def number(run: str, method: str, sizes: list[int]) -> int:
         return zlib.crc32(f"{run} {method} {sizes}".encode())
@@ -286,8 +287,18 @@ def test_what_is_kept_is_what_the_net_itself_answers(tmp_path: Path, monkeypatch
     def posteriors(run: Any, split: Any, method: str, sizes: list[int], reading: Any) -> np.ndarray:
         return np.full((len(split), 2), number(run.name, method, sizes), np.int64)
 
+    def opened(given: DepthConfig) -> Any:
+        print(given.run)
+        return SimpleNamespace(name=given.run, data=data)
+
+    def with_logs(tasks: Any, logs: list[Path], *others: Any) -> None:
+        for task, log in zip(tasks, logs, strict=True):
+            with log.open("a") as file, contextlib.redirect_stdout(file):
+                task()
+
     data = SimpleNamespace(val=range(3), num_classes=2, key="data")
-    monkeypatch.setattr(depth, "open_run", lambda given: SimpleNamespace(name=given.run, data=data))
+    monkeypatch.setattr(depth, "open_run", opened)
+    monkeypatch.setattr(depth, "in_parallel", with_logs)
     monkeypatch.setattr(depth, "posteriors", posteriors)
     given = config(tmp_path, workers=1)
     answers = Answers.__new__(Answers)
@@ -300,6 +311,8 @@ def test_what_is_kept_is_what_the_net_itself_answers(tmp_path: Path, monkeypatch
     answers.prepare(wanted, "testing")
     for net, method, several in wanted:
         assert set(answers(net, method, several).flat) == {number(net.training.run, method, net.scales(several))}
+    for net in answers.nets:
+        assert (net.training.folder / "train.log").read_text().split() == [net.training.run] * 2
 
 
 def test_kept_answers_are_those_of_their_reading(tmp_path: Path) -> None:
