@@ -112,12 +112,15 @@ def test_probe_writes_table_7_and_keeps_other_targets_beside_it(tiny_run: Path) 
     assert rows[1]["ours_embedded_target_4"] == ""  # layer 2 was not asked for
     probe(
         config(
-            tiny_run, "per_class=2", "layers=[7]", "softmax_layers=[]", "data.part=source", "dtype=float16", "pool=1"
+            tiny_run, "per_class=2", "layers=[2]", "softmax_layers=[]", "data.part=source", "dtype=float16", "pool=1"
         )
     )
     both = json.loads((folder / "metrics.json").read_text())
     assert set(both) == {"embedded_target", "embedded_source", "provenance"}
-    assert both["embedded_source"]["dtype"] == "float16"
+    second = both["embedded_source"]
+    assert second["dtype"] == "float16" and second["widths"] == {"2": 24}
+    read = [np.load(path, mmap_mode="r") for path in (tiny_run / "tiny" / "features").glob("*/layer2.npy")]
+    assert (second["classes"] * (6 + 3), 24) in [array.shape for array in read if array.dtype == np.float16]
     header = (folder / "table.csv").read_text().splitlines()[0]
     assert "ours_embedded_target_4" in header and "ours_embedded_source_2" in header
 
