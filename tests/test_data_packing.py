@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -17,9 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zfrepro.data import Packed, find_problems, open_data, packed_folder, packing, read_image, rows
+from zfrepro.data import Packed, decode, find_problems, open_data, packed_folder, packing, read_image, rows
 from zfrepro.data.decode import measure_files, picture_size, read_picture
-from zfrepro.data.packed import changed_files
+from zfrepro.data.packed import changed_files, load
 from zfrepro.errors import UserError
 from zfrepro.options.shared import DataConfig
 
@@ -289,6 +290,25 @@ def test_unreadable_pictures_are_counted_or_skipped(
         for row, name in enumerate(split.files):
             assert name.startswith(f"class_{split.labels[row]}/")
             assert np.array_equal(split.images[row], read_picture(tree / name, SIZE, fit))
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "Too many open files"), MemoryError()])
+def test_what_the_machine_fails_at_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """No picture is left out, and no packed data set is to be deleted, for want of file handles or memory."""
+    make_tree(tmp_path / "tree")
+    data = open_data(config_of(tmp_path), progress=False)
+
+    def failing(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(np, "load", failing)
+    with pytest.raises(type(error)):
+        load(data.folder)
+    monkeypatch.setattr(decode, "open_picture", failing)
+    with pytest.raises(type(error)):
+        decode.read_files([str(tmp_path / "tree" / "class_0" / "1.png")], SIZE, "square")
 
 
 def test_a_class_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:

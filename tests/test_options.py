@@ -194,6 +194,8 @@ def test_rules_for_boxes_need_a_training_on_boxes() -> None:
         (lambda text: "a: &a [*a]\n" + text, "holds YAML anchors"),
         (lambda text: "run: " + "[" * 5000, "not readable as YAML"),
         (lambda text: text[:40] + "\n}", "not readable as YAML"),
+        (lambda text: text + "seed: 1\n", "found duplicate key seed"),
+        (lambda text: text.replace("epochs: 70", "epochs: ???"), "epochs: a value is needed"),
         (lambda text: "- 3", "holds no options"),
         (lambda text: "", "preset: a value is needed"),
         (lambda text: text.replace("lr: 0.01", "lr: ${oc.env:NOTHING_SUCH}"), "lr: "),

@@ -42,6 +42,26 @@ def test_full_disk_is_one_line() -> None:
     assert line.startswith("outputs/x: no space left") and "\n" not in line
 
 
+def test_failures_of_the_machine_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for words in (
+        "could not create a primitive",
+        "[enforce fail] DefaultCPUAllocator: can't allocate memory",
+        "CUDA out of memory.",
+    ):
+        assert (line_of(RuntimeError(words)) or "").startswith("not enough memory; free some")
+    assert (line_of(MemoryError()) or "").endswith("give a smaller batch_size") and line_of(
+        RuntimeError("shapes")
+    ) is None
+    assert "`ulimit -n`" in explain_os_error(OSError(errno.EMFILE, "Too many open files", "x"))
+    assert "give a path at which" in explain_os_error(OSError(errno.ENOTDIR, "Not a directory", "f/a"))
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(FileNotFoundError) as caught:
+        Path.cwd()
+    assert "the working folder is not there any more" in explain_os_error(caught.value)
+
+
 def test_a_full_disk_as_numpy_tells_it(tmp_path: Path) -> None:
     line = line_of(OSError("12288 requested and 5088 written"))
     assert line is not None and line.startswith("the file system: no space left on the disk")

@@ -6,8 +6,17 @@ import difflib
 import errno
 import re
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 MOST = 16  # names that a message lists
+MACHINE = (
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.EIO,
+    errno.ESTALE,
+)  # no fault of the file that was to be read
+NO_MEMORY = r"out of memory|can't allocate memory|could not create a primitive|bad_alloc"  # torch's and oneDNN's words
 
 
 class UserError(Exception):
@@ -45,7 +54,14 @@ def line_of(error: BaseException) -> str | None:
         return f"{str(error).removeprefix('Symlink loop from ')}: a link to itself; take it away, or give another path"
     if isinstance(error, OSError) and (error.errno is not None or is_full(error)):
         return explain_os_error(error)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and re.search(NO_MEMORY, str(error))):
+        return "not enough memory; free some (`ulimit -v` may hold it down), or give a smaller batch_size"
     return " ".join(str(error).split()) if isinstance(error, UserError) else None
+
+
+def is_of_machine(error: Exception) -> bool:
+    """Whether the machine failed, not what was to be read: what is there may be whole."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in MACHINE)
 
 
 def is_full(error: OSError) -> bool:
@@ -55,6 +71,8 @@ def is_full(error: OSError) -> bool:
 
 def explain_os_error(error: OSError) -> str:
     """One line for a failed file operation, with what to do."""
+    if error.errno == errno.ENOENT and not error.filename and not _has_working_folder():
+        return "the working folder is not there any more; change into one that is (`cd`), then give the command again"
     place = error.filename or "the file system"
     if is_full(error):
         return f"{place}: no space left on the disk; free some, then give the same command again: finished work is kept"
@@ -62,4 +80,15 @@ def explain_os_error(error: OSError) -> str:
         return f"{place}: cannot be written ({error.strerror}); make it writable or give outputs=<another folder>"
     if error.errno == errno.EFBIG:
         return f"{place}: larger than files may be here (see `ulimit -f`); raise that limit, then give the same command again"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{place}: too many open files (see `ulimit -n`); raise that limit, then give the same command again"
+    if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT):
+        return f"{place}: {error.strerror}; give a path at which there can be such a file, such as outputs=<another folder>"
     return f"{place}: {error.strerror or error}"
+
+
+def _has_working_folder() -> bool:
+    try:
+        return Path.cwd().is_dir()
+    except OSError:
+        return False

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from zfrepro.errors import is_of_machine
+
 MAX_ASPECT = (
     8  # a longer strip is cut to this before resizing: resized whole, a 1 x 100,000 picture would fill the memory
 )
@@ -37,6 +39,8 @@ def read_files(paths: Sequence[str], size: int, fit: str) -> Chunk:
             images.append(fitted(image, size, fit))
             sizes.append(image.size[::-1])
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error... on broken files
+            if is_of_machine(error):
+                raise
             failures.append((row, reason(error)))
             images.append(np.zeros((size, size, 3), np.uint8))
             sizes.append((size, size))

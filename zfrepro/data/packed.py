@@ -15,7 +15,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from zfrepro.errors import UserError
+from zfrepro.errors import UserError, is_of_machine
 from zfrepro.files import file_hash
 
 MANIFEST = "manifest.json"
@@ -196,6 +196,8 @@ def load(folder: Path) -> Packed:
             val=_split("val", arrays),
         )
     except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError) as error:
+        if is_of_machine(error):
+            raise
         why = " ".join(str(error).split())
         raise UserError(f"the packed data set {folder} is damaged ({why}): delete that folder and run again") from error
 

@@ -145,6 +145,8 @@ def _value(command: str, options: type, key: str, value: str, sweeps: bool) -> s
         return f"{key}={_text(value, sweeps)}"
     if kind == list[str]:
         return f"{key}={_list(key, value, sweeps)}"
+    if typing.get_origin(kind) is list and "," in value and value[0] != "[" and not sweeps:
+        raise UserError(f"{key}={value}: must be a list, as {key}=[{value}]")
     if kind in (int, float) and "," in value and not sweeps:
         raise UserError(f"{key}={value}: must be one number, with a point before its decimals; -m tries several")
     parent, _, last = key.rpartition(".")

@@ -87,6 +87,8 @@ def load_model(name: str, key: str = "model") -> ModelConfig:
 def to_dataclass(cfg: DictConfig, cls: type[T]) -> T:
     """The DictConfig as a `cls`, checked. Raises UserError on unknown keys, wrong types and impossible values."""
     try:
+        if missing := sorted(OmegaConf.missing_keys(cfg)):
+            raise UserError(f"{missing[0]}: a value is needed; give {missing[0]}=<value>")
         merged = OmegaConf.merge(OmegaConf.structured(cls), cfg)
         typed = OmegaConf.to_object(merged)
     except ConfigKeyError as error:
@@ -129,7 +131,7 @@ def load_saved(path: Path, cls: type[T], here: dict[str, Any]) -> T:
     except OSError as error:
         raise UserError(f"{shown(path)}: cannot be read ({error.strerror or error})") from error
     except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException, RecursionError, ValueError) as error:
-        raise UserError(f"{shown(path)}: not readable as YAML ({_first_line(error)})") from error
+        raise UserError(f"{shown(path)}: not readable as YAML ({_yaml_fault(error)})") from error
 
 
 # ------------------------------------------------------------------------------------------------------------------ keys
@@ -179,10 +181,19 @@ def _wrong_type(cfg: DictConfig, cls: type, error: OmegaConfBaseException) -> st
     key = error.full_key
     if not key:
         return _first_line(error)
+    if key not in cfg and "." not in key and "[" not in key:  # OmegaConf names the last part alone of a key in a list
+        return f"{key}: {_first_line(error)}"
     kind = type_of(cls, key)
     words = KINDS.get(kind) or KINDS.get(typing.get_origin(kind), "a group of options")
     given = OmegaConf.select(cfg, re.sub(r"\[(\d+)\]", r".\1", key))
     return f"{key}={'null' if given is None else given}: must be {words}"
+
+
+def _yaml_fault(error: Exception) -> str:
+    """What is wrong and in which line, where YAML says it."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    return _first_line(error)
 
 
 def _first_line(error: Exception) -> str:
