@@ -88,6 +88,20 @@ def test_crops_are_pillows_of_the_whole_rescaled_rectangle() -> None:
     assert sides == set(range(8, 15))
 
 
+@pytest.mark.parametrize("augmentation", ["random_crop", "ten_crop", "centre"])
+def test_crops_of_squares_lie_where_the_task_is_told(augmentation: str) -> None:
+    """Both ends of the place that is told, cut out of the image by hand."""
+    data = toy_data(12, 13)
+    made = feed(data, Team(0, 1, CPU), augmentation=augmentation)
+    for inputs, rows in made.training(np.arange(12), 3, 0, 0):
+        assert isinstance(made.task, Witness)
+        crops, flips = made.task.told.pop(0)
+        for crop, row, (left, top, right, bottom), flip in zip(inputs, rows, crops.int().tolist(), flips.tolist()):
+            seen = (data.train.images[row][top:bottom, left:right] - data.colour) * 0.02
+            expected = (seen[:, ::-1] if flip else seen).transpose(2, 0, 1)
+            np.testing.assert_allclose(crop.numpy(), expected, atol=1e-5)
+
+
 def test_the_centre_of_the_middle_scale_is_validated() -> None:
     data = toy_whole(12)
     made = feed(data, Team(0, 1, CPU), train_scale=[8, 14])

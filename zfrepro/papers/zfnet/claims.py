@@ -1,8 +1,9 @@
 """The claims, stated before they are measured: a part holds where its estimate's whole interval lies beyond its bound.
 
 Intervals are of 95 % confidence: Student's t over maps, filters, images; Welch's t over nets, and where a row has one net,
-Student's t with the spread that Table 3's rows of several have in common; over folds, which are re-splits of one pool, Nadeau and Bengio's correction. Where hundreds of images make any trifle significant, the effect must be of a size
-that one would see in the paper's figure as well.
+Student's t with the spread that Table 3's rows of several have in common; over folds, which are re-splits of one pool, Nadeau
+and Bengio's correction. Where hundreds of images make any trifle significant, the effect must be of a size that one would see
+in the paper's figure as well.
 """
 
 from zfrepro.papers.paper import Claim, Part
