@@ -98,7 +98,7 @@ BAD_PLACES: list[Damage] = [
     put(None, "trainer", "seconds"),
     put([1, 2], "trainer", "tally", "sums"),
     put({"9": 1}, "trainer", "tally", "renormalised"),
-    put(0.0, "trainer", "rate", "factor"),
+    put(-0.1, "trainer", "rate", "factor"),
     put("x", "trainer", "metrics"),
     put(["x"], "trainer", "metrics", 0),
     put("x", "trainer", "metrics", 0, "val_top1_error"),

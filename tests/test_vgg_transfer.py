@@ -343,7 +343,7 @@ def test_voc_2007_is_judged_by_its_own_definition(name: str, definition: Any, mo
     target: Any = SimpleNamespace(config=SimpleNamespace(name=name), data=data, name=name)
     run = SimpleNamespace(config=SimpleNamespace(run="x", model=SimpleNamespace(name="zfnet_demo")))
     stored = SimpleNamespace(rows=lambda method, rows: features[rows])
-    monkeypatch.setattr(vgg_transfer.Descriptors, "of", lambda nets, pool: stored)
+    monkeypatch.setattr(vgg_transfer.Descriptors, "of", lambda nets, pool, unit_scales: stored)
     written: list[Any] = []
     monkeypatch.setattr(vgg_transfer, "write_part", lambda *given: written.extend(given))
     vgg_transfer.precision_part(
