@@ -14,9 +14,9 @@ import pytest
 from conftest import Zfrepro
 
 from zfrepro.papers import vgg, zfnet
-from zfrepro.papers.verdicts import NOT_MEASURED, VERDICTS
+from zfrepro.papers.verdicts import NOT_MEASURED, VERDICTS, judge
 from zfrepro.report import overview, page, panels, pieces
-from zfrepro.report.claims import judged
+from zfrepro.report.claims import claim_row, judged
 from zfrepro.report.network import Run
 from zfrepro.statistics import Estimate, to_data
 
@@ -121,6 +121,33 @@ def test_templates_are_in_the_package() -> None:
 def test_every_figure_and_table_has_its_place(shown: Page) -> None:
     assert list(sections(shown)) == [item.id for item in zfnet.ITEMS]
     assert {name for name, measured in sections(shown).items() if measured == "yes"} == MEASURED
+
+
+@pytest.mark.parametrize(
+    ("metrics", "command"),
+    [
+        (None, "zfrepro invariance run=r"),
+        ({"unreadable": True}, "zfrepro invariance run=r"),
+        (
+            {"estimates": {name: "damaged" for name in ("translation_first_minus_top", "scale_first_minus_top")}},
+            "zfrepro invariance run=r",
+        ),
+        (
+            {
+                "estimates": {
+                    name: {"why": "it is dark"} for name in ("translation_first_minus_top", "scale_first_minus_top")
+                }
+            },
+            "",
+        ),
+    ],
+)
+def test_what_was_run_and_lacked_something_is_not_to_be_run_again(
+    metrics: dict[str, object] | None, command: str
+) -> None:
+    claim = next(claim for claim in zfnet.CLAIMS if claim.id == "small_changes")
+    row = claim_row(judge(claim, metrics), zfnet.PAPER, Run("r", "", imported=True))
+    assert row["verdict"] == NOT_MEASURED and row["command"] == command and (command or row["why"] == "it is dark")
 
 
 def test_what_is_missing_says_what_to_do(shown: Page, reported: Path) -> None:

@@ -481,7 +481,11 @@ def relative_gaps(groups: Groups, layers: Sequence[int]) -> dict[str, Measure]:
     names = ("gap_lower", "gap_upper_minus_half_lower")
     count, order = len(groups.classes), np.argsort(layers)
     if len(layers) < 2 or count < MIN_GROUPS:
-        why = "two layers are needed" if len(layers) < 2 else f"{count} draws share no image; {MIN_GROUPS} are needed"
+        why = (
+            "two layers are needed, layers=[a,b]"
+            if len(layers) < 2
+            else f"{count} draws share no image; {MIN_GROUPS} are needed"
+        )
         return dict.fromkeys(names, Missing(why))
     random = groups.matched.mean(-1)  # (L, G)
     if not (random.mean(1) > 0).all():

@@ -92,7 +92,9 @@ def invariance(config: InvarianceConfig) -> None:
         )
         metrics: dict[str, Any] = {"layers": layers, "fill": config.fill, "images": shown.titles}
         which, missing = choice.measured_on(seen, config.claims_images)
-        measures: dict[str, Measure] = dict.fromkeys(NAMES, Missing(f"{choice.ENOUGH} images are needed"))
+        measures: dict[str, Measure] = dict.fromkeys(
+            NAMES, Missing(f"{choice.ENOUGH} images are needed, claims_images=<n>")
+        )
         if len(which) >= choice.ENOUGH:
             many = choice.take(run, seen.rows[which])
             fine = choice.finely(run, many, [], FINER)
@@ -336,7 +338,11 @@ def estimates(curves: Curves, steps: np.ndarray, layers: list[int], missing: str
         names = (f"{kind}_first_minus_top", f"{kind}_r2")
         silent = [layers[i] for i in (first, top) if np.median(curves.norm[:, i]) == 0]
         if silent or first == top:
-            why = f"layer {silent[0]} is dead: most images excite no unit of it" if silent else "two layers are needed"
+            why = (
+                f"layer {silent[0]} is dead: most images excite no unit of it"
+                if silent
+                else "two layers are needed, layers=[a,b]"
+            )
             found |= dict.fromkeys(names, Missing(why))
             continue
         alive = (curves.norm[:, [first, top]] > 0).all(1)

@@ -96,7 +96,9 @@ def occlude(config: OccludeConfig) -> None:
         }
         _draw(out, run, shown, slide, maps, _projections(run, seen, shown, slide, maps, config.others))
         which, missing = choice.measured_on(seen, config.claims_images)
-        measures: dict[str, Measure] = dict.fromkeys(NAMES, Missing(f"{choice.ENOUGH} images are needed"))
+        measures: dict[str, Measure] = dict.fromkeys(
+            NAMES, Missing(f"{choice.ENOUGH} images are needed, claims_images=<n>")
+        )
         if len(which) >= choice.ENOUGH:
             claims, arrays = measure_claims(run, seen, slide, which, missing)
             out.arrays("claims.npz", **arrays)

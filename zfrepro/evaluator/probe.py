@@ -73,19 +73,18 @@ def measure(config: ProbeConfig, run: TrainedRun, target: Target, size: int) -> 
     layers = sorted({*wanted["svm"], *wanted["softmax"]})
     features = extract(run, target.data, layers, config.dtype, config.pool)
     folds = [draw_fold(target.labels, size, config.test_per_class, config.seed, n) for n in range(config.folds)]
-    results: dict[str, dict[int, list[Any]]] = {"svm": {}, "softmax": {}}
+    results: dict[str, dict[int, list[Any]]] = {kind: {layer: [] for layer in own} for kind, own in wanted.items()}
     total = len(folds) * sum(map(len, wanted.values()))
     with tqdm(total=total, desc="classifiers", unit="fold", disable=None) as bar:
-        for kind, chosen in wanted.items():
-            for layer in chosen:
-                own = results[kind].setdefault(layer, [])
-                for number, fold in enumerate(folds):
-                    given, labels = features[layer], target.labels
-                    if kind == "svm":
-                        options = (config.scalings, config.costs, config.parts, number, run.device)
-                        own.append(svm_accuracy(given, labels, fold, *options))
-                    else:
-                        own.append(softmax_accuracy(config, given, labels, fold, number, run.device))
+        for layer in layers:
+            given, labels = features.pop(layer), target.labels  # one layer's file is open at a time
+            for number, fold in enumerate(folds):
+                if layer in wanted["svm"]:
+                    options = (config.scalings, config.costs, config.parts, number, run.device)
+                    results["svm"][layer].append(svm_accuracy(given, labels, fold, *options))
+                    bar.update()
+                if layer in wanted["softmax"]:
+                    results["softmax"][layer].append(softmax_accuracy(config, given, labels, fold, number, run.device))
                     bar.update()
     return results
 

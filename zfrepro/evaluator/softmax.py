@@ -18,6 +18,7 @@ from zfrepro.evaluator.splits import Fold
 TOLERANCE = 1e-5  # largest entry of the gradient at which the optimum counts as reached
 ROUGHLY = 1e-4  # enough to compare strengths
 STEPS = 2000
+ROWS = 512  # of features at a time where they need float64 for a moment
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Softmax:
 
     def probabilities(self, features: Tensor) -> np.ndarray:
         """(N, C) for features (N, D)."""
-        return (features.double() @ self.weights + self.biases).softmax(1).cpu().numpy()
+        scores = [part.double() @ self.weights + self.biases for part in features.split(ROWS)]
+        return torch.cat(scores).softmax(1).cpu().numpy()
 
 
 @dataclass(frozen=True)

@@ -150,9 +150,9 @@ def softmax_accuracy(
 
     Scaling and regularisation come from the training rows alone.
     """
-    train, test = (load_rows(features, rows, device) for rows in (fold.train, fold.test))
+    train = load_rows(features, fold.train, device)
     shift, factor = common_scale(train)
-    train, test = (train - shift) * factor, (test - shift) * factor
+    train.sub_(shift).mul_(factor)
     own = labels[fold.train]
     targets = one_hot(own, int(labels.max()) + 1).to(device)
 
@@ -162,5 +162,6 @@ def softmax_accuracy(
     folds = inner_folds(own, config.parts, seed)
     strength = choose_strength(train, targets, config.strengths, folds, score)
     model: Softmax = fit(train, targets, strength)
+    test = load_rows(features, fold.test, device).sub_(shift).mul_(factor)
     predicted = model.probabilities(test).argmax(1)
     return Scored(mean_class_accuracy(predicted, labels[fold.test]), strength, model.gradient)

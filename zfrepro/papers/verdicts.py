@@ -12,6 +12,7 @@ from zfrepro.statistics import Estimate, Measure, Missing, exact, from_data, nee
 
 REPRODUCED, CONTRADICTED, UNDECIDED, NOT_MEASURED = "reproduced", "contradicted", "undecided", "not measured"
 VERDICTS = (REPRODUCED, CONTRADICTED, UNDECIDED, NOT_MEASURED)
+UNREADABLE = "its metrics.json cannot be read"
 
 Metrics = Mapping[str, Any]
 
@@ -107,7 +108,7 @@ def judge(claim: Claim, metrics: Metrics | None) -> Finding:
     if metrics is None:
         return Finding(claim, NOT_MEASURED)
     if metrics.get("unreadable"):
-        return Finding(claim, NOT_MEASURED, why="its metrics.json cannot be read")
+        return Finding(claim, NOT_MEASURED, why=UNREADABLE)
     if claim.needs_task and (why := ignorance(metrics)):
         return Finding(claim, NOT_MEASURED, why=why)
     groups = list(groups_of(metrics))
@@ -147,7 +148,7 @@ def _read(data: Any) -> Measure:
     try:
         return from_data(data)
     except ValueError:
-        return Missing("its metrics.json cannot be read")
+        return Missing(UNREADABLE)
 
 
 def groups_of(metrics: Metrics) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -14,7 +14,7 @@ from zfrepro.errors import UserError
 from zfrepro.figures.claims import draw_claims
 from zfrepro.files import read_json
 from zfrepro.papers import PAPERS, Item, Paper, paper_of
-from zfrepro.papers.verdicts import NOT_MEASURED, VERDICTS, Finding, Half, judge_all, short, standardised
+from zfrepro.papers.verdicts import NOT_MEASURED, UNREADABLE, VERDICTS, Finding, Half, judge_all, short, standardised
 from zfrepro.report.network import Run
 from zfrepro.report.pieces import Picture, png_picture
 from zfrepro.statistics import Estimate, to_data
@@ -72,9 +72,11 @@ def item_of(finding: Finding, paper: Paper) -> Item:
 
 
 def command_of(finding: Finding, paper: Paper, run: Run) -> str:
-    """What measures a claim; empty where nothing can."""
+    """What measures a claim; empty where nothing can, and where it was run and itself says what it lacked."""
     item = item_of(finding, paper)
     if item.trains and run.imported and not finding.halves:
+        return ""
+    if finding.halves and UNREADABLE not in finding.why and not finding.claim.options:
         return ""
     return f"zfrepro {item.command} run={run.name}{item.options}{finding.claim.options.format(run=run.name)}"
 

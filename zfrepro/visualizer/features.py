@@ -228,7 +228,7 @@ def measure(
             note = f"layer {layer}: {difference.mean():.1f}, untrained {drawn.mean():.1f}" if len(drawn) else ""
             energy = statistics.welch(difference, drawn, "maps", "points", note)
     if split.truth is not None and layer != found["last_layer"]:
-        energy = Missing(f"layer {found['last_layer']} is not visualised")
+        energy = Missing(f"layer {found['last_layer']} is not visualised; give layer=all")
     return found, {"energy_above_untrained": energy}
 
 

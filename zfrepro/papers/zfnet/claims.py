@@ -72,8 +72,8 @@ CLAIMS = (
         "distance of the feature vectors relative to their norm for the smallest step: layer 1 minus layer 7, mean over images",
         "No difference would mean that the layers between absorb nothing. Rotation is not claimed.",
         (
-            Part("translation_first_minus_top", "translation moves layer 1 more than layer 7", "above", 0, 0.3),
-            Part("scale_first_minus_top", "scale moves layer 1 more than layer 7", "above", 0, 0.3),
+            Part("translation_first_minus_top", "translation moves the first layer more than the top one", "above", 0, 0.3),
+            Part("scale_first_minus_top", "scale moves the first layer more than the top one", "above", 0, 0.3),
         ),
     ),
     Claim(
@@ -131,8 +131,8 @@ CLAIMS = (
         "that change fewer features score lower wherever they stand, and random places near the border change fewer: hence the "
         "matching. The gap without it is in the table.",
         (
-            Part("gap_lower", "parts differ less than random places at layer 5", "above", 0, 33, "%"),
-            Part("gap_upper_minus_half_lower", "the gap at layer 7 is less than half of that", "below", 0, -10.5, "points"),
+            Part("gap_lower", "parts differ less than random places at the lower layer", "above", 0, 33, "%"),
+            Part("gap_upper_minus_half_lower", "the gap at the upper layer is less than half of that", "below", 0, -10.5, "points"),
         ),
     ),
     Claim(
@@ -201,7 +201,7 @@ CLAIMS = (
         "re-splits of one pool: corrected.",
         (
             Part("rank_with_depth", "rank correlation of accuracy with depth", "above", 0.8, 0.94),
-            Part("top_minus_first", "layer 7 beats layer 1", "above", 0, 40.7, "points"),
+            Part("top_minus_first", "the top layer beats the first", "above", 0, 40.7, "points"),
         ),
     ),
 )  # fmt: skip
