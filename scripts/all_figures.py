@@ -67,14 +67,14 @@ PLANS = {
         # Table 5's nets from scratch those of Table 4, and five epochs of Table 3's short recipe.
         options={
             "transfer": [
-                "folds=3", "per_class.table5=[15,30]", "per_class.fig9=[1,2,3,6,10,15,30,60]", "scratch_doublings=0",
+                "folds=3", "per_class.table5=[15,30]", "per_class.fig9=[1,2,6,15,30,60]", "scratch_doublings=0",
             ],
             "probe": ["folds=3"],
             "ablate": (*THREE_ZFNETS, "epochs=5"),
         },
         minutes={
-            "train": 4.2, "visualize": 0.2, "evolve": 0.7, "invariance": 1.1, "occlude": 1.0, "correspond": 0.2,
-            "ablate": 13, "evaluate": 0.2, "probe": 0.5, "report": 0.1,
+            "train": 4.2, "visualize": 0.2, "evolve": 0.7, "invariance": 1.1, "filters": 7, "occlude": 1.0, "correspond": 0.2,
+            "ablate": 13, "evaluate": 0.2, "transfer": 6, "probe": 0.5, "report": 0.1,
         },
         own_truth=True,
     ),
@@ -86,6 +86,10 @@ PLANS = {
             "invariance": ["claims_images=100"],
             "occlude": ["claims_images=40"],
             "probe": ["pool=7", "folds=3"],
+        },
+        minutes={  # of a VGG-16 on Caltech-101 at 112 px
+            "import": 0.1, "visualize": 3, "invariance": 7, "filters": 0.1, "occlude": 12, "correspond": 0.6, "transfer": 16,
+            "probe": 21, "report": 0.2,
         },
     ),
     # A night on two cores: by the rate of the first training (82 minutes for 30 epochs with one thread), Table 3's eighteen nets
@@ -104,7 +108,8 @@ PLANS = {
             "transfer": ["data.train_per_class=40", "scenes.train_per_class=10", "scenes.val_per_class=10"],
         },
         minutes={
-            "train": 6.2, "depth": 89, "localize": 5, "visualize": 0.8, "invariance": 2.6, "occlude": 2.0, "report": 0.3,
+            "train": 6.2, "depth": 89, "localize": 5, "transfer": 8, "visualize": 0.8, "invariance": 2.6, "occlude": 2.0,
+            "report": 0.3,
         },
         own_truth=True,
     ),
