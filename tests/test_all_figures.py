@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import signal
 import subprocess
@@ -74,8 +75,7 @@ def test_all_of_it_is_planned(script: ModuleType) -> None:
     assert [stage.command for stage in stages[-4:]] == ["evaluate", "transfer", "probe", "report"], "after Table 3"
     assert len({stage.command for stage in stages}) == len(stages)
     assert not any(stage.skip for stage in stages)
-    assert {stage.command for stage in stages if stage.minutes is None} >= {"filters", "transfer"}
-    assert sum(stage.minutes or 0 for stage in stages) <= 40, "with one thread; two cores share the trainings"
+    assert 0 < sum(stage.minutes or math.inf for stage in stages) <= 40, "with one thread; two cores share the trainings"
     titles = " ".join(stage.what for stage in stages)
     assert all(item.title in titles for item in zfnet.ITEMS)
 
