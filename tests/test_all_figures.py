@@ -75,7 +75,9 @@ def test_all_of_it_is_planned(script: ModuleType) -> None:
     assert [stage.command for stage in stages[-4:]] == ["evaluate", "transfer", "probe", "report"], "after Table 3"
     assert len({stage.command for stage in stages}) == len(stages)
     assert not any(stage.skip for stage in stages)
-    assert 0 < sum(stage.minutes or math.inf for stage in stages) <= 40, "with one thread; two cores share the trainings"
+    assert 0 < sum(stage.minutes or math.inf for stage in stages) <= 40, (
+        "with one thread; two cores share the trainings"
+    )
     titles = " ".join(stage.what for stage in stages)
     assert all(item.title in titles for item in zfnet.ITEMS)
 
