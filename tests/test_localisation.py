@@ -21,7 +21,7 @@ from zfrepro.data.packed import Boxes, Whole
 from zfrepro.errors import UserError
 from zfrepro.evaluator.constants import centre_crops, constant_boxes
 from zfrepro.evaluator.explanation import density, painted
-from zfrepro.evaluator.localisation import Bench, Setting, estimates8, estimates9
+from zfrepro.evaluator.localisation import Bench, Setting, estimates8, estimates9, least_wrong
 from zfrepro.evaluator.localisers import (
     Localiser,
     Merging,
@@ -258,19 +258,32 @@ def test_estimates_are_differences_of_errors() -> None:
     def wrong(*shares: int) -> np.ndarray:
         return np.array([[image < share for image in range(100)] for share in shares])
 
-    table8 = estimates8({"scr_fc": wrong(36, 38), "pcr_fc": wrong(34, 34), "pcr_all": wrong(30, 31)})
+    table8 = estimates8({"scr_fc": wrong(36, 38), "pcr_fc": wrong(34, 34), "pcr_all": wrong(30, 31)}, 0.5)
     assert cast(Estimate, table8["scr_minus_pcr"]).value == pytest.approx(3)
     assert cast(Estimate, table8["fc_minus_all"]).value == pytest.approx(3.5)
     rows = [Setting("a", ((0, (64,)),)), Setting("b", ((1, (96,)),)), Setting("a, b", ((0, (56, 64)),)),
             Setting("c", ((1, (88, 96)),)), Setting("all", ((0, (56, 64)), (1, (88, 96))))]  # fmt: skip
     errors = dict(zip(("a", "b", "a, b", "c", "all"), map(wrong, (29, 28, 27, 26, 25))))
-    table9 = estimates9(rows, errors, wrong(33))
+    table9 = estimates9(rows, errors, wrong(33), 0.5)
     values = {name: cast(Estimate, one).value for name, one in table9.items()}
     assert values == pytest.approx({"centre_minus_dense": 4, "one_minus_scales": 2, "one_minus_nets": 1})
-    alone = estimates9(rows[:1] + rows[2:3], errors, wrong(33))
+    alone = estimates9(rows[:1] + rows[2:3], errors, wrong(33), 0.5)
     assert isinstance(alone["one_minus_nets"], Missing) and cast(
         Estimate, alone["one_minus_scales"]
     ).value == pytest.approx(2)
+
+
+def test_of_nets_that_know_no_more_than_a_constant_nothing_is_said() -> None:
+    """The best constant is wrong on 35 images: SCR against PCR is 36 to 37, PCR against all layers 37 to 34."""
+    nets = {name: np.arange(100)[None] < count for name, count in (("scr_fc", 36), ("pcr_fc", 37), ("pcr_all", 34))}
+    found = estimates8(nets, least_wrong({"whole": np.arange(100) < 60, "median": np.arange(100) < 35}))
+    assert isinstance(found["scr_minus_pcr"], Missing) and "35.0 %" in found["scr_minus_pcr"].why
+    assert cast(Estimate, found["fc_minus_all"]).value == pytest.approx(3)
+    assert isinstance(estimates8(nets, 0.34)["fc_minus_all"], Missing), "as good is not better"
+    rows = [Setting("one", ((0, (64,)),)), Setting("two", ((0, (56, 64)),))]
+    dense = {"one": np.arange(100)[None] < 40, "two": np.arange(100)[None] < 36}
+    table9 = estimates9(rows, dense, np.arange(100)[None] < 30, 0.35)
+    assert isinstance(table9["one_minus_scales"], Missing) and isinstance(table9["centre_minus_dense"], Estimate)
 
 
 # --------------------------------------------------------------------------------------------------------------- command

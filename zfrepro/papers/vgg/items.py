@@ -27,11 +27,11 @@ ITEMS = (
     ),
     Item(
         "vgg_table8", "Table 8", "localize", "vgg_table8_localisation", "Localisation with the true class given",
-        version=2, tables_first=True,
+        version=3, tables_first=True,
     ),
     Item(
         "vgg_table9", "Tables 9, 10", "localize", "vgg_table9_localisation", "Localisation, dense over the whole image",
-        version=3, tables_first=True, context=("vgg_table10_localisation_comparison",),
+        version=4, tables_first=True, context=("vgg_table10_localisation_comparison",),
     ),
     Item(
         "vgg_table11", "Table 11", "transfer", "vgg_table11_transfer", "The features on other data sets",
