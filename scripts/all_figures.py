@@ -104,6 +104,8 @@ PLANS = {
         beside=("visualize", "invariance", "occlude"),
         options={
             "depth": ["tuning_epochs=8"],
+            "invariance": ["claims_images=100"],
+            "occlude": ["claims_images=60"],
             # Enough for 30 training and 50 test images a class; SVMs on thousands of scenes would take the longest of all.
             "transfer": ["data.train_per_class=40", "scenes.train_per_class=10", "scenes.val_per_class=10"],
         },

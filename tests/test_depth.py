@@ -22,14 +22,12 @@ from tests.conftest import Zfrepro, handed_over, narrow, narrow_file
 from zfrepro import papers
 from zfrepro.errors import UserError
 from zfrepro.evaluator import depth
-from zfrepro.evaluator.depth import KINDS, NAMES, PAPER_SCALES, Answers, Net, planned, reported_errors
+from zfrepro.evaluator.depth import KINDS, NAMES, PAPER_SCALES, WAVES, Answers, Net, planned, reported_errors
 from zfrepro.options.commands import DepthConfig, TrainConfig
 from zfrepro.options.compose import load_model
 from zfrepro.options.declare import check_options
 from zfrepro.options.shared import DataConfig
 from zfrepro.statistics import Estimate, Missing
-
-WAVES: tuple[Any, ...] = (("a", "a_lrn"), ("b", "b_5x5", "c", "d", "e"), "large", "jitter")
 
 
 @pytest.fixture(autouse=True, scope="module")

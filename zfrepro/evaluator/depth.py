@@ -45,6 +45,8 @@ from zfrepro.trainer.several import raise_failures, train_all
 from zfrepro.workers import in_parallel
 
 NAMES = {"a": "A", "a_lrn": "A-LRN", "b": "B", "b_5x5": "B with 5x5 filters", "c": "C", "d": "D", "e": "E"}
+FROM_NOTHING = ("a", "a_lrn")  # what the others start from, and what is compared with it
+WAVES: tuple[str | tuple[str, ...], ...] = (("a",), ("a_lrn", "b", "b_5x5", "c", "d", "e"), "large", "jitter")
 EVERY_SCALE = ("c", "d", "e")  # A, A-LRN and B exist at the small scale only
 KINDS = ("small", "large", "jitter")
 PAPER_SCALES = {"small": "256", "large": "384", "jitter": "[256;512]"}
@@ -82,9 +84,10 @@ def depth(config: DepthConfig) -> None:
     require("scales", list(config.scales), fits, f"{least} pixels or more, a seventh above the network's input")
     failures: list[str] = []
     nets: list[Net] = []
-    for wave in (("a", "a_lrn"), ("b", "b_5x5", "c", "d", "e"), "large", "jitter"):
-        chosen = [net for net in planned(config, source, wave, nets) if net.training.run != config.run]
-        failures += train_all([net.training for net in chosen], config.workers, config.device, config.debug)
+    for wave in WAVES:
+        chosen = [net.training for net in planned(config, source, wave, nets) if net.training.run != config.run]
+        deepest_first = chosen[::-1]  # they take longest: none is left to run alone at the end
+        failures += train_all(deepest_first, config.workers, config.device, config.debug)
         nets += [net for net in planned(config, source, wave, nets) if finished(net.training)]
     if nets:
         answers = Answers(config, nets)
@@ -105,7 +108,7 @@ def planned(config: DepthConfig, source: TrainConfig, wave: str | tuple[str, ...
         for seed in seeds if isinstance(wave, tuple) else config.tuning_seeds or seeds:
             if isinstance(wave, tuple):
                 if configuration in wave:
-                    kind, start = "small", None if wave[0] == "a" else ("a", "small", seed)
+                    kind, start = "small", None if configuration in FROM_NOTHING else ("a", "small", seed)
                     found.append((configuration, kind, seed, start))
             elif configuration in EVERY_SCALE:
                 before = KINDS[KINDS.index(wave) - 1]
