@@ -398,9 +398,17 @@ def test_table_holds_every_network_in_every_way(written: Path) -> None:
     assert recall["estimates"]["vgg_minus_zfnet"]["value"] == 0
     means = [precision["methods"][f"d, scales {how}"]["mean"] for how in ("stacked", "averaged")]
     assert precision["estimates"]["stack_minus_mean_voc"]["value"] == pytest.approx(means[0] - means[1])
-    rows = list(csv.DictReader((written / "embedded_target.csv").open()))
-    assert [row["method"] for row in rows][:1] == ["Zeiler & Fergus 2013"]
-    assert {row["scales"] for row in rows if row["method"].endswith("one scale")} == {"64"}
+    rows = list(csv.DictReader((written / "table.csv").open()))
+    targets = [row["target"] for row in rows]
+    assert targets == sorted(targets, reverse=True) and set(targets) == {"embedded_target", "embedded_scenes"}
+    for name, part in (("embedded_target", recall), ("embedded_scenes", precision)):
+        own = [row for row in rows if row["target"] == name]
+        assert own[0]["method"] == "Zeiler & Fergus 2013"
+        ours = {row["method"].removeprefix("ours: "): float(row["percent"]) for row in own if "ours: " in row["method"]}
+        assert ours == {method: one["mean"] for method, one in part["methods"].items()}
+        assert {row["scales"] for row in own if row["method"].endswith("one scale")} == {"64"}
+    notes = (written / "table.md").read_text()
+    assert "embedded_target: Percent: mean class recall" in notes and "embedded_scenes: Percent: mean average" in notes
 
 
 def test_recall_is_that_of_the_descriptors(written: Path) -> None:
@@ -429,7 +437,7 @@ def test_boxes_are_described_as_well(written: Path) -> None:
     assert list(found["methods"]) == rows
     gain = found["methods"][rows[-1]] - found["methods"][rows[-2]]
     assert found["estimates"]["box_minus_image"]["value"] == pytest.approx(gain)
-    table = list(csv.DictReader((folder / "embedded_scenes.csv").open()))
+    table = list(csv.DictReader((folder / "table.csv").open()))
     assert [row["mean_average_precision"] for row in table][:5] == ["70.2", "73.6", "76.3", "79.2", "84.0"]
     stored = np.load(folder / "embedded_scenes.npz")
     data = open_data(

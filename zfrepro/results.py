@@ -70,6 +70,17 @@ class Output:
         lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows]
         self.path(f"{name}.md").write_text("\n".join(lines) + f"\n\n{notes}\n", encoding="utf-8")
 
+    def table_with_others(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], notes: str) -> dict[str, Any]:
+        """`table`, of this part and of the others that stand there already and belong to the same checkpoint: a part's name, then
+        its row. Returns what this part's metrics have to hold for the next one's table."""
+        own = {"rows": [list(row) for row in rows], "notes": notes}
+        old = read_result(self.folder / "metrics.json")
+        same = origin_of(old).get("checkpoint_hash") == self.checkpoint_hash
+        parts = {name: part for name, part in old.items() if same and _is_table(part, len(columns))} | {self.part: own}
+        every = [[name, *row] for name, part in parts.items() for row in part["rows"]]
+        self.table(["target", *columns], every, "\n\n".join(f"{name}: {part['notes']}" for name, part in parts.items()))
+        return own
+
     def done(
         self,
         metrics: dict[str, Any],
@@ -120,6 +131,13 @@ class Output:
             (self.pending / name).replace(self.folder / name)
         write_json(target, {**metrics, "provenance": origin})
         return origin
+
+
+def _is_table(part: Any, width: int) -> bool:
+    """Whether a stored part holds rows of so many cells, and notes."""
+    if not isinstance(part, dict) or not isinstance(part.get("notes"), str) or not isinstance(part.get("rows"), list):
+        return False
+    return all(isinstance(row, list) and len(row) == width for row in part["rows"])
 
 
 def _cell(value: Any) -> str:

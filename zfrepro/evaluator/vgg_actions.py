@@ -95,7 +95,8 @@ def write(
     for (name, way), value in values.items():
         rows.append((f"ours: {name}, {way}", sizes[name], value))
         bars.append(Bar(f"{name}, {way}", value, None, False))
-    out.table(["method", "scales", "mean_average_precision"], rows, notes(nets, target, len(truth)), target.slug)
+    said = notes(nets, target, len(truth))
+    shown = out.table_with_others(["method", "scales", "mean_average_precision"], rows, said)
     names = np.array([", ".join(key) for key in scores])
     out.arrays(f"{target.slug}.npz", methods=names, scores=np.stack(list(scores.values())), truth=truth)
     out.figure(f"{target.slug}.png", draw_bars(bars, f"Table 12: {target.name}", "mean average precision (%)"))
@@ -107,6 +108,7 @@ def write(
     metrics = {
         "methods": {f"{name}, {way}": value for (name, way), value in values.items()},
         "target_key": target.data.key,
+        **shown,
     }
     out.done(metrics, {"box_minus_image": gain}, knows_its_task(nets[0].run))
     for (name, way), value in values.items():

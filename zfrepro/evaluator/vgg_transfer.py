@@ -215,13 +215,21 @@ def write_part(
     for method, found in values.items():
         rows.append((f"ours: {named(nets, method)}", sizes_of(nets, method), *mean_std(found)))
         bars.append(Bar(named(nets, method), *mean_std(found), False))
-    out.table(["method", "scales", "percent", "std"], rows, notes(config, nets, target, measured, column), target.slug)
+    said = notes(config, nets, target, measured, column)
+    shown = out.table_with_others(["method", "scales", "percent", "std"], rows, said)
     found_by = {named(nets, method): found for method, found in values.items()}
     out.arrays(f"{target.slug}.npz", methods=np.array(list(found_by)), values=np.array(list(found_by.values())))
     out.figure(f"{target.slug}.png", draw_bars(bars, f"Table 11: {target.name}", f"{measured} (%)"))
     summary = {name: dict(zip(("mean", "std"), mean_std(found)), values=found) for name, found in found_by.items()}
     layers = {net.run.config.run: {"layer": net.layer, "scales": net.scales, "model": net.model} for net in nets}
-    metrics = {"measured": measured, "methods": summary, "networks": layers, "target_key": target.data.key, **facts}
+    metrics = {
+        "measured": measured,
+        "methods": summary,
+        "networks": layers,
+        "target_key": target.data.key,
+        **facts,
+        **shown,
+    }
     out.done(metrics, estimates, knows_its_task(nets[0].run))
     for name, (mean, std) in ((name, mean_std(found)) for name, found in found_by.items()):
         print(f"{target.name}, {name}: {mean:.1f}" + ("" if std is None else f" +- {std:.1f}") + f" % {measured}")

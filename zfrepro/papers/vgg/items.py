@@ -35,10 +35,10 @@ ITEMS = (
     ),
     Item(
         "vgg_table11", "Table 11", "transfer", "vgg_table11_transfer", "The features on other data sets",
-        version=2, tables_first=True, options=" protocol=vgg",
+        version=3, tables_first=True, options=" protocol=vgg",
     ),
     Item(
         "vgg_table12", "Table 12", "transfer", "vgg_table12_actions", "The features on the actions of PASCAL VOC 2012",
-        version=2, tables_first=True, options=" protocol=vgg",
+        version=3, tables_first=True, options=" protocol=vgg",
     ),
 )  # fmt: skip
