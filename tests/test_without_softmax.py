@@ -52,7 +52,7 @@ def test_what_needs_no_probabilities_works(zfrepro: Zfrepro, outputs: Path) -> N
     zfrepro("visualize", *where, "layer=2", "num_maps=2")
     zfrepro("correspond", *where, "num_images=2", "draws=5")
     assert list(metrics(outputs, "table1_correspondence")["estimates"]["gap_lower"].values()) == [
-        "two layers are needed"
+        "two layers are needed, layers=[a,b]"
     ]
     zfrepro("correspond", *where, "num_images=2", "draws=5", "layers=[1,2]")
     target = "data=embedded_target", "data.train_per_class=4", "data.val_per_class=2"
