@@ -206,6 +206,23 @@ def test_arrays_are_those_that_were_given(tmp_path: Path) -> None:
             out.arrays("arrays.npz", a=np.arange(3), b=np.array([{}]))
 
 
+def test_a_table_has_the_parts_of_one_checkpoint(tmp_path: Path) -> None:
+    def write_part(part: str, checkpoint: str, *values: float) -> list[str]:
+        with writing(tmp_path / "fig", config(tmp_path), checkpoint, part=part) as out:
+            assert out is not None
+            shown = out.table_with_others(["x"], [[value] for value in values], f"of {part}.")
+            out.done({"value": 1, **shown})
+        assert (tmp_path / "fig" / "table.md").read_text().endswith(f"{part}: of {part}.\n")
+        return (tmp_path / "fig" / "table.csv").read_text().split()
+
+    assert write_part("a", "first", 1) == ["target,x", "a,1"]
+    assert write_part("b", "first", 2, 3) == ["target,x", "a,1", "b,2", "b,3"]
+    assert write_part("c", "other", 4) == ["target,x", "c,4"]
+    path = tmp_path / "fig" / "metrics.json"
+    path.write_text(path.read_text().replace('"notes": "of c."', '"notes": 7'))
+    assert write_part("d", "other", 5) == ["target,x", "d,5"], "a damaged part is left out"
+
+
 def test_unfinished_output_leaves_the_last_one(tmp_path: Path) -> None:
     write(tmp_path, 1.5)
     with pytest.raises(ZeroDivisionError), writing(tmp_path / "table", config(tmp_path, batch_size=9), "abc") as out:
