@@ -74,9 +74,8 @@ class Output:
         """`table`, of this part and of the others that stand there already and belong to the same checkpoint: a part's name, then
         its row. Returns what this part's metrics have to hold for the next one's table."""
         own = {"rows": [list(row) for row in rows], "notes": notes}
-        old = read_result(self.folder / "metrics.json")
-        same = origin_of(old).get("checkpoint_hash") == self.checkpoint_hash
-        parts = {name: part for name, part in old.items() if same and _is_table(part, len(columns))} | {self.part: own}
+        standing = parts_of(self.folder, self.checkpoint_hash)
+        parts = {name: part for name, part in standing.items() if _is_table(part, len(columns))} | {self.part: own}
         every = [[name, *row] for name, part in parts.items() for row in part["rows"]]
         self.table(["target", *columns], every, "\n\n".join(f"{name}: {part['notes']}" for name, part in parts.items()))
         return own
@@ -180,6 +179,14 @@ def read_result(path: Path) -> dict[str, Any]:
         return read_json(path) if path.exists() else {}
     except UserError:
         return {}
+
+
+def parts_of(folder: Path, checkpoint_hash: str | None) -> dict[str, Any]:
+    """The parts of a result that stand in a folder already, if they are of this checkpoint."""
+    old = read_result(folder / "metrics.json")
+    origin = origin_of(old)
+    parts = {name: part for name, part in old.items() if name in origin.get("parts", {})}
+    return parts if origin.get("checkpoint_hash") == checkpoint_hash else {}
 
 
 def origin_of(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from zfrepro.features import extract, width
 from zfrepro.figures.probe import draw_depth
 from zfrepro.knowledge import knows_its_task
 from zfrepro.options.commands import ProbeConfig
-from zfrepro.results import Output, origin_of, read_result, writing
+from zfrepro.results import Output, parts_of, writing
 from zfrepro.run import TrainedRun, open_run
 from zfrepro.statistics import Measure, Missing, mean_std, rank_correlation
 
@@ -175,11 +175,8 @@ def widths(run: TrainedRun, config: ProbeConfig) -> dict[int, int]:
 
 def others(config: ProbeConfig, run: TrainedRun) -> dict[str, Any]:
     """Results that stand there already for other targets, if they are of the same checkpoint."""
-    path = config.folder / "table7_layers" / "metrics.json"
-    old = read_result(path)
-    origin = origin_of(old)
-    parts = {name: part for name, part in old.items() if name in origin.get("parts", {}) and _is_whole(part)}
-    return parts if origin.get("checkpoint_hash") == run.checkpoint_hash else {}
+    standing = parts_of(config.folder / "table7_layers", run.checkpoint_hash)
+    return {name: part for name, part in standing.items() if _is_whole(part)}
 
 
 def _is_whole(part: Any) -> bool:
