@@ -14,12 +14,12 @@ TARGET ?=
 TARGET_DATA ?=
 PARTS ?=
 TRAIN ?=
-PYTHON ?= python3
-BIN := .venv/bin
+PYTHON ?= $(if $(filter Windows_NT,$(OS)),python,python3)
+BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
 .DEFAULT_GOAL := help
 # Their ids stand in the papers' lists; Figure 8 shows the pictures of Table 1.
-ITEMS := fig8 $(shell grep -hv '"summary"' zfrepro/papers/*/items.py | grep -oE -e '"\w*fig[0-9]+", "' -e '"\w*table[0-9]+", "' \
+ITEMS := fig8 $(shell grep -hv '"summary"' zfrepro/papers/*/items.py | grep -oE -e '"[a-z_]*fig[0-9]+", "' -e '"[a-z_]*table[0-9]+", "' \
 	| cut -d '"' -f 2)
 FIGURES = $(BIN)/python scripts/all_figures.py --paper $(PAPER) --preset "$(PRESET)" --run "$(RUN)" --data "$(DATA)" \
 	--data-set "$(DATA_SET)" --model "$(MODEL)" --weights "$(WEIGHTS)" --target "$(TARGET)" \

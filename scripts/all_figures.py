@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zfrepro.errors import UserError
+from zfrepro.errors import WINDOWS, UserError
 from zfrepro.files import lock, read_json, shown
 from zfrepro.papers import PAPERS, Item
 from zfrepro.provenance import peak_memory
@@ -307,7 +307,8 @@ def call(one: Stage, log: Path) -> int:
         try:
             return process.wait()
         except KeyboardInterrupt:
-            process.terminate()  # the command saves what it has
+            if not WINDOWS:  # there the command has heard Ctrl-C too, and this would kill it
+                process.terminate()  # the command saves what it has
             process.wait()
             raise
 
@@ -372,6 +373,7 @@ def paper_of(ids: Sequence[str]) -> str:
 def main() -> int:
     """Plan, then run."""
     args = arguments()
+    sys.stdout.reconfigure(errors="backslashreplace")  # logs hold signs that a narrow character set lacks
     signal.signal(signal.SIGTERM, interrupted)
     try:
         with lock(Path(args.outputs) / args.run / "logs"):

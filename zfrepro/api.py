@@ -5,6 +5,9 @@
 
 Pictures are paths, or arrays (N, H, W, 3) or (H, W, 3) uint8 of any size: they are resized and cut to the centre square as the
 run's own images were. S px: side of these squares; s px: side of the network's input, their centre crop.
+
+Where the run's data set has to be packed again, that is done by several processes: on Windows and macOS a script needs the usual
+`if __name__ == "__main__":` then.
 """
 
 from __future__ import annotations

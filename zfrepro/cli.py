@@ -240,7 +240,7 @@ class _Pipe(io.FileIO):
             return len(data) if self.gone else super().write(data) or 0
         except OSError as error:
             self.gone = True
-            if error.errno != errno.EPIPE:
+            if error.errno not in (errno.EPIPE, errno.EINVAL):  # the latter: Windows' word for a reader who has left
                 raise
             return len(data)
 
@@ -251,11 +251,18 @@ def _patient_streams() -> None:
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
+        elif _is_console(stream):
+            stream.reconfigure(errors="backslashreplace")
         elif stream is getattr(sys, f"__{name}__"):
             pipe = io.BufferedWriter(_Pipe(number, "w", closefd=False))
             live = stream.isatty() or name == "stderr"
             text = io.TextIOWrapper(pipe, stream.encoding, "backslashreplace", line_buffering=live)
             setattr(sys, name, text)
+
+
+def _is_console(stream: Any) -> bool:
+    """A window of Windows', which takes text: bytes would be letters of another character set to it."""
+    return type(getattr(getattr(stream, "buffer", None), "raw", None)).__name__ == "_WindowsConsoleIO"
 
 
 # ------------------------------------------------------------------------------------------------------------------ help

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+WINDOWS = os.name == "nt"
 MOST = 16  # names that a message lists
 MACHINE = (
     errno.EMFILE,
@@ -77,7 +79,8 @@ def explain_os_error(error: OSError) -> str:
     if is_full(error):
         return f"{place}: no space left on the disk; free some, then give the same command again: finished work is kept"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{place}: cannot be written ({error.strerror}); make it writable or give outputs=<another folder>"
+        held = "close what has it open, " if WINDOWS else ""  # which refuses to replace an open file
+        return f"{place}: cannot be written ({error.strerror}); {held}make it writable or give outputs=<another folder>"
     if error.errno == errno.EFBIG:
         return f"{place}: larger than files may be here (see `ulimit -f`); raise that limit, then give the same command again"
     if error.errno in (errno.EMFILE, errno.ENFILE):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zfrepro.data import Packed
 from zfrepro.errors import UserError, require_layer
-from zfrepro.files import in_bytes, pending, read_array
+from zfrepro.files import in_bytes, move, pending, read_array
 from zfrepro.forward import forward
 from zfrepro.models.network import Network
 from zfrepro.run import TrainedRun
@@ -69,7 +69,7 @@ def _fill(run: TrainedRun, data: Packed, layers: Sequence[int], folder: Path, dt
                 files[layer][rows] = flat(values, pool).cpu().numpy()
         for layer in layers:
             files.pop(layer).flush()
-            (fresh / f"{layer}.npy").replace(folder / f"layer{layer}.npy")
+            move(fresh / f"{layer}.npy", folder / f"layer{layer}.npy")
 
 
 def _check_space(folder: Path, size: int) -> None:

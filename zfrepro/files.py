@@ -14,6 +14,7 @@ import os
 import platform
 import secrets
 import shutil
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from glob import escape
@@ -24,10 +25,11 @@ import numpy as np
 import psutil
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from zfrepro.errors import UserError
+from zfrepro.errors import WINDOWS, UserError
 
 UNITS = {"GB": 1e9, "MB": 1e6, "kB": 1e3}  # bytes
 LOCKLESS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems without locks answer
+PATIENCE = 5.0  # seconds for which a file may be open elsewhere on Windows
 
 # ---------------------------------------------------------------------------------------------------------------- writing
 
@@ -42,7 +44,7 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        move(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
         error.filename = error.filename or str(path)  # errors of writing name no file
@@ -52,9 +54,25 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
             temporary.unlink(missing_ok=True)
 
 
+def move(source: Path, target: Path) -> None:
+    """Give a file or folder its name, over a file that has it now.
+
+    Windows refuses that while somebody has the file open, who reads it or looks for viruses in it: it is tried again for a while.
+    """
+    last = time.monotonic() + PATIENCE * WINDOWS
+    while True:
+        try:
+            source.replace(target)
+            return
+        except PermissionError:
+            if time.monotonic() >= last:
+                raise
+            time.sleep(0.05)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the renames in it durable."""
-    if os.name == "nt":  # Windows opens no folders
+    if WINDOWS:  # which opens no folders
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -229,6 +247,11 @@ def remove_leftovers(folder: Path) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
+
+
+def nearest_existing(path: Path) -> Path | None:
+    """The path, or the nearest above it that exists; None on a drive that does not."""
+    return next((place for place in (path, *path.parents) if place.exists()), None)
 
 
 def require_space(folder: Path, size: float, what: str, cure: str) -> None:

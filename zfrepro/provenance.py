@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import torch
 
+from zfrepro.errors import WINDOWS
 from zfrepro.options.identity import config_hash
 from zfrepro.options.shared import Common
 
@@ -45,8 +46,8 @@ def provenance(config: Common, checkpoint_hash: str | None, seconds: float) -> d
 
 
 def peak_memory() -> int:
-    """The most memory, in bytes, that this process or the largest one that it started has held."""
-    if os.name == "nt":
+    """The most memory, in bytes, that this process or the largest one that it started has held; on Windows, this process."""
+    if WINDOWS:
         return int(psutil.Process().memory_info().peak_wset)
     import resource
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from zfrepro import papers
 from zfrepro.errors import UserError
-from zfrepro.files import pending, read_json, shown, waiting_lock, write_json
+from zfrepro.files import move, pending, read_json, shown, waiting_lock, write_json
 from zfrepro.options.identity import config_hash
 from zfrepro.options.shared import Common
 from zfrepro.provenance import provenance
@@ -127,7 +127,7 @@ class Output:
                 (self.folder / name).unlink(missing_ok=True)
         for name in self.names:
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (self.pending / name).replace(self.folder / name)
+            move(self.pending / name, self.folder / name)
         write_json(target, {**metrics, "provenance": origin})
         return origin
 

@@ -13,7 +13,7 @@ import torch
 from zfrepro import __version__
 from zfrepro.data import examine, not_used, open_data, packed_folder
 from zfrepro.devices import resolve_precision
-from zfrepro.files import shown
+from zfrepro.files import nearest_existing, shown
 from zfrepro.models.network import Network
 from zfrepro.models.summary import describe, on_paper, other_operations
 from zfrepro.options.commands import DoctorConfig, SummaryConfig, TrainConfig
@@ -93,7 +93,7 @@ def doctor(config: DoctorConfig) -> None:
     print(f"runs in {shown(outputs)}/: {', '.join(runs) or 'none yet; begin with `zfrepro train`'}")
     cache = config.data.cache_folder
     packed = sorted(path.parent.name for path in cache.glob("*/manifest.json"))
-    print(f"packed data sets in {cache}: {', '.join(packed) or 'none yet'}; {_free(cache):.0f} GB free")
+    print(f"packed data sets in {cache}: {', '.join(packed) or 'none yet'}{_free(cache)}")
     problems, notes = examine(config.data)
     print(f"data={config.data.name}: " + ("ready" if not problems else "not usable:"))
     for line in [*problems, *notes]:
@@ -111,7 +111,6 @@ def _auto(device: torch.device) -> str:
     return resolve_precision("auto", device)
 
 
-def _free(folder: Path) -> float:
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free / 1e9
+def _free(folder: Path) -> str:
+    there = nearest_existing(folder)
+    return f"; {shutil.disk_usage(there).free / 1e9:.0f} GB free" if there else ""

@@ -23,7 +23,7 @@ import psutil
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from zfrepro.errors import UserError
+from zfrepro.errors import WINDOWS, UserError
 
 GOES_ON = "the same command (without resume=false) goes on from here"
 
@@ -63,11 +63,17 @@ def stop_signals() -> Iterator[list[int]]:
 Result = TypeVar("Result")
 
 MOST = 4  # trainings at once unless told otherwise: each holds a network, its momentum and a batch's activations
+MOST_ON_WINDOWS = 61  # processes of a pool, which refuses more there
 
 
 def cpus() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def at_once(count: int) -> int:
+    """So many processes, or as many as Windows lets one wait for."""
+    return min(count, MOST_ON_WINDOWS) if WINDOWS else count
 
 
 def in_parallel(
@@ -91,7 +97,7 @@ def in_parallel(
         results.append(result)
         heard(result)
 
-    count = min(len(tasks), workers or usual_workers(device))
+    count = at_once(min(len(tasks), workers or usual_workers(device)))
     if count <= 1:
         for task in tasks:
             note(task())

@@ -15,7 +15,7 @@ from typing import Any
 
 from zfrepro.data.cache import short_hash
 from zfrepro.errors import UserError
-from zfrepro.files import file_hash, pending, require_space, waiting_lock
+from zfrepro.files import file_hash, move, pending, require_space, waiting_lock
 
 MAX_FILES = 5_000_000  # ImageNet has 1.4 million
 MAX_RATIO = 100  # unpacked to packed; photographs come near 1, a bomb goes into the thousands
@@ -109,8 +109,21 @@ def extract(path: Path, folder: Path, mark: str, progress: bool) -> Path:
     return target
 
 
+def _require_distinct(path: Path, members: list[Member], folder: Path) -> None:
+    """Refuse files and folders that are one here, as A and a are on Windows and on a Mac: two classes would become one."""
+    names = {member.name.rstrip("/") for member in members}
+    spelt: dict[str, str] = {}
+    for name in sorted(names | {name.rpartition("/")[0] for name in names}):
+        other = spelt.setdefault(name.casefold(), name)
+        if other != name and (folder / other).samefile(folder / name):
+            raise UserError(
+                f"data.root={path}: {other} and {name} in it are one to this file system; call one of them otherwise"
+            )
+
+
 def _extract(path: Path, target: Path) -> None:
-    size = sum(member.size for member in check_members(path))
+    members = check_members(path)
+    size = sum(member.size for member in members)
     require_space(target.parent, size, f"the files in {path.name}", "make room, or set ZFREPRO_CACHE=<folder>")
     try:
         with pending(target.parent, target.name) as fresh:
@@ -123,6 +136,7 @@ def _extract(path: Path, target: Path) -> None:
             else:
                 with zipfile.ZipFile(path) as archive:
                     archive.extractall(fresh)
-            fresh.rename(target)
+            _require_distinct(path, members, fresh)
+            move(fresh, target)
     except BROKEN as error:
         raise UserError(f"data.root={path}: cannot be unpacked into {target.parent} ({error})") from error

@@ -1,7 +1,8 @@
 """What a data set is: a key from names, sizes and contents relative to its folder. It may move, but not change.
 
 To read a mark of every file takes a while where there are a million, so the key is kept in the cache with a stamp: names,
-sizes, times and inodes of all that lies there. Whatever touches a file changes the stamp; then the marks are read again.
+sizes, times and inodes of all that lies there. Whatever touches a file changes the stamp; then the marks are read again. (But
+for Windows, which keeps no time of such a change: what is given its old size and its old time there counts as it was.)
 """
 
 from __future__ import annotations

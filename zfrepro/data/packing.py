@@ -31,7 +31,16 @@ from zfrepro.data.packed import MANIFEST, Boxes, Packed, load
 from zfrepro.data.rows import Written, path_of
 from zfrepro.data.sources import Listing, Source
 from zfrepro.errors import UserError
-from zfrepro.files import file_hash, pending, read_json, require_space, sync_folder, waiting_lock
+from zfrepro.files import (
+    file_hash,
+    move,
+    nearest_existing,
+    pending,
+    read_json,
+    require_space,
+    sync_folder,
+    waiting_lock,
+)
 from zfrepro.options.declare import check_options
 from zfrepro.options.shared import DataConfig
 
@@ -111,8 +120,8 @@ def examine(config: DataConfig) -> tuple[list[str], list[str]]:
 
 def _check_cache(cache: Path) -> None:
     """Refuse a cache that cannot be written, without making it."""
-    there = next(folder for folder in (cache, *cache.parents) if folder.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+    there = nearest_existing(cache)
+    if there is None or not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
         raise UserError(f"data.cache={cache}: cannot be written; set ZFREPRO_CACHE=<folder>")
 
 
@@ -148,7 +157,7 @@ def build(config: DataConfig, base: Path | None, folder: Path, identity: Identit
         for path in fresh.iterdir():
             _sync(path)
         sync_folder(fresh)
-        fresh.rename(folder)
+        move(fresh, folder)
         sync_folder(folder.parent)
     for note in source.told:
         print(f"note: {note}", file=sys.stderr)

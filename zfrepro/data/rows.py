@@ -6,6 +6,7 @@ Images of one shape lie in an array (N, S, S, 3). Images of many shapes lie one 
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import sys
@@ -21,7 +22,7 @@ import numpy as np
 from zfrepro.data.decode import Chunk
 from zfrepro.data.sources import WHOLE, Listing
 from zfrepro.errors import UserError
-from zfrepro.workers import cpus, start_worker
+from zfrepro.workers import at_once, cpus, start_worker
 
 HEADER = 128  # bytes before the numbers of a .npy file here: fixed, so that a file can shrink in place
 COLOUR_BLOCK = 1 << 18  # pixels summed at a time
@@ -56,7 +57,7 @@ def row_bytes(listing: Listing, shapes: np.ndarray | None) -> int:
 
 def _width(dtype: str, shape: tuple[int, ...]) -> int:
     """Bytes of a row, or of a pixel where rows have many shapes."""
-    return int(np.dtype(dtype).itemsize * np.prod(shape[2:] if shape[:2] == WHOLE else shape))
+    return np.dtype(dtype).itemsize * math.prod(shape[2:] if shape[:2] == WHOLE else shape)
 
 
 @dataclass
@@ -108,17 +109,17 @@ def write_rows(
 def _processes(listing: Listing, workers: int) -> int:
     if listing.in_process:
         return 1
-    return min(workers or cpus(), -(-len(listing.files) // listing.chunk))
+    return at_once(min(workers or cpus(), -(-len(listing.files) // listing.chunk)))
 
 
 # -------------------------------------------------------------------------------------------------------------- the files
 
 
 def _create(path: Path, dtype: str, shape: tuple[int, ...], pixels: int, count: int) -> None:
-    whole = (pixels * int(np.prod(shape[2:])),) if shape[:2] == WHOLE else (count, *shape)
+    whole = (pixels * math.prod(shape[2:]),) if shape[:2] == WHOLE else (count, *shape)
     with path.open("wb") as file:
         file.write(header(dtype, whole))
-        file.truncate(HEADER + int(np.dtype(dtype).itemsize * np.prod(whole)))
+        file.truncate(HEADER + np.dtype(dtype).itemsize * math.prod(whole))
 
 
 def header(dtype: str, shape: tuple[int, ...]) -> bytes:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from zfrepro.data import Packed
 from zfrepro.data.rescaling import Images, by_shape, shapes_of
 from zfrepro.errors import UserError
-from zfrepro.files import pending, read_array
+from zfrepro.files import move, pending, read_array
 from zfrepro.run import TrainedRun
 
 PIXELS = 1 << 21  # of a batch, at the size at which the network sees it
@@ -93,7 +93,7 @@ def _fill(run: TrainedRun, pool: Pool, layer: int, scale: int, path: Path) -> No
                 found[start + rows] = describe_batch(run, images, rows, layer, scale).cpu().numpy()
                 bar.update(len(rows))
         np.save(fresh / path.name, found)
-        (fresh / path.name).replace(path)
+        move(fresh / path.name, path)
 
 
 @torch.no_grad()

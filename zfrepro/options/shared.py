@@ -168,10 +168,12 @@ def home_expanded(key: str, path: str) -> Path:
         raise UserError(f"{key}={path}: you have no home folder; give {key}=<folder>{hint}") from error
 
 
-PART = r"\w[\w.+=,@-]*"
+# A part of a run's name is a folder's: on Windows none ends in a point, and these are devices.
+PART = r"(?!(?i:con|prn|aux|nul|com\d|lpt\d)(?:[./]|$))\w[\w.+=,@-]*(?<!\.)"
 run_name = matching(
     rf"(?!.*\.\.){PART}(/{PART})*",
-    "a name of letters, digits and . _ - + = @ (it becomes a folder below outputs/), or several with / between",
+    "a name of letters, digits and . _ - + = @ (it becomes a folder below outputs/), or several with / between; none may end "
+    "in a point or be nul, con, aux and the like, which Windows allows no folder",
 )
 
 

@@ -44,8 +44,10 @@ class OwnTables:
             table = OmegaConf.structured(self.derive(weights, int(layers) if layers.isdigit() else None))
             table.name = plain_name(weights.stem)
             changed.insert(0, "model=" + self._put(weights.stem, table, ""))
-        where: list[str] = [f"hydra.searchpath=['file://{Path(self.folder.name).as_posix()}']"] if self.folder else []
-        return where + changed  # Hydra wants its flags last
+        if self.folder is None:
+            return changed
+        place = Path(self.folder.name).as_posix().replace("'", r"\'")  # a user may be called O'Brien
+        return [f"hydra.searchpath=['file://{place}']", *changed]  # Hydra wants its flags last
 
     def as_given(self, overrides: list[str]) -> list[str]:
         """The overrides as the user wrote them."""
@@ -72,7 +74,7 @@ class OwnTables:
 
 def plain_name(stem: str) -> str:
     """A file's name as a run's may be."""
-    return re.sub(r"[^\w.+=@-]", "_", stem).lstrip(".+=@-") or "own"
+    return re.sub(r"[^\w.+=@-]", "_", stem).lstrip(".+=@-").rstrip(".") or "own"
 
 
 def read_table(path: str) -> DictConfig:
