@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import Zfrepro
 from packaging.requirements import Requirement
 from test_data_people import config_of, make
@@ -31,6 +32,7 @@ from zfrepro.options.commands import EvaluateConfig
 from zfrepro.options.shared import DataConfig, Experiment, run_name
 from zfrepro.results import writing
 from zfrepro.run import open_run
+from zfrepro.trainer.distributed import backend
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
@@ -222,6 +224,12 @@ def test_a_pool_has_as_many_processes_as_windows_can_wait_for(monkeypatch: pytes
     assert workers.at_once(96) == 96
     monkeypatch.setattr(workers, "WINDOWS", True)
     assert (workers.at_once(96), workers.at_once(4)) == (61, 4)
+
+
+def test_gpus_talk_without_nccl(monkeypatch: pytest.MonkeyPatch) -> None:
+    for there, word in ((True, "nccl"), (False, "gloo")):
+        monkeypatch.setattr("torch.distributed.is_nccl_available", lambda there=there: there)
+        assert (backend(torch.device("cuda", 1)), backend(torch.device("cpu"))) == (word, "gloo")
 
 
 def test_an_interrupted_command_is_left_to_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ class Team:
 
 @contextlib.contextmanager
 def team(device: str) -> Iterator[Team]:
-    """Join the processes that torchrun started (gloo on the CPU, nccl on GPUs), or work alone."""
+    """Join the processes that torchrun started, or work alone."""
     size = _number("WORLD_SIZE", 1)
     if size == 1 or "RANK" not in os.environ:
         yield Team(0, 1, resolve_device(device))
@@ -69,7 +69,7 @@ def team(device: str) -> Iterator[Team]:
             raise UserError(f"device={device}: process {local} of this machine has no GPU; lower --nproc_per_node")
         place = torch.device("cuda", local)
         torch.cuda.set_device(place)
-    _join("nccl" if place.type == "cuda" else "gloo", rank, size)
+    _join(backend(place), rank, size)
     try:
         yield Team(rank, size, place)
     finally:
@@ -77,6 +77,11 @@ def team(device: str) -> Iterator[Team]:
         # end (pytorch/pytorch#179291).
         gc.collect()
         dist.destroy_process_group()
+
+
+def backend(place: torch.device) -> str:
+    """nccl on GPUs, but on Windows, where it is not; gloo elsewhere."""
+    return "nccl" if place.type == "cuda" and dist.is_nccl_available() else "gloo"
 
 
 def _number(name: str, otherwise: int = 0) -> int:
