@@ -47,6 +47,12 @@ def test_every_command_teaches(command: str, zfrepro: Zfrepro, tmp_path: Path) -
     assert re.search(r"^  seed=0 +of initialisation", text, re.MULTILINE)
 
 
+@pytest.mark.parametrize(("command", "own"), [("evaluate", "method="), ("depth", "configurations=")])
+def test_readings_stand_last(command: str, own: str, zfrepro: Zfrepro, tmp_path: Path) -> None:
+    text = zfrepro(command, "--help", cwd=tmp_path).stdout
+    assert text.index(f"  {own}") < text.index("  places=") < text.index("  weights=")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_config_is_printed(command: str, zfrepro: Zfrepro, tmp_path: Path) -> None:
     assert "run: " in zfrepro(command, "--cfg", "job", cwd=tmp_path).stdout

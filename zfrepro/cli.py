@@ -26,6 +26,7 @@ from zfrepro import __version__
 from zfrepro.errors import UserError, line_of, nearest
 from zfrepro.options.arguments import for_hydra
 from zfrepro.options.commands import (
+    READ_BY,
     AblateConfig,
     CorrespondConfig,
     DepthConfig,
@@ -298,7 +299,8 @@ def _command_help(command: str, overrides: list[str]) -> str:
     to_dataclass(cfg, COMMANDS[command].config)
     meanings = _meanings(COMMANDS[command].config)
     lines = []
-    for key, value in flatten(OmegaConf.to_container(cfg, resolve=True)).items():
+    values = flatten(OmegaConf.to_container(cfg, resolve=True))
+    for key, value in sorted(values.items(), key=lambda option: option[0] in READ_BY):  # a paper's open readings: last
         if key.startswith("model.") and key not in ("model.name", "model.input_size", "model.remove", "model.scale"):
             continue
         text = f"  {key}={'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"
