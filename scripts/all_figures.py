@@ -103,7 +103,7 @@ PLANS = {
         "vgg",
         beside=("visualize", "invariance", "occlude"),
         options={
-            "depth": ["tuning_epochs=8"],
+            "depth": ["start_lr=0.005", "tuning_epochs=8"],
             "invariance": ["claims_images=100"],
             "occlude": ["claims_images=60"],
             # Enough for 30 training and 50 test images a class; SVMs on thousands of scenes would take the longest of all.

@@ -137,6 +137,7 @@ def training(
     elif start is not None:
         changes |= {
             "init_from": start.training.run,
+            "lr": config.start_lr or source.lr,
             "init_match": "order",
             "init_convolutions": config.start_convolutions,
         }
@@ -397,13 +398,14 @@ def notes(answers: Answers, title: str) -> str:
     """What ours were trained and measured on."""
     source, readings = answers.nets[0].training, told(answers.config)
     each = ", ".join(f"{net.training.run.rpartition('/')[2]}: {net.training.epochs}" for net in answers.nets)
-    tuned = answers.config.tuning_lr
-    lower = "a tenth of it" if tuned is None else f"{tuned:g}"
+    started, tuned = answers.config.start_lr, answers.config.tuning_lr
+    rates = f"learning rate {source.lr:g} ({source.schedule})" + (f", {started:g} from A on" if started else "")
+    lower = f"{tuned or TENTH * source.lr:g}"
     return (
         f"{title}. Errors in percent, means and standard deviations over nets of different seeds. The paper's: ImageNet 2012 "
         f"validation. Ours: {source.data.name}, {len(answers.labels)} validation images of {answers.data.num_classes} classes, "
-        f"crops of {source.model.input_size} px{readings}; batches of {source.batch_size}, learning rate {source.lr:g} "
-        f"({source.schedule}), {lower} where a net starts from itself at another scale. Epochs: {each}."
+        f"crops of {source.model.input_size} px{readings}; batches of {source.batch_size}, {rates}, "
+        f"{lower} where a net starts from itself at another scale. Epochs: {each}."
     )
 
 

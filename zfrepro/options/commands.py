@@ -372,8 +372,11 @@ class DepthConfig(Reading, Experiment):
     tuning_epochs: Optional[int] = option(
         None, f"passes where a network starts from itself at another scale; {OWN}", at_least(1)
     )
+    start_lr: Optional[float] = option(
+        None, "learning rate of the networks that start from A; null: the run's own", positive, later=True
+    )
     tuning_lr: Optional[float] = option(
-        None, "... and their learning rate; null: a tenth of the run's own", positive, later=True
+        None, "... and the learning rate there; null: a tenth of the run's own", positive, later=True
     )
     start_convolutions: Optional[int] = option(
         4,
