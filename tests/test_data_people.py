@@ -6,11 +6,12 @@ import io
 import os
 import shutil
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Zfrepro
+from conftest import NARROW, Zfrepro
 from PIL import Image, features
 
 from zfrepro.data import Packed, examine, find_problems, open_data, read_image
@@ -92,6 +93,50 @@ def test_hostile_and_broken_tars_are_refused(tmp_path: Path) -> None:
     for name in ("cut.tgz", "text.tgz"):
         (problem,) = find_problems(config_of(tmp_path, tmp_path / name))
         assert "cannot be read as a zip or tar archive" in problem and "\n" not in problem
+
+
+def test_a_zip_with_backslashes_between_folders(tmp_path: Path) -> None:
+    """As PowerShell's Compress-Archive and .NET made them."""
+    pets = make(tmp_path / "pets")
+    with zipfile.ZipFile(tmp_path / "pets.zip", "w") as archive:
+        for path in sorted(pets.rglob("*.png")):
+            member = zipfile.ZipInfo(f"pets\\{path.parent.name}\\{path.name}")
+            member.create_system = 0
+            archive.writestr(member, path.read_bytes())
+    assert opened(tmp_path, tmp_path / "pets.zip").key == opened(tmp_path, pets).key
+
+
+# -------------------------------------------------------------------------------------------------------------- copies
+
+
+def test_validation_images_that_are_training_images_are_told(tmp_path: Path, zfrepro: Zfrepro) -> None:
+    """The error on them says nothing: in folders of one's own, and where a split is drawn among copies."""
+    pets = make(tmp_path / "pets" / "train", count=8).parent
+    make(pets / "val", count=1)  # the first of each class again
+    picture(7, 7).save(pets / "val" / "dog" / "own.png")
+    given = ("data=folder", f"data.root={pets}", f"outputs={tmp_path / 'runs'}", *NARROW, "epochs=1", "batch_size=8")
+    said = "2 of 3 validation images are copies of training images, the first: val/cat/0.png of train/cat/0.png"
+    found = zfrepro("train", *given, "run=a")
+    assert said in found.stderr
+    zfrepro("evaluate", f"outputs={tmp_path / 'runs'}", "run=a")
+    notes = (tmp_path / "runs" / "a" / "table2_imagenet" / "table.md").read_text()
+    assert "2 of the validation images are copies of training images: the errors are too low." in notes
+    assert f"note: {said}" in zfrepro("prepare", *given).stdout
+
+
+def test_copies_are_found_among_photographs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever they are called; others of the same size and camera are none."""
+    pets = make(tmp_path / "pets", count=4)
+    for n in range(4):
+        shutil.copyfile(pets / "cat" / f"{n}.png", pets / "cat" / f"{n} (copy).png")
+    data = opened(tmp_path, pets)
+    one = {name.removesuffix(" (copy).png").removesuffix(".png") for name in data.train.files}
+    two = {name.removesuffix(" (copy).png").removesuffix(".png") for name in data.val.files}
+    assert data.manifest["copies"] == len(one & two) > 0
+    assert f"{len(one & two)} of {len(data.val)} validation images are copies" in capsys.readouterr().err
+    make(tmp_path / "others")
+    assert opened(tmp_path, tmp_path / "others").manifest["copies"] == 0
+    assert "copies" not in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------------ names of splits

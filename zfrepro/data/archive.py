@@ -19,6 +19,7 @@ from zfrepro.files import file_hash, move, pending, require_space, waiting_lock
 
 MAX_FILES = 5_000_000  # ImageNet has 1.4 million
 MAX_RATIO = 100  # unpacked to packed; photographs come near 1, a bomb goes into the thousands
+WINDOWS = 0  # a zip's mark of where it was made; PowerShell's and .NET's have backslashes between folders
 SLACK = 100 << 20  # bytes below which the ratio is nobody's danger
 BROKEN = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, OSError, EOFError, NotImplementedError, ValueError, RuntimeError,
@@ -68,7 +69,12 @@ def _zip_members(path: Path) -> Iterator[Member]:
                 danger = "is a link" if kind == stat.S_IFLNK else "is neither a file nor a folder"
             if member.flag_bits & 1:
                 danger = "is encrypted"
-            yield Member(member.filename, member.file_size, danger, member.CRC)
+            yield Member(_name(member), member.file_size, danger, member.CRC)
+
+
+def _name(member: zipfile.ZipInfo) -> str:
+    """With slashes between folders."""
+    return member.filename.replace("\\", "/") if member.create_system == WINDOWS else member.filename
 
 
 def _tar_members(path: Path) -> Iterator[Member]:
@@ -135,7 +141,9 @@ def _extract(path: Path, target: Path) -> None:
                     tar.extractall(fresh, **safe)
             else:
                 with zipfile.ZipFile(path) as archive:
-                    archive.extractall(fresh)
+                    for member in archive.infolist():
+                        member.filename = _name(member)
+                        archive.extract(member, fresh)
             _require_distinct(path, members, fresh)
             move(fresh, target)
     except BROKEN as error:

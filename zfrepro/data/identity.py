@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from zfrepro.data import sources
 from zfrepro.data.archive import archive_mark, extract
 from zfrepro.data.cache import remembered, short_hash, writable
@@ -39,7 +41,8 @@ class Identity:
     key: str  # hash of names, labels and contents, and of how the images are packed; not of where they lie
     names: str  # hash of the classes' readable names, which may become known later
     source: Source | None = None  # if it had to be read: to be packed at once
-    told: Sequence[str] = ()  # what lies there and is not used, a line for each kind
+    told: Sequence[str] = ()  # what is to be known of it, such as what lies there and is not used: a line for each kind
+    copies: int = 0  # validation images that are training images too
 
 
 def identify(config: DataConfig, base: Path | None, progress: bool = True) -> Identity:
@@ -63,9 +66,8 @@ def identify(config: DataConfig, base: Path | None, progress: bool = True) -> Id
         return _content(config, read[0])
 
     found = remembered(cache, about, stamp, content)
-    return Identity(
-        _packed_as(config, found["content"]), found["names"], read[0] if read else None, found.get("told", [])
-    )
+    source, told, copies = read[0] if read else None, found.get("told", []), found.get("copies", 0)
+    return Identity(_packed_as(config, found["content"]), found["names"], source, told, copies)
 
 
 def _packed_as(config: DataConfig, content: str) -> str:
@@ -74,14 +76,39 @@ def _packed_as(config: DataConfig, content: str) -> str:
 
 def _content(config: DataConfig, source: Source) -> dict[str, Any]:
     digest = hashlib.sha256(short_hash([config.name, config.on_error, list(source.class_ids)]).encode())
+    marks: list[np.ndarray | None] = []
     for listing in (source.train, source.val):
         for array in (listing.labels, listing.multi):
             digest.update(b"" if array is None else f"{array.shape}".encode() + array.tobytes())
         if listing.boxes is not None:
             for array in vars(listing.boxes).values():
                 digest.update(f"{array.shape}".encode() + array.tobytes())
-        digest.update(short_hash(list(listing.files)).encode() + listing.content().encode())
-    return {"content": digest.hexdigest(), "names": short_hash(list(source.class_names)), "told": source.told}
+        content, own = listing.content()
+        marks.append(own)
+        digest.update(short_hash(list(listing.files)).encode() + content.encode())
+    copies = copies_in(*marks)
+    told = [*source.told, *_told_of_copies(source, copies)]
+    about = {"told": told, "copies": len(copies)}
+    return {"content": digest.hexdigest(), "names": short_hash(list(source.class_names)), **about}
+
+
+def copies_in(train: np.ndarray | None, val: np.ndarray | None) -> list[tuple[int, int]]:
+    """Pairs of a validation row and a training row whose files have equal marks, as of `mark_files`; a pair for each such
+    validation row."""
+    if train is None or val is None:
+        return []
+    rows = {mark: row for row, mark in enumerate(train.tolist())}
+    return [(row, rows[mark]) for row, mark in enumerate(val.tolist()) if mark in rows]
+
+
+def _told_of_copies(source: Source, copies: Sequence[tuple[int, int]]) -> list[str]:
+    if not copies:
+        return []
+    val, train = copies[0]
+    return [
+        f"{len(copies)} of {len(source.val.files)} validation images are copies of training images, the first: "
+        f"{source.val.files[val]} of {source.train.files[train]}; the validation error is too low for that"
+    ]
 
 
 def _mark(config: DataConfig, archive: Path) -> str:

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 END = 4096  # bytes
 # In these formats a change in the middle changes the size or a check sum at the end, or all that follows.
@@ -17,25 +20,41 @@ READERS = 8  # threads: most of the time is waiting for the disk
 BATCH = 512
 
 
-def mark_files(base: Path, files: Sequence[str]) -> str:
-    """A hash of the contents' marks of `files`, named relative to `base`, in their order."""
+def mark_files(base: Path, files: Sequence[str]) -> tuple[str, np.ndarray]:
+    """A hash of the contents' marks of `files`, named relative to `base`, in their order; and (N,) uint64: equal ones are of
+    equal contents."""
     batches = [files[start : start + BATCH] for start in range(0, len(files), BATCH)]
-    digest = hashlib.sha256()
+    digest, own = hashlib.sha256(), [np.zeros(0, np.uint64)]
     with ThreadPoolExecutor(READERS) as readers:
-        for found in readers.map(partial(_mark_batch, str(base)), batches):
+        for found, each in readers.map(partial(_mark_batch, str(base)), batches):
             digest.update(found)
-    return digest.hexdigest()
+            own.append(each)
+    return digest.hexdigest(), np.concatenate(own)
 
 
-def _mark_batch(base: str, files: Sequence[str]) -> bytes:
-    digest = hashlib.sha256()
+def _mark_batch(base: str, files: Sequence[str]) -> tuple[bytes, np.ndarray]:
+    digest, own = hashlib.sha256(), b""
     for name in files:
-        mark_file(os.path.join(base, name), digest)  # noqa: PTH118 - a million of them
-    return digest.digest()
+        both = Both(digest, hashlib.sha256())
+        mark_file(os.path.join(base, name), both)  # noqa: PTH118 - a million of them
+        own += both.own.digest()[:8]
+    return digest.digest(), np.frombuffer(own, np.uint64)
 
 
-def mark_file(path: str, digest: hashlib._Hash) -> None:
-    """Take a file's mark into the digest. What cannot be read is marked as such: the packing will say it."""
+class Both(NamedTuple):
+    """Two digests that are told the same."""
+
+    batch: hashlib._Hash
+    own: hashlib._Hash
+
+    def update(self, data: bytes) -> None:
+        """Tell both."""
+        self.batch.update(data)
+        self.own.update(data)
+
+
+def mark_file(path: str, digest: Both) -> None:
+    """Take a file's mark into the digests. What cannot be read is marked as such: the packing will say it."""
     try:
         if not stat.S_ISREG((status := os.stat(path)).st_mode):  # noqa: PTH116
             digest.update(b"no file")  # a named pipe would wait forever

@@ -152,14 +152,14 @@ def build(config: DataConfig, base: Path | None, folder: Path, identity: Identit
             for split, own in written.items()
             for row, why in own.failures.items()
         ]
-        manifest = _manifest(config, base, source, identity.key, _entries(fresh), skipped)
+        manifest = _manifest(config, base, source, identity, _entries(fresh), skipped)
         (fresh / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         for path in fresh.iterdir():
             _sync(path)
         sync_folder(fresh)
         move(fresh, folder)
         sync_folder(folder.parent)
-    for note in source.told:
+    for note in identity.told:
         print(f"note: {note}", file=sys.stderr)
     if skipped:
         print(
@@ -288,7 +288,7 @@ def _manifest(
     config: DataConfig,
     base: Path | None,
     source: Source,
-    key: str,
+    identity: Identity,
     arrays: dict[str, dict[str, Any]],
     skipped: list[dict[str, str]],
 ) -> dict[str, Any]:
@@ -296,7 +296,8 @@ def _manifest(
         "name": config.name,
         "size": config.size,
         "fit": config.fit,
-        "key": key,
+        "key": identity.key,
+        "copies": identity.copies,
         "source": {"root": str(base) if base else None, **source.notes},
         "passed_over": list(source.passed_over),
         "counts": {split: arrays[f"{split}_labels.npy"]["shape"][0] for split in ("train", "val")},

@@ -40,7 +40,9 @@ class Listing:
     chunk: int = 64  # rows to a chunk
     multi: np.ndarray | None = None  # (N, C) int8, where it is known before the images are
     in_process: bool = False  # the pictures are in this process's memory: do not send them to others
-    content: Callable[[], str] = str  # a hash of what the images are made from; drawn ones are made from nothing
+    # A hash of what the images are made from, and (N,) uint64 by which equal files know each other; drawn ones are made
+    # from nothing.
+    content: Callable[[], tuple[str, np.ndarray | None]] = lambda: ("", None)
     measure: Callable[[int, int], Callable[[], np.ndarray]] | None = None  # (n, 2) shapes of whole images, likewise
     boxes: Boxes | None = None  # in pixels of the pictures themselves, upright
 
@@ -113,7 +115,7 @@ def from_arrays(
         recipe=lambda start, stop: partial(read_arrays, pictures[start:stop], config.size, config.fit),
         fields=image_fields(config),
         in_process=True,
-        content=partial(digest, pictures),
+        content=lambda: (digest(pictures), None),
         measure=lambda start, stop: partial(np.tile, np.array(shape), (stop - start, 1)),
     )
 

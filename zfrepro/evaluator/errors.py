@@ -147,11 +147,18 @@ def notes(config: EvaluateConfig, runs: Sequence[TrainedRun], images: int) -> st
     run = runs[0]
     data, scales = run.config.data, ", ".join(map(str, config.test_scales))
     epochs = ", ".join(f"{one.config.run} {one.epoch}" for one in runs)
+    copies = run.data.manifest.get("copies", 0)
     sizes = told(config) + (f", test images at {scales} px" if scales else "")
     return (
         f"Errors in percent; ours by {METHODS[config.method]}{sizes}, the last columns of the centre crop. Rows of the paper: "
         f"ImageNet 2012, ten crops. Ours: {run.config.model.name}, {images} validation images, {how_many_classes(run)} of "
-        f"{data.name} at {data.size} px." + (f" Epochs of training behind each: {epochs}." if len(runs) > 1 else "")
+        f"{data.name} at {data.size} px."
+        + (
+            f" {copies} of the validation images are copies of training images: the errors are too low."
+            if copies
+            else ""
+        )
+        + (f" Epochs of training behind each: {epochs}." if len(runs) > 1 else "")
     )
 
 
