@@ -243,6 +243,26 @@ def test_every_mode_of_pictures_becomes_rgb(tmp_path: Path) -> None:
     assert np.array_equal(read(Image.fromarray(three), "gif.gif"), three)
     with pytest.raises(UserError, match="floating-point"):
         read(Image.fromarray(grey.astype(np.float32)), "f.tif")
+    for factor, said in (
+        (1, "0 to 240"),
+        (1 << 20, "0 to 251658240"),
+        (-1, "-240 to 0"),
+    ):  # black, or white, in silence
+        with pytest.raises(UserError, match=f"32-bit pixels from {said}, whose range is not known"):
+            read(Image.fromarray(grey.astype(np.int32) * factor), "i.tif")
+
+
+@pytest.mark.parametrize(("largest", "told"), [(15, True), (1, True), (255, False)])
+def test_images_without_contrast_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], largest: int, told: bool
+) -> None:
+    """Such as 12-bit values in 16-bit files, which are divided by 256; or values of 0 to 1 that were made bytes."""
+    for row in range(8):
+        (tmp_path / "tree" / f"class_{row % 2}").mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(row).integers(0, largest, (20, 20, 3), np.uint8, endpoint=True)
+        Image.fromarray(pixels).save(tmp_path / "tree" / f"class_{row % 2}" / f"{row}.png")
+    open_data(config_of(tmp_path), progress=False)
+    assert ("the training images are nearly of one colour" in capsys.readouterr().err) == told
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -256,6 +276,16 @@ def test_exif_turns_pictures_upright(tmp_path: Path, orientation: int) -> None:
     exif[0x0112] = orientation
     stored.save(tmp_path / "turned.png", exif=exif)
     assert np.array_equal(read_image(tmp_path / "turned.png", 16), upright)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_the_size_of_a_turned_picture_is_known_from_its_header(tmp_path: Path, suffix: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture(0).save(path := tmp_path / f"a.{suffix}", exif=exif)
+    assert picture_size(path) == ((24, 20) if orientation == 6 else (20, 24))
+    assert read_picture(path, 10, "whole").shape[:2] == tuple(measure_files([str(path)], 10)[0])
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])

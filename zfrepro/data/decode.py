@@ -69,6 +69,9 @@ def picture_size(path: str | Path) -> tuple[int, int]:
     with _quiet(), open_picture(path) as image:
         with contextlib.suppress(Exception):
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        if turned and image.format == "TIFF":  # PIL turns its pixels by itself, its size in some versions only
+            image.load()
+            return upright(image).size[::-1]
         return image.size if turned else image.size[::-1]
 
 
@@ -121,7 +124,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("floating-point pixels, whose range is not known")
     if image.mode.startswith("I"):  # PIL's own conversion clips to 255; 'I' is how it reads some 16-bit files
-        grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535) // 256
+        values = np.asarray(image).astype(np.int64)
+        bytes_alone = (image.format, image.mode) == ("TIFF", "I") and 0 < values.max() < 256
+        if values.min() < 0 or values.max() > 65535 or bytes_alone:
+            raise ValueError(f"32-bit pixels from {values.min()} to {values.max()}, whose range is not known")
+        grey = values // 256
         return Image.fromarray(grey.astype(np.uint8), "L").convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         layer = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")

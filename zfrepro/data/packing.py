@@ -45,6 +45,7 @@ from zfrepro.options.declare import check_options
 from zfrepro.options.shared import DataConfig
 
 PACK_VERSION = 3  # of decoding and of the folder's format: part of the folder's name
+PALE = 5.0  # standard deviation of pixels below which there is hardly a picture; photographs have 50 to 80
 MEAN_BYTES = 1 << 24  # of images in memory at a time while their mean is computed
 
 
@@ -159,7 +160,7 @@ def build(config: DataConfig, base: Path | None, folder: Path, identity: Identit
         sync_folder(fresh)
         move(fresh, folder)
         sync_folder(folder.parent)
-    for note in identity.told:
+    for note in [*identity.told, *_told_of_contrast(np.load(folder / "covariance.npy"))]:
         print(f"note: {note}", file=sys.stderr)
     if skipped:
         print(
@@ -273,6 +274,17 @@ def _write_colours(config: DataConfig, folder: Path, train: Written) -> None:
         while block := file.read(max(1, MEAN_BYTES // total.size) * total.size):
             total += np.frombuffer(block, np.uint8).reshape(-1, *shape).sum(0, dtype=np.uint32)
     np.save(folder / "mean.npy", (total / count).astype(np.float32))
+
+
+def _told_of_contrast(covariance: np.ndarray) -> list[str]:
+    """A line where the training pixels, whose colours' covariance this is, hardly differ."""
+    deviation = float(np.sqrt(np.trace(covariance).clip(0) / 3))
+    if deviation >= PALE:
+        return []
+    return [
+        f"the training images are nearly of one colour (standard deviation {deviation:.1f} of 255): are they 12-bit values "
+        "stored as 16 bits, or values of 0 to 1 stored as bytes?"
+    ]
 
 
 def _entries(folder: Path) -> dict[str, dict[str, Any]]:
