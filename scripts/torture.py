@@ -2,7 +2,8 @@
 
 Bad input: every command is given what it cannot do: values of the wrong kind or size, keys and names that are not there, damaged
 runs, files that are not what their names say. Each must end with status 2 and one line that names the culprit, change nothing
-in the run, and come back within a minute.
+in the run, and come back within a minute. Some of it is odd and not bad (lists with semicolons, output that nobody reads):
+there the command must do its work.
 
 Kills: train, prepare, visualize, ablate, transfer and report are killed outright (SIGKILL) at random moments and given again.
 Each must end as if nothing had happened: weights bit-identical, arrays equal, nothing left over, no half file taken for whole.
@@ -21,6 +22,7 @@ import random
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +30,7 @@ import traceback
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -66,8 +69,12 @@ class Case:
     """A command's arguments, what its refusal must name, and what is broken first in a copy of the run."""
 
     args: list[str]
-    names: str
+    names: str  # '': it must not be refused
     spoil: Callable[[Path], object] | None = None  # given the copy of the run's folder
+    line: str = ""  # for a shell, in place of the arguments; `zfrepro` is a process of its own there
+
+    def __str__(self) -> str:
+        return self.line or f"zfrepro {' '.join(self.args)}"
 
 
 def refusals() -> Iterator[Case]:
@@ -77,6 +84,10 @@ def refusals() -> Iterator[Case]:
     yield from bad_groups()
     yield from damaged_runs()
     yield from bad_files()
+    yield from bad_weights()
+    yield from bad_layouts()
+    yield from odd_lists()
+    yield from surroundings()
 
 
 def bad_words() -> Iterator[Case]:
@@ -93,6 +104,7 @@ def bad_words() -> Iterator[Case]:
     yield Case(["train", "--epochs", "5"], "epochs")
     yield Case(["train", "epochs", "5"], "epochs")
     yield Case(["train", "=3"], "=3")
+    yield Case(["train", "epochs=3", "epochs=4"], "epochs")
     yield Case(["train", "epochs=="], "epochs")
     yield Case(["train", "--cfg", "bad"], "cfg")
     yield Case(["train", "--config-name", "nope"], "config-name")
@@ -176,9 +188,23 @@ def damaged_runs() -> Iterator[Case]:
         yield Case([command], "best.pt", cut("checkpoints/best.pt"))
         yield Case([command], "best.pt", lambda run: (run / "train" / "checkpoints" / "best.pt").unlink())
         yield Case([command], "config.yaml", write("config.yaml", b"epochs: [1, 2]\n"))
+    for name, value in (("model", {}), ("class_names", 3), ("mean", "grey"), ("scale", None), ("epoch", -1)):
+        yield Case(["evaluate"], "best.pt", partial(with_entry, name, value))
+    for text in ("sed: 1", "epochs: many", "epochs: 1\nepochs: 2", "a: *b", "\x00"):
+        yield Case(["evaluate"], "config.yaml", write("config.yaml", text.encode()))
+    yield Case(["report"], "", write("metrics.jsonl", b"\xff\x00 not JSON\n[]\n"))
+    yield Case(["report"], "", write("curves.png", b"no picture"))
     yield Case(["evolve"], "epoch_1.pt", cut("checkpoints/epoch_1.pt"))
     yield Case(["train", *TINY], "last.pt", cut("checkpoints/last.pt"))
     yield Case(["train", *TINY, "epochs=3"], "epochs")
+
+
+def with_entry(name: str, value: object, run: Path) -> None:
+    """Give the run's best checkpoint, a sound torch file, another value of an entry."""
+    import torch
+
+    path = run / "train" / "checkpoints" / "best.pt"
+    torch.save(torch.load(path, weights_only=True) | {name: value}, path)
 
 
 def pickled() -> bytes:
@@ -213,9 +239,129 @@ def bad_files() -> Iterator[Case]:
     for weights in ("text.png", "empty.png", "cut.zip"):
         yield Case(["import", "model=torchvision/alexnet", f"weights={weights}", "data=embedded", "run=other"], weights)
 
+    for images in (
+        "[whole.png,nonsuch.png]",
+        "nonsuch*.png",
+        "[https://nowhere.invalid/a.png]",
+        "[whole.png,,whole.png]",
+    ):
+        yield Case(["occlude", f"images={images}"], "images" if ",," in images else images.strip("[]").split(",")[-1])
+    for labels in ("[nonsuch]", "[dog,cat]", "[9999]", "['']"):
+        yield Case(["occlude", "images=[whole.png]", f"labels={labels}"], "labels")
+
+
+def bad_weights() -> Iterator[Case]:
+    """Files of weights that hold something else, for a sound table; see `weights_folder`."""
+    for name in ("tensor.pt", "list.pt", "empty.pt", "texts.pt", "hostile.pt", "other.pt", "nan.pt", "net.h5", "net.safetensors",
+                 "net.onnx", "net.npz", "pipe.png", "folder.png"):  # fmt: skip
+        given = ["model=zfnet_demo", "mean=[0.5]", "std=[0.5]", "data=embedded", "run=other"]
+        yield Case(["import", f"weights={name}", *given], name)
+
+
+def weights_folder(here: Path) -> None:
+    """Lay out what `bad_weights` names."""
+    import torch
+
+    filters = torch.zeros(32, 3, 7, 7)
+    held = {
+        "tensor.pt": filters, "list.pt": [filters], "empty.pt": {}, "texts.pt": {"a": "b"}, "other.pt": {"a.weight": filters},
+        "nan.pt": {"a.weight": filters / 0, "a.bias": torch.zeros(32)},
+    }  # fmt: skip
+    for name, value in held.items():
+        torch.save(value, here / name)
+    (here / "hostile.pt").write_bytes(pickled())
+    (here / "net.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    (here / "net.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    (here / "net.onnx").write_text("no network", encoding="utf-8")
+    np.savez(here / "net.npz", a=np.zeros(3))
+
+
+# What lies in a folder of pictures of classes -> its files, pictures but for .csv and .tar; '/' at the end: an empty folder.
+LAYOUTS = {
+    "val_flat": ["train/a/0.png", "train/b/0.png", "val/0.png"],
+    "val_other": ["train/a/0.png", "train/b/0.png", "val/c/0.png"],
+    "val_bare": ["train/a/0.png", "train/b/0.png", "val/a/", "val/b/"],
+    "one_picture": ["a/0.png", "b/0.png"],
+    "tars": ["a/0.tar", "b/0.tar"],
+    "too_deep": ["a/x/0.png", "b/x/0.png", "c/x/0.png"],
+    "two_forms": ["\u00e9/0.png", "\u00e9/1.png", "e\u0301/0.png", "e\u0301/1.png"],
+    "flat": ["0.png", "1.png"],
+}
+BOXES = [
+    "a/9.png,1,1,9,9,", "a/0.png,1,1,999,9,", "a/0.png,9,1,1,9,", "a/0.png,.1,.1,.9,.9,", "a/0.png,1,1,9,9,nonsuch",
+    "a/0.png,1", "a/0.png,x,1,9,9,", "a/0.png,2,2,8,8,", ",1,1,9,9,",
+]  # fmt: skip
+
+
+def bad_layouts() -> Iterator[Case]:
+    """Folders of pictures that are no data set, and boxes that are none; see `layout_folder`."""
+    for root in (*LAYOUTS, *(f"boxes_{number}" for number in range(len(BOXES)))):
+        name = "boxes.csv" if root.startswith("boxes") else root
+        yield Case(["train", "data=folder", f"data.root={root}", "run=other"], name)
+        yield Case(["prepare", "data=folder", f"data.root={root}", "run=other"], name)
+
+
+def layout_folder(here: Path) -> None:
+    """Lay out what `bad_layouts` names."""
+    for root, names in LAYOUTS.items():
+        for name in names:
+            (here / root / name).parent.mkdir(parents=True, exist_ok=True)
+            make = Path.mkdir if name.endswith("/") else picture if name.endswith(".png") else Path.touch
+            make(here / root / name)
+    for number, line in enumerate(BOXES):
+        for name in ("a/0.png", "a/1.png", "b/0.png", "b/1.png"):
+            (here / f"boxes_{number}" / name).parent.mkdir(parents=True, exist_ok=True)
+            picture(here / f"boxes_{number}" / name)
+        table = f"image,left,top,right,bottom,class\na/0.png,2,2,8,8,\n{line}\n"
+        (here / f"boxes_{number}" / "boxes.csv").write_text(table, encoding="utf-8")
+
+
+def odd_lists() -> Iterator[Case]:
+    """Tables as spreadsheets write them: read if they are sound, refused by name if not; see `list_folder`."""
+    for name in ("bom", "semicolons", "utf16", "windows"):
+        yield Case(["correspond", f"parts={name}_sound.csv", "num_images=2", "draws=5"], "")
+        yield Case(["correspond", f"parts={name}_wrong.csv", "num_images=2", "draws=5"], f"{name}_wrong.csv, line 3")
+
+
+def list_folder(here: Path) -> None:
+    """Lay out what `odd_lists` names."""
+    sound = "image,part,left,top,right,bottom\nwhole.png,nose,30,20,40,30\nsecond.png,nose,35,30,45,40\n"
+    picture(here / "second.png")
+    for kind, text in (("sound", sound), ("wrong", sound.replace("35,", "x,"))):
+        (here / f"bom_{kind}.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+        (here / f"semicolons_{kind}.csv").write_bytes(text.replace(",", ";").encode())
+        (here / f"utf16_{kind}.csv").write_bytes(text.replace(",", "\t").encode("utf-16"))
+        (here / f"windows_{kind}.csv").write_bytes(text.replace("\n", "\r\n").encode())
+
+
+def surroundings() -> Iterator[Case]:
+    """Variables, limits and streams of the shell."""
+    tiny, other = " ".join(TINY), f"train {' '.join(TINY)} run=other"
+    for line in (
+        "zfrepro --help | head -1", "zfrepro train --help | true", "zfrepro summary >&-", "zfrepro summary 2>&-",
+        "LC_ALL=nonsuch zfrepro summary", "LC_ALL=C PYTHONIOENCODING=ascii zfrepro report run=tiny",
+        "OMP_NUM_THREADS=many zfrepro evaluate run=tiny 2>&-", "MPLBACKEND=nonsuch zfrepro report run=tiny",
+        "TERM=nonsuch COLUMNS=-3 zfrepro summary", f"HOME=/nowhere zfrepro prepare {tiny}",
+    ):  # fmt: skip
+        yield Case([], "", line=line)
+    for line, names in {
+        f"ZFREPRO_CACHE=text.png zfrepro prepare {tiny}": "text.png",
+        f"RANK=zero WORLD_SIZE=2 zfrepro {other}": "RANK=zero",
+        f"RANK=0 WORLD_SIZE=many zfrepro {other}": "WORLD_SIZE=many",
+        f"RANK=0 WORLD_SIZE=2 zfrepro {other}": "RANK=0, WORLD_SIZE=2",
+        f"ulimit -f 50; zfrepro {other}": "ulimit -f",
+        f"ulimit -n 20; zfrepro {other}": "ulimit -n",
+        f"ulimit -v 2000000; zfrepro {other}": "ulimit -v",
+        "zfrepro --help > /dev/full": "no space",
+    }.items():
+        yield Case([], names, line=line)
+
 
 def bad_folder(here: Path) -> None:
-    """Lay out what `bad_files` names."""
+    """Lay out what the cases name."""
+    weights_folder(here)
+    layout_folder(here)
+    list_folder(here)
     (here / "text.png").write_text("no picture", encoding="utf-8")
     (here / "empty.png").touch()
     os.mkfifo(here / "pipe.png")
@@ -260,11 +406,10 @@ def try_case(case: Case, sound: Path, here: Path) -> str:
     if case.spoil:
         case.spoil(outputs / "tiny")
     before = fingerprint(outputs)
-    named = any(arg.startswith("run=") for arg in case.args[1:])
-    alone = case.args[0] in ("tain", "summary", "doctor") or "--help" in case.args
-    given = [*case.args, *([] if named or alone or case.args[0] in ("import", "prepare") else ["run=tiny"])]
-    status, error = forked(given, here)
+    status, error = in_a_shell(case.line, here) if case.line else forked(given(case), here)
     lines = [line for line in error.strip().splitlines() if line.strip() and not PROGRESS.search(line)]
+    if not case.names:
+        return "" if status == 0 and "Traceback" not in error else f"status {status}: {lines[-1:]}"
     if status != 2:
         return f"status {status}" + (f": {lines[-1][:160]}" if lines else "")
     if len(lines) != 1:
@@ -278,6 +423,25 @@ def try_case(case: Case, sound: Path, here: Path) -> str:
     if list(here.rglob("torture-was-here")):
         return "hostile content was run"
     return ""
+
+
+def given(case: Case) -> list[str]:
+    """The arguments, with the run where the command has one."""
+    named = any(arg.startswith("run=") for arg in case.args[1:])
+    alone = case.args[0] in ("tain", "summary", "doctor", "import", "prepare") or "--help" in case.args
+    return [*case.args, *([] if named or alone else ["run=tiny"])]
+
+
+def in_a_shell(line: str, here: Path) -> tuple[int, str]:
+    """Status and stderr of a line; -1 where it hangs."""
+    program = f'zfrepro() {{ "{sys.executable}" -m zfrepro "$@"; }}; set -o pipefail; '
+    try:
+        done = subprocess.run(
+            ["bash", "-c", program + line], cwd=here, capture_output=True, timeout=SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return -1, "hangs"
+    return done.returncode, done.stderr.decode(errors="replace")
 
 
 def forked(args: list[str], here: Path) -> tuple[int, str]:
@@ -457,7 +621,7 @@ def bad_input(count: int, seed: int, base: Path) -> bool:
     for case in chosen:
         why = try_case(case, base / "outputs", here)
         if why:
-            short.append(f"zfrepro {' '.join(case.args)}: {why}")
+            short.append(f"{case}: {why}")
     report_line("bad input", len(chosen), short)
     return not short
 

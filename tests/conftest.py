@@ -8,6 +8,7 @@ import io
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 import traceback
@@ -51,6 +52,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield folder
 
 
+def latest(words: Sequence[str]) -> list[str]:
+    """Of an option that is given twice the last, so that a test may give TINY and something else."""
+    last = {word.partition("=")[0]: place for place, word in enumerate(words)}
+    return [word for place, word in enumerate(words) if "=" not in word or last[word.partition("=")[0]] == place]
+
+
 Zfrepro = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -62,8 +69,9 @@ def zfrepro() -> Zfrepro:
 
     def run(*args: str, cwd: Path | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
         out, err, argv, here = io.StringIO(), io.StringIO(), sys.argv, Path.cwd()
+        heard = signal.getsignal(signal.SIGINT)
         try:
-            sys.argv = ["zfrepro", *args]
+            sys.argv = ["zfrepro", *latest(args)]
             os.chdir(cwd or here)
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 try:
@@ -76,6 +84,7 @@ def zfrepro() -> Zfrepro:
         finally:
             sys.argv = argv
             os.chdir(here)
+            signal.signal(signal.SIGINT, heard)
         if check and status:
             raise AssertionError(f"{' '.join(args)} ended with {status}:\n{out.getvalue()}\n{err.getvalue()}")
         return subprocess.CompletedProcess(args, status, out.getvalue(), err.getvalue())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import errno
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ import torch
 from conftest import Zfrepro, toy_data
 from test_train import toy
 
-from zfrepro.checkpoints import load_checkpoint, save_checkpoint
+from zfrepro.checkpoints import _Watched, load_checkpoint, save_checkpoint
 from zfrepro.errors import UserError, explain_os_error
 from zfrepro.run import snapshots
 from zfrepro.trainer.distributed import Team
@@ -34,6 +36,22 @@ def small_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def test_ctrl_c_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes out as itself, not as what torch makes of a file that is cut, and leaves no half file."""
+
+    class Hasty:
+        def write(self, data: bytes) -> int:
+            raise KeyboardInterrupt
+
+        def flush(self) -> None:
+            pass
+
+    monkeypatch.setattr("zfrepro.checkpoints._Watched", lambda file: _Watched(Hasty()))  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path / "last.pt", {"model": {"a": torch.zeros(1000)}})
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits on files")
 def test_what_cannot_be_written_leaves_the_last_one(tmp_path: Path, small_files: None) -> None:
     """torch raises a RuntimeError about a position; the reason is the operating system's."""
@@ -44,6 +62,16 @@ def test_what_cannot_be_written_leaves_the_last_one(tmp_path: Path, small_files:
         save_checkpoint(path, {"model": torch.zeros(1_000_000)})
     assert explain_os_error(caught.value).startswith(f"{path}: larger than files may be here")
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_a_umask_that_takes_ones_own_rights_is_named() -> None:
+    refused = OSError(errno.EACCES, "Permission denied", "outputs/demo")
+    assert "outputs/demo: cannot be written (Permission denied); make it writable" in explain_os_error(refused)
+    before = os.umask(0o277)
+    try:
+        assert "`umask` takes your own rights" in explain_os_error(refused) and os.umask(0o277) == 0o277
+    finally:
+        os.umask(before)
 
 
 def without(key: str) -> Damage:

@@ -16,6 +16,7 @@ from hydra import compose, initialize_config_dir
 
 from zfrepro import provenance
 from zfrepro.cli import COMMANDS, main
+from zfrepro.errors import UserError
 from zfrepro.options.arguments import for_hydra
 from zfrepro.options.commands import OccludeConfig, TrainConfig
 from zfrepro.options.compose import conf_folder, to_dataclass
@@ -274,6 +275,18 @@ def test_names_as_people_type_them(command: str, given: str, handed_on: str) -> 
     assert for_hydra(command, COMMANDS[command].config, [given]) == [handed_on]
 
 
+def test_an_option_with_two_values_is_refused() -> None:
+    assert for_hydra("train", TrainConfig, ["epochs=3", "seed=1", "epochs=3"]) == [
+        "++epochs=3",
+        "++seed=1",
+        "++epochs=3",
+    ]
+    with pytest.raises(UserError, match=r"^epochs: given twice, as epochs=3 and as epochs=4"):
+        for_hydra("train", TrainConfig, ["epochs=3", "seed=1", "++epochs=4"])
+    with pytest.raises(UserError, match="given twice, as scenes=embedded and as scenes=folder"):
+        for_hydra("transfer", COMMANDS["transfer"].config, ["scenes=embedded", "data@scenes=folder"])
+
+
 def test_a_file_with_commas_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a, b.jpg").touch()
@@ -387,8 +400,29 @@ def test_output_that_nobody_reads(call: str, tmp_path: Path) -> None:
 
 
 def test_a_training_outlives_its_reader(tmp_path: Path, cache: Path) -> None:
-    done = shell(f"train {' '.join(TINY)} data.train_per_class=1 data.val_per_class=1 2>&1 | head -1", tmp_path)
+    done = shell(f"train {' '.join(TINY)} 2>&1 | head -1", tmp_path)
     assert done.returncode == 0 and (tmp_path / "outputs/demo/train/curves.png").exists()
+
+
+TERMINAL = """
+import os, pty, sys
+from zfrepro.cli import _patient_streams
+ours, theirs = pty.openpty()
+os.dup2(theirs, 1)
+os.dup2(theirs, 2)
+sys.stdout, sys.__stdout__ = [open(1, "w", closefd=False)] * 2
+_patient_streams()
+print("heard", flush=True)
+os.close(ours)
+os.close(theirs)
+for stream in (sys.stdout, sys.stderr):
+    print("unheard", file=stream, flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such terminals here")
+def test_work_goes_on_in_a_terminal_that_was_closed() -> None:
+    assert subprocess.run([sys.executable, "-c", TERMINAL], check=False).returncode == 0
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

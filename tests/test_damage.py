@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import Zfrepro
 
 from zfrepro.checkpoints import load_checkpoint
 from zfrepro.errors import UserError
@@ -66,6 +68,13 @@ def test_a_training_without_a_last_line_says_so(tmp_path: Path) -> None:
             folder.noted("seconds")
     path.write_text('x\n{"seconds": 2, "train_top1_error": 3, "ended": true}\n')
     assert folder.noted("seconds") == 2 and folder.ended
+
+
+def test_a_damaged_checkpoint_is_told_before_other_options(tiny_run: Path, tmp_path: Path, zfrepro: Zfrepro) -> None:
+    shutil.copytree(tiny_run / "tiny" / "train", tmp_path / "cut" / "train")
+    os.truncate(tmp_path / "cut" / "train" / "checkpoints" / "last.pt", 1000)
+    done = zfrepro("train", "run=cut", f"outputs={tmp_path}", "epochs=9", check=False)
+    assert done.returncode == 2 and "last.pt: not a readable checkpoint" in done.stderr, done.stderr
 
 
 def test_the_page_knows_epochs_of_classes_and_of_boxes(tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ def test_a_folder_with_boxes(tmp_path: Path) -> None:
         ("cat/0.png,1,1,5", "fewer values"),
         ("cat/0.png,1,5,1,5,9,5,9,5", "more values"),
         ("cat/0.png,1,1,5,5,cow", "no class cow"),
+        ("cat/0.png,1.0,1,5,5,", "the box 1,1,5,5 of cat/0.png stands there twice"),
     ],
 )
 def test_mistakes_in_boxes_csv(tmp_path: Path, line: str, says: str) -> None:

@@ -163,6 +163,24 @@ def test_a_validation_folder_without_classes_is_not_passed_over(tmp_path: Path, 
     assert not problems and "test/" in note
 
 
+def test_a_class_without_validation_pictures_is_told(tmp_path: Path) -> None:
+    make(tmp_path / "pets" / "train", ("ant", "bee", "cat", "dog"), count=4)
+    make(tmp_path / "pets" / "val", ("bee", "dog"), count=3)
+    (tmp_path / "pets" / "val" / "cat").mkdir()
+    problems, (note,) = examine(config_of(tmp_path, tmp_path / "pets"))
+    assert not problems and "no validation picture" in note and note.endswith("2 of the classes (ant, cat)")
+    make(tmp_path / "pets" / "val", ("ant", "cat"), count=1)
+    assert examine(config_of(tmp_path, tmp_path / "pets")) == ([], [])
+
+
+def test_an_empty_file_is_no_picture(tmp_path: Path) -> None:
+    (make(tmp_path / "pets") / "cat" / "e.png").touch()
+    with pytest.raises(UserError, match=r"cat/e\.png \(the file is empty; fetch or copy it again\)"):
+        opened(tmp_path, tmp_path / "pets")
+    with pytest.raises(UserError, match=r"e\.png: cannot be read as an image \(the file is empty"):
+        read_image(tmp_path / "pets" / "cat" / "e.png", 16)
+
+
 def test_folders_beside_the_splits_are_named(tmp_path: Path) -> None:
     for name, count in (("Train", 4), ("val", 3), ("test", 2), ("extra", 1)):
         make(tmp_path / "pets" / name, count=count)

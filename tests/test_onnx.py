@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -401,6 +402,22 @@ def test_files_that_are_no_onnx(tmp_path: Path) -> None:
     del graph.nodes[0].input[1:]
     with pytest.raises(UserError, match="Conv 'conv_0' is not as ONNX has it"):
         imported(graph.saved(tmp_path / "odd.onnx"))
+
+
+def test_weights_beside_the_file(tmp_path: Path) -> None:
+    """As PyTorch exports large networks."""
+    path, data = Graph().conv(4, 3).saved(tmp_path / "net.onnx"), tmp_path / "net.data"
+    how = {"save_as_external_data": True, "location": data.name, "size_threshold": 0}
+    onnx.save_model(onnx.load(path), str(path), **how)
+    agrees(path)
+    os.truncate(data, 10)
+    with pytest.raises(
+        UserError, match=r"its weights lie beside it, in net\.data, and cannot be read there \(Ext.*one folder"
+    ):
+        imported(path)
+    data.unlink()
+    with pytest.raises(UserError, match=r"its weights lie beside it, in net\.data, and cannot be read there"):
+        imported(path)
 
 
 def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:

@@ -170,10 +170,10 @@ def test_a_training_goes_on_without_keys_that_came_later(tmp_path: Path) -> None
     saved = OmegaConf.load(path)
     del saved["boxes"]
     OmegaConf.save(saved, path)
-    folder.prepare(made)
+    folder.require_same(made)
     other = dataclasses.replace(made, boxes=LearnedBoxes(inside=0.25))
     with pytest.raises(UserError, match=r"another config: boxes.inside=0.25 \(was 0.5\)"):
-        Folder(other).prepare(other)
+        folder.require_same(other)
 
 
 def test_rules_for_boxes_need_a_training_on_boxes() -> None:

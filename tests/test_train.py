@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, Zfrepro, toy_data, toy_table
+from conftest import TINY, Zfrepro, latest, toy_data, toy_table
 from omegaconf import OmegaConf
 from torch import Tensor
 
@@ -156,6 +156,7 @@ for words in sys.argv.pop(1).split(","):
 SIGNALS = [
     *(("killed", signal.SIGKILL, count) for count in (0, 2, 4)),
     *(("stopped", number, 2) for number in (signal.SIGTERM, signal.SIGINT)),
+    ("closed", getattr(signal, "SIGHUP", signal.SIGTERM), 2),
 ]
 STEPWISE = ["snapshot_epochs=[1,2]", "checkpoint_every=1"]
 
@@ -195,10 +196,12 @@ def test_killed_at_several_moments_ends_bit_identical(
 
 def test_signals_save_and_say_so(told: tuple[Path, list[int], str]) -> None:
     outputs, statuses, errors = told
-    assert statuses[3:] == [143, 130], errors
+    assert statuses[3:] == [143, 130, 129], errors
     said = [line.partition(";")[0] for line in errors.splitlines() if line.startswith("zfrepro: ")]
-    assert said == ["zfrepro: stopped by SIGTERM", "zfrepro: stopped by SIGINT"] and "Traceback" not in errors
+    assert said == [f"zfrepro: stopped by {name}" for name in ("SIGTERM", "SIGINT", "SIGHUP")]
+    assert "Traceback" not in errors
     assert place_of(outputs, "stopped") == (1, 3)  # the update that was under way is kept
+    assert place_of(outputs, "closed") == (0, 3)
 
 
 def test_two_processes_at_one_run(tmp_path: Path, zfrepro: Zfrepro) -> None:
@@ -233,7 +236,7 @@ def test_two_processes_train_as_one(zfrepro: Zfrepro, tmp_path: Path) -> None:
     Rounding may let a pooling window choose another of two equal values, so each weight's difference is held against
     the way that the weights have come in training: other crops, order or dropout would make it as long as that way.
     """
-    options = [f"outputs={tmp_path}", *TINY, "epochs=1", "batch_size=80", "snapshot_epochs=[]", "device=cpu"]
+    options = latest([f"outputs={tmp_path}", *TINY, "epochs=1", "batch_size=80", "snapshot_epochs=[]", "device=cpu"])
     zfrepro("train", "run=alone", *options)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     command += ["-m", "zfrepro", "train", "run=team", *options]

@@ -11,6 +11,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from threadpoolctl import threadpool_info
@@ -102,6 +103,25 @@ def test_a_request_to_stop_travels_between_processes() -> None:
     )
 
 
+HANGUPS = """
+import os, signal, sys
+from zfrepro.workers import stop_signals
+if sys.argv[1] == "nohup":
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+with stop_signals() as told:
+    os.kill(os.getpid(), signal.SIGHUP)
+    os.kill(os.getpid(), signal.SIGHUP)  # the shell tells its jobs, then the kernel tells the terminal's
+print(told == [signal.SIGHUP] * 2, told)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signal here")
+@pytest.mark.parametrize(("how", "said"), [("closed", "True [1, 1]"), ("nohup", "False []")])
+def test_a_terminal_that_closes_asks_to_stop(how: str, said: str) -> None:
+    done = subprocess.run([sys.executable, "-c", HANGUPS, how], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, said)
+
+
 def test_a_worker_looks_for_its_parent_before_it_loads_torch() -> None:
     code = "import sys, zfrepro.workers; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -121,6 +141,8 @@ if __name__ == "__main__":
         list(in_parallel(tasks, [folder / "log"] * 6, 2, "cpu", "sleeping"))
     except Interrupted as error:
         sys.exit(error.status)
+    except KeyboardInterrupt:
+        sys.exit(130)
 """
 
 
@@ -145,7 +167,7 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)])
 def test_workers_end_with_their_parent(tmp_path: Path, number: int, status: int) -> None:
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
@@ -156,13 +178,31 @@ def test_workers_end_with_their_parent(tmp_path: Path, number: int, status: int)
     assert parent.wait(60) == status
     pids = [int(note.read_text()) for note in notes]
     wait_until(lambda: not any(map(alive, pids)))
-    assert len(list(tmp_path.glob("pid*.saved"))) == (2 if number == signal.SIGTERM else 0)
+    assert len(list(tmp_path.glob("pid*.saved"))) == (0 if number == signal.SIGKILL else 2)
     assert len(list(tmp_path.glob("pid*"))) == len(notes) + len(
         list(tmp_path.glob("*.saved"))
     )  # no further task was begun
 
 
-def wait_until(reached: object, process: subprocess.Popen[bytes] | None = None) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_an_impatient_ctrl_c_ends_as_one(tmp_path: Path) -> None:
+    """At a terminal everyone hears of it: while the workers begin, and while they save."""
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    call = [sys.executable, str(script), str(tmp_path), str(Path(__file__).parent)]
+    parent = subprocess.Popen(call, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    assert parent.stderr is not None
+    notes = [tmp_path / f"pid{n}" for n in range(2)]
+    wait_until(lambda: all(note.exists() and note.read_text() for note in notes), parent)
+    for _ in range(3):
+        os.killpg(parent.pid, signal.SIGINT)
+        time.sleep(0.2)
+    errors = parent.stderr.read()
+    assert parent.wait(60) == 130 and "Traceback" not in errors, errors
+    assert len(list(tmp_path.glob("pid*.saved"))) == 2
+
+
+def wait_until(reached: object, process: subprocess.Popen[Any] | None = None) -> None:
     for _ in range(600):
         if reached():  # type: ignore[operator]
             return

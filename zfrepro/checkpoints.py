@@ -21,7 +21,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         watched = _Watched(file)
         try:
             torch.save(state, cast(IO[bytes], watched))
-        except RuntimeError as error:  # torch's own, about a position in the file
+        except RuntimeError as error:  # torch's own, about a position in the file, over whatever stopped the writing
             if watched.failed is None:
                 raise
             raise watched.failed from error
@@ -32,12 +32,12 @@ class _Watched:
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
-        self.failed: OSError | None = None
+        self.failed: BaseException | None = None  # Ctrl-C too
 
     def write(self, data: bytes) -> int:
         try:
             return self.file.write(data)
-        except OSError as error:
+        except BaseException as error:
             self.failed = error
             raise
 

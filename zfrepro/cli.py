@@ -8,6 +8,7 @@ import importlib
 import io
 import os
 import re
+import signal
 import sys
 import textwrap
 from collections.abc import Callable
@@ -121,6 +122,8 @@ def main() -> NoReturn:
         status = _run(words)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would end what is left to do in a traceback
         status = _report(error, command, debug)
     sys.exit(status)
 
@@ -231,17 +234,20 @@ def _function(command: Command) -> Callable[[Any], None]:
 
 
 class _Pipe(io.FileIO):
-    """Output whose reader may leave, as `head` does: the rest is dropped, and the work goes on. Of a full disk it complains
-    once."""
+    """Output whose reader may leave, as `head` does, or a terminal that is closed: the rest is dropped, and the work goes on.
+    Of a full disk it complains once."""
 
-    gone = False
+    def __init__(self, number: int) -> None:
+        super().__init__(number, "w", closefd=False)
+        self.gone, self.left = False, [errno.EPIPE, errno.EINVAL]  # the latter: Windows' word for a reader who has left
+        self.left += [errno.EIO] * self.isatty()
 
     def write(self, data: Any) -> int:
         try:
             return len(data) if self.gone else super().write(data) or 0
         except OSError as error:
             self.gone = True
-            if error.errno not in (errno.EPIPE, errno.EINVAL):  # the latter: Windows' word for a reader who has left
+            if error.errno not in self.left:
                 raise
             return len(data)
 
@@ -255,7 +261,7 @@ def _patient_streams() -> None:
         elif _is_console(stream):
             stream.reconfigure(errors="backslashreplace")
         elif stream is getattr(sys, f"__{name}__"):
-            pipe = io.BufferedWriter(_Pipe(number, "w", closefd=False))
+            pipe = io.BufferedWriter(_Pipe(number))
             live = stream.isatty() or name == "stderr"
             text = io.TextIOWrapper(pipe, stream.encoding, "backslashreplace", line_buffering=live)
             setattr(sys, name, text)

@@ -79,6 +79,8 @@ def explain_os_error(error: OSError) -> str:
     if is_full(error):
         return f"{place}: no space left on the disk; free some, then give the same command again: finished work is kept"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if _harsh():
+            return f"{place}: cannot be written ({error.strerror}); `umask` takes your own rights away; give `umask 022` first"
         held = "close what has it open, " if WINDOWS else ""  # which refuses to replace an open file
         return f"{place}: cannot be written ({error.strerror}); {held}make it writable or give outputs=<another folder>"
     if error.errno == errno.EFBIG:
@@ -88,6 +90,13 @@ def explain_os_error(error: OSError) -> str:
     if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT):
         return f"{place}: {error.strerror}; give a path at which there can be such a file, such as outputs=<another folder>"
     return f"{place}: {error.strerror or error}"
+
+
+def _harsh() -> bool:
+    """Whether the umask takes rights from the user himself."""
+    umask = os.umask(0o022)  # it can be read only by setting it
+    os.umask(umask)
+    return bool(umask & 0o700)
 
 
 def _has_working_folder() -> bool:

@@ -39,25 +39,56 @@ class Interrupted(Exception):
         return Interrupted, (self.number,)
 
 
+HANGUP = getattr(signal, "SIGHUP", None)  # the terminal was closed; Windows has no such signal
+STOPS = tuple(number for number in (signal.SIGINT, signal.SIGTERM, HANGUP) if number is not None)
+
+
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in a list instead of dying of them; a second one kills as usual."""
+    """Collect STOPS in a list instead of dying of them; a second Ctrl-C or SIGTERM kills as usual. A terminal that closes may
+    tell twice."""
     received: list[int] = []
 
     def note(number: int, frame: object) -> None:
         received.append(number)
-        if multiprocessing.parent_process() is None:  # a worker may be told twice, and is saving already
+        # A worker may be told twice, and is saving already.
+        if number != HANGUP and multiprocessing.parent_process() is None:
             signal.signal(number, old[number])
 
-    old: dict[int, Any] = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(ValueError):  # not the main thread: signals are somebody else's
-            old[number] = signal.signal(number, note)
-    try:
+    with handling(note, *STOPS) as old:
         yield received
+
+
+@contextlib.contextmanager
+def handling(handler: Any, *numbers: int) -> Iterator[dict[int, Any]]:
+    """Another handler of some signals for the block, which is told the former ones. None where this is not the main thread,
+    which alone may set one, and none of SIGHUP under `nohup`."""
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in numbers}
+    if before.get(HANGUP or 0) == signal.SIG_IGN:
+        del before[HANGUP or 0]
+    for number in before:
+        signal.signal(number, handler)
+    try:
+        yield before
     finally:
-        for caught, handler in old.items():
-            signal.signal(caught, handler)
+        for number, former in before.items():
+            signal.signal(number, former)
+
+
+@contextlib.contextmanager
+def unheard() -> Iterator[None]:
+    """Processes that are begun in the block never hear of the terminal: their parent tells them what to do. This one does
+    after it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [number for number in STOPS if number != signal.SIGTERM])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 Result = TypeVar("Result")
@@ -104,17 +135,19 @@ def in_parallel(
         return results
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     stop, share = context.Event(), max(1, cpus() // count)
-    with ProcessPoolExecutor(count, context, _start_training, (os.getpid(), share, stop)) as pool, _sigterm(_interrupt):
+    told = handling(_interrupt, *(number for number in STOPS if number != signal.SIGINT))
+    with ProcessPoolExecutor(count, context, _start_training, (os.getpid(), share, stop)) as pool, told:
         try:
-            futures = [pool.submit(_logged, task, log) for task, log in zip(tasks, logs, strict=True)]
+            with unheard():
+                futures = [pool.submit(_logged, task, log) for task, log in zip(tasks, logs, strict=True)]
             with tqdm(total=len(tasks), desc=f"{what}, {count} at a time", unit="net", disable=None) as bar:
                 for future in as_completed(futures):
                     note(future.result())
                     bar.update()
             return results
         except BaseException as error:
-            stop.set()  # the pool has handed out more tasks than it has workers
-            with _sigterm(signal.SIG_IGN):
+            with handling(signal.SIG_IGN, *STOPS):  # the workers come to their end, however often this one is told
+                stop.set()  # the pool has handed out more tasks than it has workers
                 for child in multiprocessing.active_children():
                     child.terminate()  # a training saves what it has
                 pool.shutdown(wait=True, cancel_futures=True)
@@ -130,19 +163,6 @@ def usual_workers(device: str) -> int:
 
     alone = resolve_device(device).type != "cpu" or os.environ.get("WORLD_SIZE", "1") != "1"
     return 1 if alone else min(cpus(), MOST)
-
-
-@contextlib.contextmanager
-def _sigterm(handler: Any) -> Iterator[None]:
-    """Another handler of SIGTERM for the block; none where this is not the main thread, which alone may set one."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -184,14 +204,14 @@ def _logged(task: Callable[[], Result], log: Path) -> Result:
 
 
 def start_worker(parent: int) -> None:
-    """Begin a worker process: ignore Ctrl-C, die of SIGTERM, and end with the parent even where that is killed outright.
+    """Begin a worker process: ignore the terminal, die of SIGTERM, and end with the parent even where that is killed outright.
 
     NumPy's matrix products keep to one thread: as many as there are CPUs, in every worker, would wait for one another.
     """
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read where the library is loaded from here on
     threadpool_limits(1, user_api="blas")  # where a fork brought it along
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in STOPS:
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == parent and psutil.pid_exists(parent):  # Windows gives no orphan another parent

@@ -100,7 +100,10 @@ def folder_boxes(base: Path, ids: Sequence[str], names: Sequence[str]) -> dict[s
             raise UserError(f"{row.where}: there is no class {given}{several}")
         left, top, right, bottom = row.pixels(*FOLDER_COLUMNS[1:])
         box = Box((left, top, right, bottom), meant[0] if given else None, row.where)
-        found.setdefault(name, []).append(box)
+        own = found.setdefault(name, [])
+        if any((box.corners, box.label) == (other.corners, other.label) for other in own):
+            raise UserError(f"{row.where}: the box {box.shown} of {name} stands there twice; take one out")
+        own.append(box)
     return found
 
 

@@ -97,9 +97,13 @@ def read_upright(path: str | Path) -> Image.Image:
 
 
 def open_picture(path: str | Path) -> Image.Image:
-    """The picture, not decoded yet. Raises OSError for what is no regular file: a named pipe would wait forever."""
-    if not Path(path).is_file() and Path(path).exists():
+    """The picture, not decoded yet. Raises OSError for what is no regular file, as a named pipe, which would wait forever, and
+    for an empty one."""
+    path = Path(path)
+    if not path.is_file() and path.exists():
         raise OSError("not a regular file")
+    if path.is_file() and not path.stat().st_size:
+        raise OSError("the file is empty; fetch or copy it again")
     return Image.open(path)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from zfrepro.data.decode import Chunk
 from zfrepro.data.sources import WHOLE, Listing
 from zfrepro.errors import UserError
-from zfrepro.workers import at_once, cpus, start_worker
+from zfrepro.workers import at_once, cpus, start_worker, unheard
 
 HEADER = 128  # bytes before the numbers of a .npy file here: fixed, so that a file can shrink in place
 COLOUR_BLOCK = 1 << 18  # pixels summed at a time
@@ -246,7 +246,8 @@ def run_tasks(tasks: Iterable[Callable[[], T]], workers: int) -> Iterator[T]:
                 if len(waiting) >= 4 * workers:
                     done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                     yield from (future.result() for future in done)
-                waiting.add(pool.submit(task))
+                with unheard():
+                    waiting.add(pool.submit(task))
             yield from (future.result() for future in waiting)
         except BrokenProcessPool as error:
             why = "a decoding process was killed, perhaps for lack of memory: give data.workers=1"

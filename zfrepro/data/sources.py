@@ -67,9 +67,7 @@ class Source:
             names = ", ".join(self.passed_over[:5]) + "..." * (count > 5)
             what = f"{count} file{'s' * (count > 1)} or folders that are no pictures of a class"
             told.append(f"{what} are passed over: {names}")
-        if "boxes" in self.notes:
-            told.append(self.notes["boxes"])
-        return told
+        return told + [self.notes[note] for note in ("boxes", "unseen") if note in self.notes]
 
 
 def image_fields(config: DataConfig) -> Fields:

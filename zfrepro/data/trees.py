@@ -195,4 +195,16 @@ def given_split(
         raise UserError(f"{base / folders[1]}: its class {extra[0]!r} is not in {base / folders[0]}{hint}")
     trees = [class_tree(base, base / name, ids, all_filled=name == folders[0]) for name in folders]
     train, val = (from_files(config, base, t.files, t.labels, boxes=boxes and boxes(t.files, t.labels)) for t in trees)
-    return Source(names, ids, train, val, passed_over=trees[0].others + trees[1].others)
+    notes = without_pictures(names, trees[1].labels)
+    return Source(names, ids, train, val, notes=notes, passed_over=trees[0].others + trees[1].others)
+
+
+def without_pictures(names: Sequence[str], labels: Sequence[int]) -> dict[str, str]:
+    """A note on the classes that have no validation picture; none where all have one."""
+    missing = [names[label] for label in sorted(set(range(len(names))) - set(labels))]
+    if not missing:
+        return {}
+    listed = ", ".join(missing[:5]) + "..." * (len(missing) > 5)
+    return {
+        "unseen": f"no validation picture, so that errors say nothing of them: {len(missing)} of the classes ({listed})"
+    }

@@ -268,6 +268,7 @@ def random_places(mask: np.ndarray, boxes: np.ndarray, count: int, generator: np
 
 def _chosen(run: TrainedRun, subjects: list[Subjects], config: CorrespondConfig) -> Subjects:
     """The class of the figure and the table."""
+    name = None if config.parts else named_class(run, config)
     by_name = {one.class_name: one for one in subjects if len(one) >= config.num_images}
     if config.parts:
         if not by_name:
@@ -277,16 +278,21 @@ def _chosen(run: TrainedRun, subjects: list[Subjects], config: CorrespondConfig)
     least = f"num_images={config.num_images}, mask={config.mask}"
     if not by_name:
         raise UserError(f"{least}: no class has so many validation images with every mask inside; give less of either")
-    if config.class_name is not None:
-        name = run.class_names[
-            choice.class_number(Classes(run.class_ids, run.class_names), config.class_name, "class_name")
-        ]
+    if name is not None:
         if name not in by_name:
             raise UserError(
                 f"class_name={name}: too few validation images show all parts ({least}); there are {', '.join(by_name)}"
             )
         return by_name[name]
     return by_name["dog" if "dog" in by_name else next(iter(by_name))]
+
+
+def named_class(run: TrainedRun, config: CorrespondConfig) -> str | None:
+    """The name of the class that was asked for, None where none was. Raises UserError where there is no such class."""
+    if config.class_name is None:
+        return None
+    classes = Classes(run.class_ids, run.class_names)
+    return run.class_names[choice.class_number(classes, config.class_name, "class_name")]
 
 
 # --------------------------------------------------------------------------------------------------------- the measure

@@ -40,16 +40,29 @@ def read_chain(path: Path, layers: int | None = None) -> Chain:
     Raises UserError for a file that is not ONNX, and for a graph that is no chain of the table's layers: it names the first
     node that has no place.
     """
-    onnx, where = _onnx(), f"weights={path}"
+    onnx, where, beside = _onnx(), f"weights={path}", list[str]()
     try:
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=False)
+        beside = _beside(model)
+        onnx.load_external_data_for_model(model, str(path.parent))
         constants = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
         if not model.graph.node:
             raise ValueError("it holds no network")
     except Exception as error:  # protobuf's, or of the file of weights beside it
         why = " ".join(str(error).split())[:120] or type(error).__name__
+        if beside:
+            raise UserError(
+                f"{where}: its weights lie beside it, in {', '.join(beside[:3])}, and cannot be read there ({why}); put both "
+                "files into one folder, as they were exported"
+            ) from error
         raise UserError(f"{where}: not a readable ONNX file ({why}); export it again") from error
     return _Walk(model, constants, where, path.stem, layers).chain()
+
+
+def _beside(model: Any) -> list[str]:
+    """The files that hold weights of a graph whose own file has no room for them."""
+    entries = (entry for one in model.graph.initializer for entry in one.external_data if entry.key == "location")
+    return sorted({entry.value for entry in entries})
 
 
 def _onnx() -> Any:

@@ -45,11 +45,22 @@ def for_hydra(command: str, options: type, words: Sequence[str]) -> list[str]:
                 f"{word.strip()}: ends in a carriage return; give the script Unix line ends (dos2unix <script>)"
             )
     flags, pairs = _flags(options, list(words))
+    _refuse_twice(pairs)
     more = "--config-dir" in flags or any(word.lstrip("+").startswith("hydra.searchpath=") for word in pairs)
     pairs.sort(key=lambda word: not word.startswith("preset="))  # what is given beside a preset counts
     found = [one for word in pairs for one in _pair(command, options, word, "--multirun" in flags, more)]
     files = {pair.partition("=")[0]: pair for pair in found if not pair.startswith(("+", "hydra"))}  # one of a group
     return [*flags, *files.values(), *(pair for pair in found if pair.startswith(("+", "hydra")))]
+
+
+def _refuse_twice(pairs: Sequence[str]) -> None:
+    """Refuse an option with two values: one of them is a mistake."""
+    first: dict[str, str] = {}
+    for pair in pairs:
+        key, _, value = pair.lstrip("+").partition("=")
+        key = key.rpartition("@")[2]  # data@scenes, scenes
+        if (other := first.setdefault(key, value)) != value:
+            raise UserError(f"{key}: given twice, as {key}={other} and as {key}={value}; give it once")
 
 
 def _flags(options: type, words: list[str]) -> tuple[list[str], list[str]]:

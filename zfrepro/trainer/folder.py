@@ -32,19 +32,18 @@ class Folder:
         self.last = self.checkpoints / "last.pt"
 
     def prepare(self, config: TrainConfig) -> None:
-        """Make the folder, or check that what stands there was made with the same options.
-
-        A start that never came to a checkpoint binds nobody.
-        """
+        """Make the folder, unless there is a training to go on with. A start that never came to a checkpoint binds nobody."""
         if not config.resume and self.path.exists():
             shutil.rmtree(self.path)
         for leftover in self.checkpoints.glob(".*.tmp"):  # of a process that was killed: the lock is ours
             leftover.unlink(missing_ok=True)
-        if self.begun:
-            _refuse_other_config(config, load_config(self.config.folder))
-        else:
+        if not self.begun:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             write_config(self.path / "config.yaml", dataclasses.replace(config, data=placed(config.data)))
+
+    def require_same(self, config: TrainConfig) -> None:
+        """Refuse to go on with what was begun with other options."""
+        _refuse_other_config(config, load_config(self.config.folder))
 
     def forget(self) -> None:
         """Remove the traces of a start that came to no checkpoint: refused, or stopped before."""
@@ -110,12 +109,18 @@ def _refuse_other_config(config: TrainConfig, saved: TrainConfig) -> None:
                 f"init_from={config.init_from} has other weights than when run={config.run} was begun; give run=<another "
                 "name>, or resume=false to start it over"
             )
-        shown_keys = ", ".join(f"{key}={new.get(key)} (was {old.get(key)})" for key in changed[:6])
+        shown_keys = ", ".join(_change(key, new.get(key), old.get(key)) for key in changed[:6])
         more = f" and {len(changed) - 6} more" if len(changed) > 6 else ""
         raise UserError(
             f"run={config.run}: was begun with another config: {shown_keys}{more}; give run=<another name>, the old options, "
             "or resume=false to start it over"
         )
+
+
+def _change(key: str, new: object, old: object) -> str:
+    """What became of an option; a table of layers would fill the screen."""
+    text = f"{key}={new} (was {old})"
+    return text if len(text) <= 80 else f"{key} (another)"
 
 
 def _tensorboard(folder: Path, line: dict[str, Any]) -> None:

@@ -55,6 +55,8 @@ def train(config: TrainConfig, data: Packed | None = None) -> None:
         if members.leads:
             stack.callback(folder.forget)
         saved = load_checkpoint(folder.last) if folder.last.exists() else None
+        if saved:
+            members.lead(lambda: folder.require_same(config))
         known = recall(saved) if saved else None  # the data that the run was begun on
         data = data or open_own(config.data, known, config.run, progress=members.leads)
         Training(config, members, data, task_of(config, data), saved).run()

@@ -63,8 +63,11 @@ def chosen_epochs(config: EvolveConfig) -> list[int]:
     """Snapshot epochs. Raises UserError where there are fewer than two."""
     load_config(config.folder, config.run)  # refuses what is no run
     there = snapshots(config.folder)
+    known = ", ".join(map(str, there))
     for epoch in config.epochs_shown:
-        require("epochs_shown", epoch, epoch in there, f"snapshot epochs of the run: {', '.join(map(str, there))}")
+        require("epochs_shown", epoch, epoch in there, f"snapshot epochs of the run: {known}")
+    chosen = config.epochs_shown
+    require("epochs_shown", chosen, len(chosen) != 1 or len(there) < 2, f"two or more of the snapshot epochs {known}")
     epochs = sorted(config.epochs_shown or there)
     if len(epochs) < 2:
         raise UserError(
