@@ -201,7 +201,7 @@ def test_signals_save_and_say_so(told: tuple[Path, list[int], str]) -> None:
     assert said == [f"zfrepro: stopped by {name}" for name in ("SIGTERM", "SIGINT", "SIGHUP")]
     assert "Traceback" not in errors
     assert place_of(outputs, "stopped") == (1, 3)  # the update that was under way is kept
-    assert place_of(outputs, "closed") == (0, 3)
+    assert place_of(outputs, "closed") == (0, 4)
 
 
 def test_two_processes_at_one_run(tmp_path: Path, zfrepro: Zfrepro) -> None:
