@@ -124,9 +124,9 @@ def narrow(name: str, by: int = 4) -> ModelConfig:
     return config
 
 
-def narrow_file(folder: Path, name: str) -> str:
+def narrow_file(folder: Path, name: str, by: int = 4) -> str:
     """The same as a file: model=<it>."""
-    write_config(path := folder / f"{name}.yaml", narrow(name))
+    write_config(path := folder / f"{name}.yaml", narrow(name, by))
     return str(path)
 
 

@@ -132,11 +132,11 @@ def test_a_model_of_another_family_is_refused() -> None:
 
 def test_table_from_several_seeds(tiny_run: Path, trainer: Put) -> None:
     stub = trainer(Stub())
-    ablate(config(tiny_run, "seeds=[0,3]", "epochs=2", "data.per_class=4"))
+    ablate(config(tiny_run, "seeds=[0,3]", "epochs=2", "data.per_class=1"))
     folder = tiny_run / "tiny" / "table3_ablation"
     assert len(stub.trained) == 24
     assert {run.run for run in stub.trained} >= {"tiny/table3_ablation/alexnet", "tiny/table3_ablation/alexnet_s3"}
-    assert all(run.epochs == 2 and run.data.per_class == 4 for run in stub.trained)
+    assert all(run.epochs == 2 and run.data.per_class == 1 for run in stub.trained)
     with (folder / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["paper_val_top1_error"] for row in rows[:2]] == ["40.5", "45.4"]
@@ -155,13 +155,13 @@ def test_table_from_several_seeds(tiny_run: Path, trainer: Put) -> None:
     assert np.load(folder / "arrays.npz")["errors"].shape == (12, 2, 3)
     assert (folder / "ablation.png").stat().st_size > 10_000
     before = (folder / "metrics.json").stat().st_mtime_ns
-    ablate(config(tiny_run, "seeds=[0,3]", "epochs=2", "data.per_class=4"))
+    ablate(config(tiny_run, "seeds=[0,3]", "epochs=2", "data.per_class=1"))
     assert len(stub.trained) == 24  # nothing was trained again
     assert (folder / "metrics.json").stat().st_mtime_ns == before
 
 
 def test_a_failing_variant_does_not_take_the_others_along(tiny_run: Path, trainer: Put) -> None:
-    own = ["epochs=1", "data.per_class=3", "seeds=[7]"]
+    own = ["epochs=1", "data.per_class=1", "seeds=[7]"]
     trainer(Stub(failing=("zfnet_fc_8192_s7",)))
     with pytest.raises(UserError, match=r"1 of 12 trainings failed: zfnet_fc_8192_s7 \(no luck") as caught:
         ablate(config(tiny_run, *own))

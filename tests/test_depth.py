@@ -362,13 +362,13 @@ def vgg(tmp_path_factory: pytest.TempPathFactory, zfrepro: Zfrepro, cache: Path)
     """An outputs folder with the run `vgg`: A for one epoch, and Tables 3 to 6 of A, D and E, all of them narrow, on noise: each
     image is tested in hundreds of crops."""
     outputs = tmp_path_factory.mktemp("vgg")
-    model, rng = f"model={narrow_file(tmp_path_factory.mktemp('model'), 'vgg_a_demo')}", np.random.default_rng(0)
+    model, rng = f"model={narrow_file(tmp_path_factory.mktemp('model'), 'vgg_a_demo', 12)}", np.random.default_rng(0)
     for number in range(20):
         path = outputs / "pictures" / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (80, 80 + 2 * number, 3), np.uint8)).save(path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(depth, "load_model", narrow)
+        patch.setattr(depth, "load_model", functools.partial(narrow, by=12))
         patch.setattr(depth, "in_parallel", handed_over)
         data = f"data.root={outputs / 'pictures'}"
         zfrepro("train", "preset=vgg_demo", f"outputs={outputs}", "run=vgg", model, *TINY, data)

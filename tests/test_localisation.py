@@ -300,7 +300,7 @@ FEW = ["epochs=1", "warmup_steps=2", "explain_images=2", "num_images=3", "precis
 def localised(tmp_path_factory: pytest.TempPathFactory, zfrepro: Zfrepro, cache: Path) -> Path:
     """An outputs folder with two runs, `a` and `b`, and both tables of `a`."""
     outputs = tmp_path_factory.mktemp("localised")
-    model = f"model={narrow_file(tmp_path_factory.mktemp('model'), 'vgg_a_demo')}"
+    model = f"model={narrow_file(tmp_path_factory.mktemp('model'), 'vgg_a_demo', 8)}"
     zfrepro("train", f"outputs={outputs}", "run=a", "train_scale=[64]", model, *RUN)
     zfrepro("train", f"outputs={outputs}", "run=b", "train_scale=[72]", "seed=1", model, *RUN)
     zfrepro("localize", f"outputs={outputs}", "run=a", "runs=[b]", *FEW)

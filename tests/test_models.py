@@ -203,6 +203,7 @@ def test_dropout_is_a_function_of_step_and_rows() -> None:
     assert not torch.equal(whole, dropout(x, 0.3, 0, 6, Noise(3, 6, 0, 6).generator(x.device)))
     assert set(whole.unique().tolist()) == {0.0, whole.max().item()} and whole.max().item() == pytest.approx(1 / 0.7)
     assert (whole == 0).float().mean().item() == pytest.approx(0.3, abs=0.02)
+    assert torch.equal(dropout(x, 0.0, 0, 6, noise.generator(x.device)), x)
 
 
 def test_no_dropout_without_noise() -> None:

@@ -14,11 +14,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from sklearn.svm import SVC
 
+from tests.conftest import small_table
 from zfrepro.errors import UserError
 from zfrepro.evaluator import svm
 from zfrepro.evaluator.probe import probe, with_layers
 from zfrepro.evaluator.splits import Fold, mean_class_accuracy
 from zfrepro.evaluator.svm import fit_svm, products, svm_accuracy
+from zfrepro.features import flat, width
 from zfrepro.models.network import Network
 from zfrepro.options.commands import ProbeConfig
 from zfrepro.options.compose import conf_folder, load_model, to_dataclass
@@ -35,6 +37,15 @@ def blobs(seed: int, spread: float = 2.0) -> tuple[np.ndarray, np.ndarray, Fold]
     features = (centres[labels] + spread * rng.normal(size=(54, 37)) * rng.uniform(0.01, 30, 37)).astype(np.float32)
     order = rng.permutation(54)
     return features, labels, Fold(np.sort(order[:31]), np.sort(order[31:]))
+
+
+def test_maps_smaller_than_what_they_are_averaged_to_stay() -> None:
+    network = Network(small_table(), 3)  # 5 maps of 8 x 8, 6 of 5 x 5
+    maps = torch.randn(2, 6, 5, 5)
+    for pool, side in ((7, 5), (5, 5), (2, 2), (None, 5)):
+        found = flat(maps, pool)
+        assert found.shape == (2, width(network, 2, pool)) == (2, 6 * side**2)
+        assert torch.equal(found, maps.flatten(1)) == (side == 5)
 
 
 @pytest.mark.parametrize("scaling", ["common", "each"])

@@ -15,7 +15,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from sklearn.linear_model import LogisticRegression
 
-from tests.conftest import handed_over
+from tests.conftest import handed_over, toy_data
 from zfrepro.data import open_data
 from zfrepro.data.embedded import TARGET_CLASSES
 from zfrepro.errors import UserError
@@ -24,7 +24,7 @@ from zfrepro.evaluator.average_precision import average_precisions
 from zfrepro.evaluator.overlap import best_matches, compare_with_source, elsewhere, remark, small_grey
 from zfrepro.evaluator.softmax import Axes, choose_strength, fit, one_hot
 from zfrepro.evaluator.splits import Fold, draw_fold, inner_folds, mean_class_accuracy, possible_sizes
-from zfrepro.evaluator.target import fold_data, open_target, softmax_accuracy
+from zfrepro.evaluator.target import Target, fold_data, open_target, softmax_accuracy
 from zfrepro.evaluator.transfer import LEVELS, fitting, multi_label, network_hash, transfer
 from zfrepro.features import extract
 from zfrepro.options.commands import IMPORTED, TransferConfig
@@ -186,6 +186,26 @@ def test_overlap_finds_a_planted_copy_and_nothing_else() -> None:
     assert best[1] > 0.98 and row[1] == 17
     assert best[0] < 0.9  # a negative is no copy
     assert best[2] == 0.0  # nor is an image of one grey
+
+
+def test_an_image_that_reaches_the_threshold_exactly_overlaps() -> None:
+    """Noise against other noise: the images at the threshold and above are counted, named and left out, and no others."""
+    data, source = toy_data(6, 16), toy_data(6, 16)
+    inverted = [dataclasses.replace(one, images=np.roll(255 - one.images, 5, 2)) for one in (source.train, source.val)]
+    run: Any = SimpleNamespace(
+        config=SimpleNamespace(preset="demo"), squares=dataclasses.replace(source, train=inverted[0])
+    )
+    files = [f"{number}.png" for number in range(9)]
+    splits = [dataclasses.replace(data.train, files=files[:6]), dataclasses.replace(data.val, files=files[6:])]
+    target = Target(DataConfig(), dataclasses.replace(data, train=splits[0], val=splits[1]), np.zeros(9), np.arange(9))
+    _, every = compare_with_source(TransferConfig(run="x", overlap=-1.0), run, target)
+    known = {pair["target"]: pair["correlation"] for pair in every["pairs"]}
+    third = sorted(known.values())[-3]
+    left, found = compare_with_source(TransferConfig(run="x", overlap=third, drop_overlap=True), run, target)
+    above = [name for name in files if known[name] >= third]
+    assert len(set(known.values())) == 9 and found["images"] == found["dropped"] == len(above) == 3
+    assert [pair["target"] for pair in found["pairs"]] == above
+    assert [files[row] for row in left.rows] == [name for name in files if name not in above]
 
 
 def test_what_an_imported_network_has_seen_is_not_here(run: TrainedRun) -> None:

@@ -110,25 +110,6 @@ def test_scales_are_averaged_or_stacked_before_they_are_normalised() -> None:
     np.testing.assert_allclose(np.linalg.norm(unit_length(one), axis=1), [1, 0])
 
 
-def test_networks_are_stacked_in_their_order_and_brought_to_unit_length_once_more() -> None:
-    """Two networks of unlike widths and scales, three pictures, of which the last and the first are asked for."""
-    rng, nets = (
-        np.random.default_rng(0),
-        cast(Any, [SimpleNamespace(scales=(56, 64)), SimpleNamespace(scales=(64, 72, 96))]),
-    )
-    files = {(index, scale): rng.random((3, 2 + index)) for index, net in enumerate(nets) for scale in net.scales}
-    descriptors = Descriptors(nets, files, unit_scales=False)
-    found = descriptors.rows(Method((0, 1), "mean"), np.array([2, 0]))
-    for row, picture in enumerate((2, 0)):
-        means = [sum(files[index, scale][picture] for scale in net.scales) for index, net in enumerate(nets)]
-        parts = [mean / np.sqrt((mean**2).sum()) for mean in means]
-        np.testing.assert_allclose(found[row], [*parts[0] / np.sqrt(2), *parts[1] / np.sqrt(2)])
-    middle = files[1, 72][[1]]
-    np.testing.assert_allclose(
-        descriptors.rows(Method((1,), "one"), np.array([1])), middle / np.sqrt((middle**2).sum())
-    )
-
-
 def test_each_scale_may_have_unit_length_before() -> None:
     """(0.6, 0.8) and (1, 0)."""
     found = [np.array([[3.0, 4.0]]), np.array([[20.0, 0.0]])]
@@ -137,11 +118,10 @@ def test_each_scale_may_have_unit_length_before() -> None:
 
 
 @pytest.mark.parametrize("join", ["mean", "stack", "max"])
-def test_rows_of_two_networks_at_two_scales(join: str) -> None:
-    """Against the definition, image by image; `one` takes the larger of two scales."""
-    rng = np.random.default_rng(1)
-    files = {(net, scale): rng.random((5, 3 + net)) for net in (0, 1) for scale in (40, 60)}
-    nets = [Net(little_run(), 4, (40, 60)) for _ in (0, 1)]
+def test_rows_of_two_networks_at_several_scales(join: str) -> None:
+    """Against the definition, image by image; `one` takes the middle scale, of two the larger."""
+    rng, nets = np.random.default_rng(1), [Net(little_run(), 4, scales) for scales in ((40, 60), (45, 50, 80))]
+    files = {(index, scale): rng.random((5, 3 + index)) for index, net in enumerate(nets) for scale in net.scales}
     rows, way = np.array([3, 1]), {"mean": np.mean, "max": np.max}
 
     def unit(values: np.ndarray) -> np.ndarray:
@@ -149,12 +129,15 @@ def test_rows_of_two_networks_at_two_scales(join: str) -> None:
 
     for first in (False, True):
         made = Descriptors(nets, files, first)
-        for row, found, alone in zip(rows, made.rows(Method((0, 1), join), rows), made.rows(Method((1,), "one"), rows)):
-            parts = [[files[net, scale][row] for scale in (40, 60)] for net in (0, 1)]
+        several, *alone = (
+            made.rows(method, rows) for method in (Method((0, 1), join), Method((0,), "one"), Method((1,), "one"))
+        )
+        for row, found, *middle in zip(rows, several, *alone):
+            parts = [[files[index, scale][row] for scale in net.scales] for index, net in enumerate(nets)]
             scaled = [[unit(values) if first else values for values in part] for part in parts]
             each = [np.concatenate(part) if join == "stack" else way[join](part, axis=0) for part in scaled]
             np.testing.assert_allclose(found, unit(np.concatenate([unit(values) for values in each])))
-            np.testing.assert_allclose(alone, unit(parts[1][1]))
+            np.testing.assert_allclose(np.concatenate(middle), np.concatenate([unit(part[1]) for part in parts]))
 
 
 def test_the_maximum_over_scales_is_a_row_where_it_is_asked_for() -> None:

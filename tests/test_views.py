@@ -210,21 +210,22 @@ def test_a_training_on_rectangles_goes_on_bit_by_bit(tmp_path: Path) -> None:
 def test_what_frozen_layers_make_is_kept_and_the_same(
     tmp_path: Path, augmentation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Outputs of frozen layers computed once, and anew at every visit: the same training to the bit."""
+    """Outputs of frozen layers computed once, and anew at every visit: the same training to the bit. Their dropout is off."""
     data, team = toy_data(16, 13), Team(0, 1, CPU)
     rows = [
         LayerConfig(maps=4, kernel=3, padding=1),
         LayerConfig(maps=4, kernel=3, pool=2),
+        LayerConfig(kind="fc", units=6, dropout=0.5),
         LayerConfig(kind="fc", units=6),
     ]
-    table = ModelConfig(name="three", input_size=8, layers=rows)
+    table = ModelConfig(name="four", input_size=8, layers=rows)
     squares = DataConfig(name="embedded", size=13)
     origin = config(tmp_path, model=table, data=squares, augmentation=augmentation)
     Training(origin, team, data, Classification(data)).run()
     ends = []
     for kept in (1 << 30, 0):
         monkeypatch.setattr(feeding, "KEPT_BYTES", kept)
-        made = dataclasses.replace(origin, run=f"kept{kept}", init_from="toy", freeze=2, lr=0.2)
+        made = dataclasses.replace(origin, run=f"kept{kept}", init_from="toy", freeze=3, lr=0.2)
         training = Training(made, team, data, Classification(data))
         training.run()
         assert (training.feeds["train"].kept is not None) == (kept > 0 and augmentation == "centre")

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from zfrepro.models.network import Network
-from zfrepro.run import TrainedRun
+from zfrepro.run import TrainedRun, require_softmax
 
 # The largest tensor of a batch: beyond it a CPU's caches and allocator slow everything down; a GPU wants more.
 BATCH_BYTES = {"cpu": 48 << 20, "cuda": 1 << 30}
@@ -38,6 +38,12 @@ def forward(
             part = rows[start : start + size]
             yield part, _outputs(run, run.inputs(images(part) if callable(images) else images[part]), layers, exact)
             bar.update(len(part))
+
+
+def logits(run: TrainedRun, images: np.ndarray | Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
+    """(B, classes) float32 for the centre crops of some images, exact. Raises UserError where the network has no softmax."""
+    top = require_softmax(run)
+    return np.concatenate([found[top].cpu().numpy() for _, found in forward(run, images, [top], rows, exact=True)])
 
 
 @torch.no_grad()

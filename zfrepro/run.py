@@ -62,6 +62,10 @@ class TrainedRun:
         """The same as squares of `side` pixels: what all experiments see but those that test whole images."""
         return squared(self.data, self.side) if self.data.fit == "whole" else self.data
 
+    def split(self, name: str) -> Split:
+        """The squares to train on, 'train', or to validate on, 'val'."""
+        return self.squares.train if name == "train" else self.squares.val
+
     @property
     def label_names(self) -> tuple[str, ...]:
         """Names of the classes that the images' labels number: the network's; where it has no softmax, the data set's."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from zfrepro.data import Split
 from zfrepro.errors import UserError
 from zfrepro.files import atomic_write, shown
 from zfrepro.forward import forward
@@ -127,16 +126,8 @@ def exact(run: TrainedRun, split: str, count: int | None, layer: int, maps: np.n
     top = _candidates(run, split, count)[layer]
     if run.precision == "fp32" or not len(maps):
         return top.first(count), 0.0
-    rows, units, images = top.images[maps].ravel(), torch.from_numpy(top.units(maps)), _split(run, split).images
-    values: list[np.ndarray] = []
-    with tqdm(total=len(rows), desc=f"layer {layer} in float32", unit=" units", disable=None, leave=False) as bar:
-        for start in range(0, len(rows), UNITS_AT_ONCE):
-            group = slice(start, start + UNITS_AT_ONCE)
-            needed, which = np.unique(rows[group], return_inverse=True)
-            inputs = run.inputs(images[needed])
-            found = unit_values(run.network, inputs, layer, units[group], torch.from_numpy(which))
-            values.append(found.cpu().numpy())
-            bar.update(len(which))
+    groups = in_groups(run, split, top, maps, f"layer {layer} in float32")
+    values = [unit_values(run.network, inputs, layer, units, which).cpu().numpy() for inputs, units, which in groups]
     own = np.concatenate(values).reshape(len(maps), -1)
     order = np.argsort(-own, axis=1, kind="stable")
     new = Top(*(part.copy() for part in vars(top).values()))
@@ -146,13 +137,23 @@ def exact(run: TrainedRun, split: str, count: int | None, layer: int, maps: np.n
     return new.first(count), float((new.images[maps] != top.images[maps])[:, :count].mean())
 
 
-def _split(run: TrainedRun, split: str) -> Split:
-    return run.squares.train if split == "train" else run.squares.val
+def in_groups(
+    run: TrainedRun, split: str, top: Top, maps: np.ndarray, title: str
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The strongest units of `maps`, map by map, strongest first, some at a time: network inputs (N, 3, s, s), units (U, 3), and
+    for each its image's number (U,), as `project_windows` takes them. title: of a progress bar."""
+    rows, units, images = top.images[maps].ravel(), torch.from_numpy(top.units(maps)), run.split(split).images
+    with tqdm(total=len(rows), desc=title, unit=" units", disable=None, leave=False) as bar:
+        for start in range(0, len(rows), UNITS_AT_ONCE):
+            group = slice(start, start + UNITS_AT_ONCE)
+            needed, which = np.unique(rows[group], return_inverse=True)
+            yield run.inputs(images[needed]), units[group], torch.from_numpy(which)
+            bar.update(len(which))
 
 
 def _rows(run: TrainedRun, split: str) -> np.ndarray:
     """The images that are searched."""
-    return _split(run, split).per_class(run.config.data.per_class if split == "train" else None)
+    return run.split(split).per_class(run.config.data.per_class if split == "train" else None)
 
 
 def _candidates(run: TrainedRun, split: str, count: int) -> dict[int, Top]:
@@ -165,11 +166,11 @@ def _candidates(run: TrainedRun, split: str, count: int) -> dict[int, Top]:
     kept = min(count + (SPARE if run.precision == "bf16" else 0), len(rows))
     name = f"{split}-{len(rows)}-top{kept}-{run.precision}-{run.checkpoint_hash[:16]}-{run.data.key[:16]}.npz"
     path = run.folder / "search" / name
-    if path.exists() and (stored := _read(path, run, len(_split(run, split)))) is not None:
+    if path.exists() and (stored := _read(path, run, len(run.split(split)))) is not None:
         return stored
     layers = run.network.conv_layers
     title = f"top {split} images of every map"
-    found = search(forward(run, _split(run, split).images, layers, rows, title), kept)
+    found = search(forward(run, run.split(split).images, layers, rows, title), kept)
     with atomic_write(path) as file:
         np.savez(file, **{f"layer{n}_{part}": getattr(top, part) for n, top in found.items() for part in PARTS})
     return found

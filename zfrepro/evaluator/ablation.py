@@ -21,13 +21,13 @@ from zfrepro.evaluator.errors import top_errors
 from zfrepro.evaluator.testing import posteriors
 from zfrepro.figures.ablation import draw_ablation
 from zfrepro.files import file_hash
-from zfrepro.forward import forward
+from zfrepro.forward import logits
 from zfrepro.knowledge import chance
 from zfrepro.options.commands import AblateConfig, TrainConfig
 from zfrepro.options.compose import load_model
 from zfrepro.options.shared import ModelConfig
 from zfrepro.results import writing
-from zfrepro.run import TrainedRun, open_run, open_source, require_recipe, require_softmax
+from zfrepro.run import TrainedRun, open_run, open_source, require_recipe
 from zfrepro.statistics import Measure, Missing, below_chance, mean_std
 from zfrepro.trainer.folder import Folder
 from zfrepro.trainer.recipe import FROM_SCRATCH, derive, finished
@@ -184,9 +184,7 @@ def measure(config: AblateConfig, run: TrainConfig) -> Net:
 
 def crop_errors(run: TrainedRun, split: Split, rows: np.ndarray) -> tuple[float, float]:
     """Top-1 and top-5 errors of the centre crops of some rows, in percent."""
-    top = require_softmax(run)
-    logits = [found[top].cpu().numpy() for _, found in forward(run, split.images, [top], rows, exact=True)]
-    return top_errors(np.concatenate(logits), split.labels[rows])
+    return top_errors(logits(run, split.images, rows), split.labels[rows])
 
 
 def averaged(config: AblateConfig, runs: Sequence[TrainConfig]) -> tuple[float, float]:

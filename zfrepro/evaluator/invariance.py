@@ -316,10 +316,7 @@ def claims_of(curves: Curves, steps: np.ndarray, layers: list[int]) -> dict[str,
 
 
 CLAIMED = ("translation", "scale")  # the transformations under which the paper finds the network stable
-NAMES = (
-    *(f"{kind}_{what}" for kind in CLAIMED for what in ("first_minus_top", "r2", "kept")),
-    "rotation_kept",
-)
+NAMES = (*(f"{kind}_{what}" for kind in CLAIMED for what in ("first_minus_top", "r2", "kept")), "rotation_kept")
 
 
 def estimates(curves: Curves, steps: np.ndarray, layers: list[int], missing: str = "") -> dict[str, Measure]:

@@ -355,12 +355,7 @@ def _projections(
 
 
 def _draw(
-    out: Output,
-    run: TrainedRun,
-    shown: Pictures,
-    slide: Slide,
-    maps: list[Maps],
-    panel_c: dict[str, np.ndarray],
+    out: Output, run: TrainedRun, shown: Pictures, slide: Slide, maps: list[Maps], panel_c: dict[str, np.ndarray]
 ) -> None:
     """`occlusion.png` and `arrays.npz`, as the module's docstring has it."""
     images = run.crops(shown.images).numpy()

@@ -14,7 +14,7 @@ from zfrepro.data import read_image
 from zfrepro.data.finer import finer, finest
 from zfrepro.data.matching import Classes, candidates
 from zfrepro.errors import UserError, nearest, require_choice
-from zfrepro.forward import forward
+from zfrepro.forward import forward, logits
 from zfrepro.run import TrainedRun
 
 POOL = 2000  # validation images that are looked at, at most, when images are chosen
@@ -153,9 +153,8 @@ def own_pictures(run: TrainedRun, images: Sequence[str], labels: Sequence[str]) 
 
 def answers(run: TrainedRun, pixels: np.ndarray) -> np.ndarray:
     """(N,) the most probable classes of pictures, a few at a time."""
-    top = run.network.top
-    found = forward(run, pixels, [top], np.arange(len(pixels)), exact=True)
-    return np.concatenate([logits[top].argmax(1).cpu().numpy() for _, logits in found])
+    found: np.ndarray = logits(run, pixels, np.arange(len(pixels))).argmax(1)
+    return found
 
 
 def finely(run: TrainedRun, pictures: Pictures, files: Sequence[str], factors: Sequence[int]) -> np.ndarray:

@@ -39,12 +39,12 @@ from zfrepro.evaluator.target import (
 from zfrepro.evaluator.vgg_transfer import vgg_transfer
 from zfrepro.features import extract
 from zfrepro.figures.transfer import Curve, draw_accuracies, draw_classes
-from zfrepro.forward import forward
+from zfrepro.forward import logits
 from zfrepro.knowledge import knows_its_task
 from zfrepro.options.commands import IMPORTED, TrainConfig, TransferConfig
 from zfrepro.options.shared import DataConfig
 from zfrepro.results import Output, writing
-from zfrepro.run import TrainedRun, open_run, require_softmax
+from zfrepro.run import TrainedRun, open_run
 from zfrepro.statistics import Measure, Missing, mean_std
 from zfrepro.trainer import train
 from zfrepro.trainer.folder import Folder
@@ -207,9 +207,10 @@ def from_scratch(bench: Bench, target: Target, folds: Folds) -> dict[tuple[int, 
 def scored(config: TransferConfig, recipe: TrainConfig, target: Target, fold: Fold) -> dict[str, float]:
     """What a network from scratch makes of its fold, after its last update, on centre crops and without dropout."""
     net = open_run(dataclasses.replace(config, run=recipe.run), "last")
+    train, test = (logits(net, target.images, rows).argmax(1) for rows in (fold.train, fold.test))
     return {
-        "accuracy": mean_class_accuracy(predict(net, target, fold.test), target.labels[fold.test]),
-        "train_error": 100 * float(np.mean(predict(net, target, fold.train) != target.labels[fold.train])),
+        "accuracy": mean_class_accuracy(test, target.labels[fold.test]),
+        "train_error": 100 * float(np.mean(train != target.labels[fold.train])),
         "passes": recipe.epochs * recipe.passes,
         "seconds": Folder(recipe).noted("seconds"),
     }
@@ -237,13 +238,6 @@ def scratch_recipe(
 def train_fold(recipe: TrainConfig, fold: Fold) -> None:
     """Train on a fold's images alone; the data set is opened here, in whatever process."""
     train(recipe, fold_data(packed_target(recipe.data), fold))
-
-
-def predict(run: TrainedRun, target: Target, rows: np.ndarray) -> np.ndarray:
-    """(n,) classes of the centre crops of some rows."""
-    top = require_softmax(run)
-    found = forward(run, target.images, [top], rows, exact=True)
-    return np.concatenate([logits[top].argmax(1).cpu().numpy() for _, logits in found])
 
 
 Accuracies = dict[
@@ -486,12 +480,7 @@ def write_pascal(
         f"softmax on layer {bench.layer}. {remark(bench.overlap(target.config))}"
     )
     out.table(["class", *(f"paper_{key}" for key in theirs), "ours"], rows, notes)
-    out.arrays(
-        "arrays.npz",
-        average_precisions=precisions,
-        probabilities=probabilities,
-        truth=truth,
-    )
+    out.arrays("arrays.npz", average_precisions=precisions, probabilities=probabilities, truth=truth)
     paper_values = [float(row["zfnet"] or 0) for row in reference[:-1]] if target.config.name == "voc2012" else None
     out.figure("table6_pascal2012.png", draw_classes(names, precisions, mean, paper_values, f"Table 6: {target.name}"))
     scores = {"mean_average_precision": mean, "average_precision": dict(zip(names, ours)), "strength": strength}

@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from tqdm import tqdm
 
 from zfrepro import statistics
 from zfrepro.errors import UserError, require, require_layer
@@ -32,10 +30,9 @@ from zfrepro.models.window import Windows, project_windows
 from zfrepro.options.commands import VisualizeConfig
 from zfrepro.results import writing
 from zfrepro.run import TrainedRun, open_run
-from zfrepro.search import Top, exact, top_images, usual_count
+from zfrepro.search import Top, exact, in_groups, top_images, usual_count
 from zfrepro.statistics import Measure, Missing, standard_error
 
-UNITS_AT_ONCE = 256
 TRUTH_MAPS = 48  # maps a layer on which the energy on objects is measured
 
 
@@ -72,7 +69,7 @@ def visualize(config: VisualizeConfig) -> None:
             top, changed = exact(run, config.split, config.num_images, layer, maps)
             rules = Rules(config.unpool, config.ties)
             page = page_of(run, config.split, layer, top, maps, rules)
-            split = run.squares.train if config.split == "train" else run.squares.val
+            split = run.split(config.split)
             names = np.array([[split.files[row] for row in rows] for rows in page.images], dtype=np.str_)
             out.arrays(f"layer{layer}.npz", **vars(page), labels=split.labels[page.images], files=names)
             what = (
@@ -125,20 +122,8 @@ def chosen_maps(top: Top, maps: list[int], num_maps: int, seed: int, layer: int)
 
 def project_top(run: TrainedRun, split: str, layer: int, top: Top, maps: np.ndarray, rules: Rules) -> Windows:
     """Projections of the strongest units of `maps`, map by map, strongest first."""
-    images = (run.squares.train if split == "train" else run.squares.val).images
-    rows, units = top.images[maps].ravel(), torch.from_numpy(top.units(maps))
-    parts: list[Windows] = []
-    bar = tqdm(total=len(rows), desc=f"layer {layer}", unit="projection", disable=None, leave=False)
-    for start in range(0, len(rows), UNITS_AT_ONCE):
-        group = slice(start, start + UNITS_AT_ONCE)
-        needed, which = np.unique(rows[group], return_inverse=True)
-        found = project_windows(
-            run.network, run.inputs(images[needed]), layer, units[group], torch.from_numpy(which), rules
-        )
-        parts.append(found)
-        bar.update(len(which))
-    bar.close()
-    return Windows.join(parts)
+    groups = in_groups(run, split, top, maps, f"layer {layer}")
+    return Windows.join([project_windows(run.network, x, layer, units, which, rules) for x, units, which in groups])
 
 
 def page_of(run: TrainedRun, split: str, layer: int, top: Top, maps: np.ndarray, rules: Rules) -> Page:
@@ -150,8 +135,7 @@ def page_of(run: TrainedRun, split: str, layer: int, top: Top, maps: np.ndarray,
     side = min(field.size, size)
     corners = field.start + units * field.stride if field.size < size else np.zeros_like(units)
     boxes = [receptive_box(ops_of(run.network.layers, layer), int(y), int(x), size) for y, x in units.reshape(-1, 2)]
-    source = (run.squares.train if split == "train" else run.squares.val).images
-    crops = run.crops(source[images.ravel()]).numpy()
+    crops = run.crops(run.split(split).images[images.ravel()]).numpy()
     flat = corners.reshape(-1, 2)
     patches = np.stack([cut(crop, corner, side, 128) for crop, corner in zip(crops, flat)])
     patches = np.stack([blank_outside(p, c, box) for p, c, box in zip(patches, flat, boxes)])
@@ -203,7 +187,7 @@ def measure(
     """Dead maps, how alike the strongest images of a map are, and on the embedded data set where the energy falls; and the
     number on which the claim about the last layer rests: how much more of it falls on objects than in an untrained network,
     whose projections favour them too, since what excites a unit is seldom the background."""
-    split = run.squares.train if config.split == "train" else run.squares.val
+    split = run.split(config.split)
     live = top.live
     labels = split.labels[top.images[live]]
     purity = [np.bincount(row).max() / len(row) for row in labels]
@@ -256,7 +240,7 @@ def energy_on_objects(
 ) -> tuple[dict[str, float], np.ndarray]:
     """In percent: how much of a projection's energy (sum of squares) falls on the object's mask, against the mask's
     share of the area that the unit sees; means over units, and their difference for every map."""
-    truth = (run.squares.train if split == "train" else run.squares.val).truth
+    truth = run.split(split).truth
     assert truth is not None
     windows = project_top(run, split, layer, top, maps, rules)
     energy = windows.pixels.square().sum(1).cpu().numpy()  # (U, w, w)
