@@ -107,15 +107,9 @@ def exact(value: float, of: str, unit: str = "", n: int = 1, note: str = "") -> 
 
 
 def combined(
-    value: float,
-    sources: Sequence[tuple[float, float]],
-    n: int,
-    of: str,
-    unit: str = "",
-    note: str = "",
-    confidence: float = CONFIDENCE,
-    shared: float = 0.0,
-) -> Estimate:
+    value: float, sources: Sequence[tuple[float, float]], n: int, of: str, unit: str = "", note: str = "",
+    confidence: float = CONFIDENCE, shared: float = 0.0,
+) -> Estimate:  # fmt: skip
     """An estimate whose variance is the sum of independent sources, each (variance, degrees of freedom).
 
     Degrees of freedom by Welch and Satterthwaite. A source without degrees of freedom (a single net) makes the interval
@@ -153,13 +147,9 @@ def mean(
 
 
 def paired(
-    a: Sequence[float] | np.ndarray,
-    b: Sequence[float] | np.ndarray,
-    of: str,
-    unit: str = "",
-    note: str = "",
+    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, of: str, unit: str = "", note: str = "",
     confidence: float = CONFIDENCE,
-) -> Measure:
+) -> Measure:  # fmt: skip
     """The mean of a - b, where a[i] and b[i] share an image, a seed or a fold."""
     return mean(np.subtract(a, b), of, unit, note, confidence)
 
@@ -172,13 +162,9 @@ def pooled(groups: Sequence[Sequence[float] | np.ndarray]) -> tuple[float, int] 
 
 
 def welch(
-    a: Sequence[float] | np.ndarray,
-    b: Sequence[float] | np.ndarray,
-    of: str,
-    unit: str = "",
-    note: str = "",
+    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, of: str, unit: str = "", note: str = "",
     spread: tuple[float, int] | None = None,
-) -> Measure:
+) -> Measure:  # fmt: skip
     """The mean of a minus the mean of b, two independent groups whose spreads may differ (Welch's t); n: of the smaller.
 
     spread: (variance, degrees of freedom) of a single value, where a group has but one (`pooled`); None: not known, and the

@@ -537,15 +537,9 @@ def _pair(row: dict[str, str | float | None], mean: str, std: str) -> tuple[floa
 
 
 def _table(
-    out: Output,
-    names: Sequence[str],
-    layers: list[int],
-    table: list[tuple[np.ndarray, np.ndarray]],
-    draws: np.ndarray,
-    chosen: Subjects,
-    count: int,
-    reported: list[list[tuple[float, float] | None]],
-) -> None:
+    out: Output, names: Sequence[str], layers: list[int], table: list[tuple[np.ndarray, np.ndarray]], draws: np.ndarray,
+    chosen: Subjects, count: int, reported: list[list[tuple[float, float] | None]],
+) -> None:  # fmt: skip
     """Table 1: the paper's numbers beside ours."""
     columns = ["occlusion"]
     for layer in layers:

@@ -192,13 +192,9 @@ def border_of(run: TrainedRun, fill: str) -> Tensor | None:
 
 @torch.no_grad()
 def measure(
-    run: TrainedRun,
-    images: np.ndarray,
-    labels: np.ndarray,
-    steps: np.ndarray,
-    layers: list[int],
+    run: TrainedRun, images: np.ndarray, labels: np.ndarray, steps: np.ndarray, layers: list[int],
     config: InvarianceConfig,
-) -> Curves:
+) -> Curves:  # fmt: skip
     """All steps of all transformations of all images (N, f S, f S, 3), in batches and in the run's precision."""
     factor, top = images.shape[1] // run.mean.shape[0], run.network.softmax
     matrix = torch.cat([matrices(kind, values) for kind, values in zip(TRANSFORMATIONS, steps)])  # (T * K, 2, 3)

@@ -79,13 +79,9 @@ def choose_cost(
 
 
 def score_images(
-    train: np.ndarray,
-    test: np.ndarray,
-    marks: np.ndarray,
-    costs: Sequence[float],
-    seed: int,
+    train: np.ndarray, test: np.ndarray, marks: np.ndarray, costs: Sequence[float], seed: int,
     measure: Callable[[np.ndarray, np.ndarray], float],
-) -> tuple[np.ndarray, float]:
+) -> tuple[np.ndarray, float]:  # fmt: skip
     """Scores (n, C) of test images of several labels, and the cost that `measure` found best on a random half of the training
     images, as VOC's own validation set is. train (N, D), test (n, D), marks (N, C)."""
     order = np.random.default_rng(seed).permutation(len(train))

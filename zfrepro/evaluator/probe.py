@@ -90,14 +90,9 @@ def measure(config: ProbeConfig, run: TrainedRun, target: Target, size: int) -> 
 
 
 def write(
-    config: ProbeConfig,
-    out: Output,
-    run: TrainedRun,
-    target: Target,
-    size: int,
-    part: str,
+    config: ProbeConfig, out: Output, run: TrainedRun, target: Target, size: int, part: str,
     results: dict[str, dict[int, list[Any]]],
-) -> None:
+) -> None:  # fmt: skip
     """Table, plot, arrays, metrics. The table also shows what stands there for other targets and the same checkpoint."""
     summary = {kind: {str(layer): summarise(found) for layer, found in by.items()} for kind, by in results.items()}
     metrics: dict[str, Any] = {

@@ -72,15 +72,9 @@ class Chosen:
 
 
 def svm_accuracy(
-    features: np.ndarray,
-    labels: np.ndarray,
-    fold: Fold,
-    scalings: Sequence[str],
-    costs: Sequence[float],
-    parts: int,
-    seed: int,
-    device: torch.device,
-) -> Chosen:
+    features: np.ndarray, labels: np.ndarray, fold: Fold, scalings: Sequence[str], costs: Sequence[float], parts: int,
+    seed: int, device: torch.device,
+) -> Chosen:  # fmt: skip
     """Train on a fold's training rows, test on its test rows: mean of the per-class accuracies.
 
     Scaling and cost are those with the best accuracy on one held-out part in `parts` of the training rows; of equal ones the

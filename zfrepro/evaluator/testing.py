@@ -134,14 +134,9 @@ def centre_position(height: int, width: int, crop: int) -> Tensor:
 
 @torch.inference_mode()
 def posteriors(
-    run: TrainedRun,
-    split: Split,
-    method: str,
-    scales: Sequence[int] = (),
-    rows: np.ndarray | None = None,
-    batch: int = BATCH,
-    reading: Reading = USUAL,
-) -> np.ndarray:
+    run: TrainedRun, split: Split, method: str, scales: Sequence[int] = (), rows: np.ndarray | None = None,
+    batch: int = BATCH, reading: Reading = USUAL,
+) -> np.ndarray:  # fmt: skip
     """(N, C) float32: the softmax outputs for the rows of a split (all of them if None), averaged over the sizes `scales`.
 
     scales: sizes Q; none: the run's own, see `own_scale`. batch: crops of a forward pass. reading: where VGG's paper leaves it

@@ -246,14 +246,9 @@ Accuracies = dict[
 
 
 def write_caltech(
-    bench: Bench,
-    item: papers.Item,
-    out: Output,
-    target: Target,
-    frozen: dict[int, list[Scored]],
-    scratch: dict[int, list[dict[str, float]]],
-    splits: dict[str, np.ndarray],
-) -> None:
+    bench: Bench, item: papers.Item, out: Output, target: Target, frozen: dict[int, list[Scored]],
+    scratch: dict[int, list[dict[str, float]]], splits: dict[str, np.ndarray],
+) -> None:  # fmt: skip
     """Table, picture, splits, metrics."""
     ours: Accuracies = {"pretrained": {n: [s.accuracy for s in found] for n, found in frozen.items()}}
     if any(scratch.values()):
@@ -422,14 +417,9 @@ def pascal(bench: Bench, item: papers.Item, out: Output) -> None:
 
 
 def multi_label(
-    config: TransferConfig,
-    features: np.ndarray,
-    present: np.ndarray,
-    marks: np.ndarray,
-    usable: np.ndarray,
-    test: np.ndarray,
-    run: TrainedRun,
-) -> tuple[np.ndarray, float]:
+    config: TransferConfig, features: np.ndarray, present: np.ndarray, marks: np.ndarray, usable: np.ndarray,
+    test: np.ndarray, run: TrainedRun,
+) -> tuple[np.ndarray, float]:  # fmt: skip
     """Probabilities (len(test), C), and the strength chosen on a held-out part of the training images.
 
     The target of an image with k classes is 1/k for each of them. usable, test: rows of `features`.
@@ -452,15 +442,9 @@ def multi_label(
 
 
 def write_pascal(
-    bench: Bench,
-    out: Output,
-    target: Target,
-    precisions: np.ndarray,
-    probabilities: np.ndarray,
-    truth: np.ndarray,
-    strength: float,
-    count: int,
-) -> None:
+    bench: Bench, out: Output, target: Target, precisions: np.ndarray, probabilities: np.ndarray, truth: np.ndarray,
+    strength: float, count: int,
+) -> None:  # fmt: skip
     """Table 6, a bar chart, arrays, metrics."""
     reference, names = papers.reported("table6_pascal2012"), list(target.data.class_names)
     mean = float(np.nanmean(precisions))

@@ -19,13 +19,9 @@ LEFT, RIGHT = -1.6, 2.6  # of the axis: what lies beyond is drawn to its end, wi
 
 @styled
 def draw_claims(
-    names: Sequence[str],
-    says: Sequence[str],
-    ends: np.ndarray,
-    verdicts: Sequence[str],
-    numbers: Sequence[str],
+    names: Sequence[str], says: Sequence[str], ends: np.ndarray, verdicts: Sequence[str], numbers: Sequence[str],
     narrow: bool = False,
-) -> Figure:
+) -> Figure:  # fmt: skip
     """A row for each part of a claim: its interval on an axis where 0 is the threshold and 1 what the paper reports.
 
     names: the claim that each of the R parts belongs to; says: the parts; ends: (R, 3) low, value and high, an infinite end

@@ -15,14 +15,9 @@ UNITS = ("pixels down", "factor", "degrees")
 
 @styled
 def draw_invariance(
-    names: Sequence[str],
-    pictures: np.ndarray,
-    at: np.ndarray,
-    steps: np.ndarray,
-    distance: np.ndarray,
-    probability: np.ndarray,
-    layers: Sequence[int],
-) -> Figure:
+    names: Sequence[str], pictures: np.ndarray, at: np.ndarray, steps: np.ndarray, distance: np.ndarray,
+    probability: np.ndarray, layers: Sequence[int],
+) -> Figure:  # fmt: skip
     """The paper's panel: a row a transformation; examples, distance at each layer, probability of the true class.
 
     pictures: (N, T, 5, s, s, 3) uint8 at the steps `at` (T, 5); steps (T, K); distance (N, T, K, L);

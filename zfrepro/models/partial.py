@@ -262,15 +262,9 @@ def _numbers(rows: Sequence[int], columns: Sequence[int], width: int) -> Tensor:
 
 @torch.no_grad()
 def occluded_features(
-    network: Network,
-    image: Tensor,
-    fill: Tensor,
-    square: int,
-    ys: Sequence[int],
-    xs: Sequence[int],
-    wanted: Collection[int],
-    block: int | None = None,
-) -> Iterator[tuple[Tensor, Features]]:
+    network: Network, image: Tensor, fill: Tensor, square: int, ys: Sequence[int], xs: Sequence[int],
+    wanted: Collection[int], block: int | None = None,
+) -> Iterator[tuple[Tensor, Features]]:  # fmt: skip
     """`network.features` of the image with a square at every position of ys x xs, some positions at a time.
 
     image, fill: (3, S, S), see `Occluder`; ys, xs: offsets of the square's top left corner in pixels; wanted: layers
@@ -303,15 +297,9 @@ def occluded_features(
 
 @torch.no_grad()
 def brute_force_features(
-    network: Network,
-    image: Tensor,
-    fill: Tensor,
-    square: int,
-    ys: Sequence[int],
-    xs: Sequence[int],
-    wanted: Collection[int],
-    batch: int = 32,
-) -> Iterator[tuple[Tensor, Features]]:
+    network: Network, image: Tensor, fill: Tensor, square: int, ys: Sequence[int], xs: Sequence[int],
+    wanted: Collection[int], batch: int = 32,
+) -> Iterator[tuple[Tensor, Features]]:  # fmt: skip
     """The same by its definition: paint the square, run the whole network. The benchmark's and the tests' yardstick."""
     corners = [(y, x) for y in ys for x in xs]
     for first in range(0, len(corners), batch):

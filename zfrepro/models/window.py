@@ -283,13 +283,9 @@ def chunks(
 
 
 def project(
-    network: Network,
-    images: Tensor,
-    layer: int,
-    units: Sequence[tuple[int, int, int]] | Tensor,
-    which: Sequence[int] | Tensor | None = None,
-    rules: Rules = DEFAULT,
-) -> Tensor:
+    network: Network, images: Tensor, layer: int, units: Sequence[tuple[int, int, int]] | Tensor,
+    which: Sequence[int] | Tensor | None = None, rules: Rules = DEFAULT,
+) -> Tensor:  # fmt: skip
     """Projections of units to pixels: (U, channels, S, S) in the units of the images, both signs.
 
     images: (N, channels, S, S) as the network takes them, in its precision; layer: a convolutional layer's number;
@@ -303,13 +299,9 @@ def project(
 
 @torch.no_grad()
 def project_windows(
-    network: Network,
-    images: Tensor,
-    layer: int,
-    units: Sequence[tuple[int, int, int]] | Tensor,
-    which: Sequence[int] | Tensor | None = None,
-    rules: Rules = DEFAULT,
-) -> Windows:
+    network: Network, images: Tensor, layer: int, units: Sequence[tuple[int, int, int]] | Tensor,
+    which: Sequence[int] | Tensor | None = None, rules: Rules = DEFAULT,
+) -> Windows:  # fmt: skip
     """As `project`, but each projection as the window of pixels that it can reach."""
     units, which = checked_units(network, images, layer, units, which)
     if not len(units):
