@@ -230,16 +230,41 @@ def test_variables_of_torchrun_without_torchrun(
     assert not list(tmp_path.iterdir())
 
 
-def test_two_processes_train_as_one(zfrepro: Zfrepro, tmp_path: Path) -> None:
-    """torchrun with two CPU processes: the same global batches, crops and dropout; equal up to rounding.
+PAIR = """
+import atexit, importlib, os, socket
+import torch._dynamo  # an optimiser loads it
+from zfrepro.cli import main
+
+importlib.import_module("zfrepro.trainer.train")
+with socket.socket() as free:
+    free.bind(("localhost", 0))
+    os.environ.update(MASTER_ADDR="localhost", MASTER_PORT=str(free.getsockname()[1]), WORLD_SIZE="2")
+child = os.fork()  # two processes as torchrun starts them, but after the imports, which take seconds
+os.environ["RANK"] = "0" if child else "1"
+if child:
+    atexit.register(os.waitpid, child, 0)
+main()
+"""
+TORCHRUN = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "zfrepro"]
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        pytest.param(["-c", PAIR], marks=pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")),
+        pytest.param(TORCHRUN, marks=pytest.mark.long),
+    ],
+    ids=["forked", "torchrun"],
+)
+def test_two_processes_train_as_one(launcher: list[str], zfrepro: Zfrepro, tmp_path: Path) -> None:
+    """Two CPU processes: the same global batches, crops and dropout; equal up to rounding.
 
     Rounding may let a pooling window choose another of two equal values, so each weight's difference is held against
     the way that the weights have come in training: other crops, order or dropout would make it as long as that way.
     """
     options = latest([f"outputs={tmp_path}", *TINY, "epochs=1", "batch_size=80", "snapshot_epochs=[]", "device=cpu"])
     zfrepro("train", "run=alone", *options)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-    command += ["-m", "zfrepro", "train", "run=team", *options]
+    command = [sys.executable, *launcher, "train", "run=team", *options]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
