@@ -193,7 +193,7 @@ def test_rules_for_boxes_need_a_training_on_boxes() -> None:
         (lambda text: text.replace("maps: 5", "maps: 0"), "model.layers[0].maps=0: must be 1 or more"),
         (lambda text: "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n" + text, "holds YAML anchors"),
         (lambda text: "a: &a [*a]\n" + text, "holds YAML anchors"),
-        (lambda text: "run: " + "[" * 5000, "not readable as YAML"),
+        (lambda text: "run: " + "[" * 1500, "not readable as YAML"),
         (lambda text: text[:40] + "\n}", "not readable as YAML"),
         (lambda text: text + "seed: 1\n", "found duplicate key seed"),
         (lambda text: text.replace("epochs: 70", "epochs: ???"), "epochs: a value is needed"),
