@@ -102,6 +102,16 @@ def test_crops_of_squares_lie_where_the_task_is_told(augmentation: str) -> None:
             np.testing.assert_allclose(crop.numpy(), expected, atol=1e-5)
 
 
+def test_the_last_batch_is_left_out_of_training_where_it_is_not_full_and_validated_all_the_same() -> None:
+    made = feed(toy_data(12, 13), Team(0, 1, CPU))
+    full = [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert [rows.tolist() for _, rows in made.training(np.arange(11), 3, 0, 0)] == full
+    assert [(len(inputs), rows.tolist()) for inputs, rows in made.centre(11)] == [
+        *((4, rows) for rows in full),
+        (3, [8, 9, 10]),
+    ]
+
+
 def test_the_centre_of_the_middle_scale_is_validated() -> None:
     data = toy_whole(12)
     made = feed(data, Team(0, 1, CPU), train_scale=[8, 14])
