@@ -149,7 +149,7 @@ def in_parallel(
             with handling(signal.SIG_IGN, *STOPS):  # the workers come to their end, however often this one is told
                 stop.set()  # the pool has handed out more tasks than it has workers
                 for child in multiprocessing.active_children():
-                    child.terminate()  # a training saves what it has
+                    child.terminate()  # a training saves what it has; on Windows it has what it last saved
                 pool.shutdown(wait=True, cancel_futures=True)
             if isinstance(error, BrokenProcessPool):
                 why = "a training process was stopped from outside, perhaps for lack of memory (workers=1 needs less)"

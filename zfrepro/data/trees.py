@@ -27,8 +27,6 @@ NOT_OURS = {
     "lost+found",
     "$RECYCLE.BIN",
     "System Volume Information",
-    "Thumbs.db",
-    "desktop.ini",
 }  # what systems leave behind
 TRAIN, VAL = ("train", "training"), ("val", "valid", "validation", "test", "testing")
 
