@@ -225,7 +225,7 @@ def test_a_window_takes_text(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(not hasattr(os, "eventfd"), reason="nothing here that refuses as Windows does")
 def test_a_reader_who_has_left_as_windows_tells_it() -> None:
     number = os.eventfd(0)  # takes eight bytes at a time, and calls everything else invalid
-    assert cli._Pipe(number, "w").write(b"text") == 4
+    assert cli._Pipe(number).write(b"text") == 4
 
 
 def test_a_pool_has_as_many_processes_as_windows_can_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
