@@ -38,3 +38,14 @@ def test_convolutions_on_a_gpu_are_those_of_the_cpu() -> None:
     exact = F.conv2d(images.double(), filters.double())
     found = F.conv2d(images.to(device), filters.to(device)).cpu().double()
     assert float((found - exact).abs().max() / exact.abs().max()) < 1e-5
+
+
+def test_torch_keeps_to_the_quota_of_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # joblib's own word for a quota
+        resolve_device("cpu")
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)

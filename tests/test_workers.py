@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 import pickle
@@ -46,6 +47,37 @@ def refused(number: int) -> None:
 
 def killed() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_container_s_quota_of_cpus_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight cores are seen, and the time of two may be used: docker run --cpus=2."""
+    quota, real, there = "/sys/fs/cgroup/cpu.max", open, os.path.exists
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+    monkeypatch.setattr("psutil.Process.cpu_affinity", lambda self: list(range(8)))
+    monkeypatch.setattr(os.path, "exists", lambda path: path == quota or there(path))
+    monkeypatch.setattr(
+        "builtins.open", lambda file, *a, **k: io.StringIO("200000 100000") if file == quota else real(file, *a, **k)
+    )
+    assert cpus() == 2
+
+
+def test_without_semaphores_one_process_does_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in containers without /dev/shm: each kind of system fails otherwise."""
+    for error in (
+        OSError(38, "Function not implemented"),
+        FileNotFoundError(2, "no /dev/shm"),
+        ImportError("no SemLock"),
+    ):
+
+        def fail(*_: object, error: Exception = error, **__: object) -> None:
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr("multiprocessing.synchronize.SemLock.__init__", fail)
+            tasks = [partial(squared, n) for n in range(3)]
+            found = in_parallel(tasks, [tmp_path / "log"] * 3, 3, "cpu", "squaring")  # type: ignore[arg-type]
+            assert [(square, pid) for square, pid, *_ in found] == [(n * n, os.getpid()) for n in range(3)]
 
 
 def test_tasks_run_in_processes_of_their_own_and_print_into_their_logs(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import torch
+from joblib import cpu_count
 
 from zfrepro.errors import UserError, nearest
 
@@ -13,8 +14,10 @@ def resolve_device(device: str) -> torch.device:
     """'auto' -> CUDA where there is a GPU. Raises UserError for a GPU that is not there.
 
     From then on fp32 means fp32: cuDNN's convolutions would drop thirteen bits of it (TF32) unless told otherwise, and products
-    of matrices would where the environment says TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1.
+    of matrices would where the environment says TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1. And torch keeps to its container's quota
+    of CPUs: a thread for every core of the machine would wait for the others most of the time.
     """
+    torch.set_num_threads(min(torch.get_num_threads(), cpu_count()))
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

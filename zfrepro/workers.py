@@ -98,12 +98,19 @@ MOST_ON_WINDOWS = 61  # processes of a pool, which refuses more there
 
 
 def cpus() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPUs that this process may use: of its affinity, and of its container's quota."""
+    from joblib import cpu_count
+
+    return int(cpu_count())
 
 
 def at_once(count: int) -> int:
-    """So many processes, or as many as Windows lets one wait for."""
+    """So many processes, or as many as Windows lets one wait for; one where there are no semaphores to share, as in
+    containers without /dev/shm."""
+    try:
+        multiprocessing.Lock()
+    except (OSError, ImportError):
+        return 1
     return min(count, MOST_ON_WINDOWS) if WINDOWS else count
 
 
