@@ -210,24 +210,24 @@ def test_imagenet_with_class_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize("truth", ["devkit", "kaggle", "torchvision"])
 def test_imagenet_with_a_flat_validation_folder(tmp_path: Path, truth: str) -> None:
     base = imagenet_train(tmp_path / "ILSVRC" / "Data" / "CLS-LOC")
-    for n, shade in enumerate((90, 0, 90), 1):
+    for n, shade in enumerate((90, 90, 0), 1):
         save(base / "val" / f"ILSVRC2012_val_{n:08d}.JPEG", shade)
     assert "nothing says which picture is of which class" in find_problems(config_of(tmp_path, "imagenet", tmp_path))[0]
     words = {"n01": "tench, Tinca tinca", "n02": "goldfish"}
     if truth == "kaggle":
-        lines = [f"ILSVRC2012_val_{n:08d},{wnid} 1 2 3 4 " for n, wnid in ((3, "n02"), (1, "n02"), (2, "n01"))]
+        lines = [f"ILSVRC2012_val_{n:08d},{wnid} 1 2 3 4 " for n, wnid in ((3, "n01"), (1, "n02"), (2, "n02"))]
         (tmp_path / "LOC_val_solution.csv").write_text("\n".join(["ImageId,PredictionString", *lines]))
         (tmp_path / "LOC_synset_mapping.txt").write_text("".join(f"{wnid} {name}\n" for wnid, name in words.items()))
     elif truth == "torchvision":
         import torch
 
         split = {wnid: tuple(text.split(", ")) for wnid, text in words.items()}
-        torch.save((split, ["n02", "n01", "n02"]), base / "meta.bin")
+        torch.save((split, ["n02", "n02", "n01"]), base / "meta.bin")
     else:
         write_devkit(base / "ILSVRC2012_devkit_t12" / "data", words)
     data = opened(tmp_path, "imagenet", tmp_path)
     assert data.class_names == ("tench", "goldfish")
-    assert data.val.labels.tolist() == [1, 0, 1] and shades(data.val.images) == [90, 0, 90]
+    assert data.val.labels.tolist() == [1, 1, 0] and shades(data.val.images) == [90, 90, 0]
 
 
 def write_devkit(folder: Path, words: dict[str, str]) -> None:
@@ -238,7 +238,7 @@ def write_devkit(folder: Path, words: dict[str, str]) -> None:
     fields = [("ILSVRC2012_ID", "f8"), ("WNID", "O"), ("words", "O"), ("gloss", "O"), ("num_children", "f8")]
     rows = [(1, "n02", words["n02"], "", 0), (2, "n01", words["n01"], "", 0), (3, "n00", "fish", "", 2)]
     scipy.io.savemat(folder / "meta.mat", {"synsets": np.array(rows, dtype=fields)})
-    (folder / "ILSVRC2012_validation_ground_truth.txt").write_text("1\n2\n1\n")
+    (folder / "ILSVRC2012_validation_ground_truth.txt").write_text("1\n1\n2\n")
 
 
 # -------------------------------------------------------------------------------------------------------------- folder

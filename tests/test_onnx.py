@@ -185,6 +185,13 @@ def test_contrast_normalisation(tmp_path: Path, before: bool) -> None:
     assert network.config.layers[0].norm == ("before_pool" if before else "after_pool")
 
 
+def test_contrast_normalisation_by_its_defaults(tmp_path: Path) -> None:
+    """ONNX's: alpha 0.0001, beta 0.75, bias 1."""
+    network = agrees(Graph().conv(7, 3).add("LRN", size=3).conv(6, 7).saved(tmp_path / "lrn.onnx"))
+    given = network.config
+    assert (given.norm_alpha * 3, given.norm_beta, given.norm_k) == pytest.approx((1e-4, 0.75, 1.0))
+
+
 class Normalised(nn.Module):
     """As AlexNet and ZFNet are written in PyTorch, whose exporters take the contrast normalisation to pieces."""
 

@@ -133,6 +133,16 @@ def test_a_saved_config_of_an_earlier_version(tmp_path: Path) -> None:
     assert load_saved(tmp_path / "config.yaml", TrainConfig, {"device": "cpu"}).device == "cpu"
 
 
+def test_a_saved_config_is_everybodys_own_and_read_anew_where_it_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    write_config(path, config())
+    mine = load_saved(path, TrainConfig, {})
+    mine.data.size, mine.model.layers[0].maps = 7, 77
+    assert load_saved(path, TrainConfig, {}) == config() and load_saved(path, TrainConfig, {"lr": 0.3}).lr == 0.3
+    write_config(path, dataclasses.replace(config(), lr=0.5))
+    assert load_saved(path, TrainConfig, {}).lr == 0.5
+
+
 def test_an_option_that_came_later_is_part_of_an_identity_where_it_is_given() -> None:
     """Runs from before have neither the key nor another way of learning boxes."""
     old = dataclasses.replace(config(), regression="scr")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
+import functools
+import json
 import re
 import types
 import typing
@@ -109,7 +112,8 @@ def parse_yaml(text: str, aliases: int) -> Any:
 
     Raises UserError for more of them; ValueError, RecursionError and YAML's and OmegaConf's own errors for what is no YAML.
     """
-    if sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)) > aliases:
+    starred = yaml.parse(text, yaml.SafeLoader) if "*" in text else ()  # no alias without a star
+    if sum(isinstance(event, yaml.AliasEvent) for event in starred) > aliases:
         raise UserError(
             "holds YAML anchors, which zfrepro does not write" if not aliases else "holds too many YAML anchors"
         )
@@ -122,16 +126,22 @@ def load_saved(path: Path, cls: type[T], here: dict[str, Any]) -> T:
     Raises UserError, with the file's name, for whatever is wrong with it.
     """
     try:
-        loaded = parse_yaml(path.read_text(encoding="utf-8"), aliases=0)
-        if not isinstance(loaded, DictConfig):
-            raise UserError("holds no options")
-        return to_dataclass(OmegaConf.merge(loaded, here), cls)  # type: ignore[arg-type]
+        saved = _saved(path.read_text(encoding="utf-8"), cls, json.dumps(here))  # type: ignore[arg-type]
+        return copy.deepcopy(saved)
     except UserError as error:
         raise UserError(f"{shown(path)}: {error}") from error
     except OSError as error:
         raise UserError(f"{shown(path)}: cannot be read ({error.strerror or error})") from error
     except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException, RecursionError, ValueError) as error:
         raise UserError(f"{shown(path)}: not readable as YAML ({_yaml_fault(error)})") from error
+
+
+@functools.lru_cache(64)  # an experiment looks at the same runs again and again, and OmegaConf takes its time
+def _saved(text: str, cls: type[T], here: str) -> T:
+    loaded = parse_yaml(text, aliases=0)
+    if not isinstance(loaded, DictConfig):
+        raise UserError("holds no options")
+    return to_dataclass(OmegaConf.merge(loaded, json.loads(here)), cls)  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------------------------------------------ keys
