@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import io
 import os
 import shutil
 import sys
@@ -38,13 +39,14 @@ def small_files() -> Iterator[None]:
 
 def test_ctrl_c_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It comes out as itself, not as what torch makes of a file that is cut, and leaves no half file."""
+    count = [0]
 
-    class Hasty:
-        def write(self, data: bytes) -> int:
-            raise KeyboardInterrupt
-
-        def flush(self) -> None:
-            pass
+    class Hasty(io.BytesIO):
+        def write(self, data: Any) -> int:
+            count[0] += 1
+            if count[0] == 3:
+                raise KeyboardInterrupt
+            return super().write(data)
 
     monkeypatch.setattr("zfrepro.checkpoints._Watched", lambda file: _Watched(Hasty()))  # type: ignore[arg-type]
     with pytest.raises(KeyboardInterrupt):
