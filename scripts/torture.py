@@ -351,7 +351,6 @@ def surroundings() -> Iterator[Case]:
         f"RANK=0 WORLD_SIZE=2 zfrepro {other}": "RANK=0, WORLD_SIZE=2",
         f"ulimit -f 50; zfrepro {other}": "ulimit -f",
         f"ulimit -n 20; zfrepro {other}": "ulimit -n",
-        f"ulimit -v 2000000; zfrepro {other}": "ulimit -v",
         "zfrepro --help > /dev/full": "no space",
     }.items():
         yield Case([], names, line=line)
