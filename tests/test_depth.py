@@ -30,14 +30,6 @@ from zfrepro.options.shared import DataConfig
 from zfrepro.statistics import Estimate, Missing
 
 
-@pytest.fixture(autouse=True, scope="module")
-def tables_composed_once() -> Iterator[None]:
-    """Hydra takes a tenth of a second for each."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(depth, "load_model", functools.cache(load_model))
-        yield
-
-
 def config(tmp_path: Path, **options: Any) -> DepthConfig:
     return DepthConfig(run="vgg", outputs=str(tmp_path), **options)
 
@@ -368,7 +360,7 @@ def vgg(tmp_path_factory: pytest.TempPathFactory, zfrepro: Zfrepro, cache: Path)
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (80, 80 + 2 * number, 3), np.uint8)).save(path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(depth, "load_model", functools.cache(functools.partial(narrow, by=12)))
+        patch.setattr(depth, "load_model", functools.partial(narrow, by=12))
         patch.setattr(depth, "in_parallel", handed_over)
         data = f"data.root={outputs / 'pictures'}"
         zfrepro("train", "preset=vgg_demo", f"outputs={outputs}", "run=vgg", model, *TINY, data)

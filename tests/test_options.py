@@ -221,6 +221,11 @@ def test_a_damaged_config_is_told_with_its_file(damage, said: str, tmp_path: Pat
     assert str(caught.value).startswith(f"{path}: ") and said in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_model_is_everybodys_own() -> None:
+    load_model("zfnet").layers[0].maps = 7
+    assert load_model("zfnet").layers[0].maps == 96
+
+
 def test_a_message_names_the_option_that_names_the_model() -> None:
     with pytest.raises(UserError, match=r"^sibling=zfnt: must be one of .*did you mean zfnet"):
         load_model("zfnt", "sibling")

@@ -81,8 +81,13 @@ def load_model(name: str, key: str = "model") -> ModelConfig:
     """The layer table conf/model/<name>.yaml, composed by Hydra. Raises UserError, about the option `key`, where there is
     none of that name."""
     require_choice(key, name, names("model"))
+    return copy.deepcopy(_model(name, str(conf_folder())))
+
+
+@functools.cache  # Hydra takes a tenth of a second
+def _model(name: str, folder: str) -> ModelConfig:
     inside = GlobalHydra.instance().is_initialized()  # in a command Hydra stands ready; it refuses to be set up twice
-    with contextlib.nullcontext() if inside else initialize_config_dir(str(conf_folder()), version_base="1.3"):
+    with contextlib.nullcontext() if inside else initialize_config_dir(folder, version_base="1.3"):
         cfg = compose(overrides=[f"+model={name}"]).model
     return to_dataclass(cfg, ModelConfig)
 
