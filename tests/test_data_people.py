@@ -114,13 +114,14 @@ def test_validation_images_that_are_training_images_are_told(tmp_path: Path, zfr
     pets = make(tmp_path / "pets" / "train", count=8).parent
     make(pets / "val", count=1)  # the first of each class again
     picture(7, 7).save(pets / "val" / "dog" / "own.png")
+    shutil.copyfile(pets / "train" / "cat" / "5.png", pets / "val" / "dog" / "wrong.png")
     given = ("data=folder", f"data.root={pets}", f"outputs={tmp_path / 'runs'}", *NARROW, "epochs=1", "batch_size=8")
-    said = "2 of 3 validation images are copies of training images, the first: val/cat/0.png of train/cat/0.png"
+    said = "3 of 4 validation images are copies of training images, 1 of another class, the first: val/cat/0.png of "
     found = zfrepro("train", *given, "run=a")
     assert said in found.stderr
     zfrepro("evaluate", f"outputs={tmp_path / 'runs'}", "run=a")
     notes = (tmp_path / "runs" / "a" / "table2_imagenet" / "table.md").read_text()
-    assert "2 of the validation images are copies of training images: the errors are too low." in notes
+    assert "3 of the validation images are copies of training images, whose errors say nothing of new ones." in notes
     assert f"note: {said}" in zfrepro("prepare", *given).stdout
 
 

@@ -104,10 +104,12 @@ def copies_in(train: np.ndarray | None, val: np.ndarray | None) -> list[tuple[in
 def _told_of_copies(source: Source, copies: Sequence[tuple[int, int]]) -> list[str]:
     if not copies:
         return []
-    val, train = copies[0]
+    (val, train), rows = copies[0], np.array(copies)
+    others = int((source.val.labels[rows[:, 0]] != source.train.labels[rows[:, 1]]).sum())
     return [
-        f"{len(copies)} of {len(source.val.files)} validation images are copies of training images, the first: "
-        f"{source.val.files[val]} of {source.train.files[train]}; the validation error is too low for that"
+        f"{len(copies)} of {len(source.val.files)} validation images are copies of training images"
+        + (f", {others} of another class" if others else "")
+        + f", the first: {source.val.files[val]} of {source.train.files[train]}; their errors say nothing of new images"
     ]
 
 

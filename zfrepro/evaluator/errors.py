@@ -154,7 +154,7 @@ def notes(config: EvaluateConfig, runs: Sequence[TrainedRun], images: int) -> st
         f"ImageNet 2012, ten crops. Ours: {run.config.model.name}, {images} validation images, {how_many_classes(run)} of "
         f"{data.name} at {data.size} px."
         + (
-            f" {copies} of the validation images are copies of training images: the errors are too low."
+            f" {copies} of the validation images are copies of training images, whose errors say nothing of new ones."
             if copies
             else ""
         )
