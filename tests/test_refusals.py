@@ -73,6 +73,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory, tiny_run: Path) -> Path:
         (["report", "run=group"], "run=group: no such run"),
         (["report", "run=tiny/train"], "run=tiny/train: no such run"),
         (["correspond", "class_name=nonsuch"], "class_name=nonsuch: no class of this run"),
+        (["occlude", "images=[https://a.invalid/b.png]"], "images=https://a.invalid/b.png: must be a file; fetch"),
         (["evolve", "epochs_shown=[2]"], r"epochs_shown=\[2\]: must be two or more of the snapshot epochs 1, 2"),
         (["visualize", "maps=[9999]"], "maps=9999: must be between 0 and"),
     ],

@@ -13,7 +13,7 @@ from torch import Tensor
 from zfrepro.data import read_image
 from zfrepro.data.finer import finer, finest
 from zfrepro.data.matching import Classes, candidates
-from zfrepro.errors import UserError, nearest, require_choice
+from zfrepro.errors import UserError, nearest, require, require_choice
 from zfrepro.forward import forward, logits
 from zfrepro.run import TrainedRun
 
@@ -135,8 +135,10 @@ def own_pictures(run: TrainedRun, images: Sequence[str], labels: Sequence[str]) 
     """A user's pictures. labels: class names, one a picture; none at all: the network's most probable class. Where the
     network has no softmax, they are titles.
 
-    Raises UserError for a file that is no image and a label that is no class.
+    Raises UserError for a file that is no image, an address, and a label that is no class.
     """
+    for path in images:
+        require("images", path, "://" not in path, "a file; fetch the picture first")
     try:
         pixels = np.stack([read_image(Path(path).expanduser(), run.mean.shape[0]) for path in images])
     except UserError as error:
