@@ -168,12 +168,7 @@ def items(preset: str) -> list[Item]:
 def stage(args: argparse.Namespace, command: str, what: str, given: list[str], skip: str = "") -> Stage:
     """A stage with its cost: none where its results are there (its command looks whether they are up to date)."""
     minutes = 0.0 if there(Path(args.outputs) / args.run, command, what) else PLANS[args.preset].minutes.get(command)
-    return Stage(command, what, latest([*given, f"outputs={args.outputs}", *args.also]), minutes, skip)
-
-
-def latest(given: Sequence[str]) -> list[str]:
-    """Of an option that is given twice the last: --train and --also come behind the plan's own."""
-    return list({option.partition("=")[0]: option for option in given}.values())
+    return Stage(command, what, [*given, f"outputs={args.outputs}", *args.also], minutes, skip)
 
 
 def there(folder: Path, command: str, what: str) -> bool:

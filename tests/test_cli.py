@@ -16,7 +16,6 @@ from hydra import compose, initialize_config_dir
 
 from zfrepro import provenance
 from zfrepro.cli import COMMANDS, main
-from zfrepro.errors import UserError
 from zfrepro.options.arguments import for_hydra
 from zfrepro.options.commands import OccludeConfig, TrainConfig
 from zfrepro.options.compose import conf_folder, to_dataclass
@@ -275,16 +274,13 @@ def test_names_as_people_type_them(command: str, given: str, handed_on: str) -> 
     assert for_hydra(command, COMMANDS[command].config, [given]) == [handed_on]
 
 
-def test_an_option_with_two_values_is_refused() -> None:
-    assert for_hydra("train", TrainConfig, ["epochs=3", "seed=1", "epochs=3"]) == [
-        "++epochs=3",
-        "++seed=1",
-        "++epochs=3",
-    ]
-    with pytest.raises(UserError, match=r"^epochs: given twice, as epochs=3 and as epochs=4"):
-        for_hydra("train", TrainConfig, ["epochs=3", "seed=1", "++epochs=4"])
-    with pytest.raises(UserError, match="given twice, as scenes=embedded and as scenes=folder"):
-        for_hydra("transfer", COMMANDS["transfer"].config, ["scenes=embedded", "data@scenes=folder"])
+def test_of_an_option_with_two_values_the_last_counts_and_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    for_hydra("train", TrainConfig, ["epochs=3", "seed=1", "epochs=3"])
+    assert capsys.readouterr().err == ""
+    for_hydra("train", TrainConfig, ["epochs=3", "seed=1", "++epochs=4"])
+    assert capsys.readouterr().err == "note: epochs is given twice; epochs=4 counts\n"
+    for_hydra("transfer", COMMANDS["transfer"].config, ["scenes=embedded", "data@scenes=folder"])
+    assert capsys.readouterr().err == "note: scenes is given twice; scenes=folder counts\n"
 
 
 def test_a_file_with_commas_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ def for_hydra(command: str, options: type, words: Sequence[str]) -> list[str]:
                 f"{word.strip()}: ends in a carriage return; give the script Unix line ends (dos2unix <script>)"
             )
     flags, pairs = _flags(options, list(words))
-    _refuse_twice(pairs)
+    _tell_twice(pairs)
     more = "--config-dir" in flags or any(word.lstrip("+").startswith("hydra.searchpath=") for word in pairs)
     pairs.sort(key=lambda word: not word.startswith("preset="))  # what is given beside a preset counts
     found = [one for word in pairs for one in _pair(command, options, word, "--multirun" in flags, more)]
@@ -53,14 +54,15 @@ def for_hydra(command: str, options: type, words: Sequence[str]) -> list[str]:
     return [*flags, *files.values(), *(pair for pair in found if pair.startswith(("+", "hydra")))]
 
 
-def _refuse_twice(pairs: Sequence[str]) -> None:
-    """Refuse an option with two values: one of them is a mistake."""
-    first: dict[str, str] = {}
+def _tell_twice(pairs: Sequence[str]) -> None:
+    """Say which value counts of an option that has two: the last, as everywhere in shells."""
+    given: dict[str, str] = {}
     for pair in pairs:
         key, _, value = pair.lstrip("+").partition("=")
         key = key.rpartition("@")[2]  # data@scenes, scenes
-        if (other := first.setdefault(key, value)) != value:
-            raise UserError(f"{key}: given twice, as {key}={other} and as {key}={value}; give it once")
+        if given.get(key, value) != value:
+            print(f"note: {key} is given twice; {key}={value} counts", file=sys.stderr)
+        given[key] = value
 
 
 def _flags(options: type, words: list[str]) -> tuple[list[str], list[str]]:
