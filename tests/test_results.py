@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import os
@@ -134,6 +135,16 @@ def write(tmp_path: Path, value: float, **options: object) -> bool:
         out.table(["model", "error"], [["ours", value], ["paper", None]], "Measured on nothing.")
         out.done({"value": np.float32(value), "bad": float("nan")})
         return True
+
+
+def test_class_names_that_would_break_a_table(tmp_path: Path) -> None:
+    with writing(tmp_path / "table", config(tmp_path), "abc") as out:
+        assert out is not None
+        out.table(["class", "error"], [["a|b", 1.0], ["c\nd", None]], "")
+        out.done({})
+    assert (tmp_path / "table" / "table.md").read_text().splitlines()[2:4] == [r"| a\|b | 1.0 |", "| c d |  |"]
+    rows = list(csv.reader((tmp_path / "table" / "table.csv").open(newline="")))
+    assert rows[1:] == [["a|b", "1.0"], ["c\nd", ""]]
 
 
 def test_output_is_whole_and_up_to_date(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

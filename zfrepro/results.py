@@ -142,7 +142,9 @@ def _is_table(part: Any, width: int) -> bool:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    return " ".join(str(value).split()).replace("|", r"\|")  # a class may be called a|b
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from zfrepro.files import file_hash, move, pending, require_space, waiting_lock
 
 MAX_FILES = 5_000_000  # ImageNet has 1.4 million
 MAX_RATIO = 100  # unpacked to packed; photographs come near 1, a bomb goes into the thousands
-WINDOWS = 0  # a zip's mark of where it was made; PowerShell's and .NET's have backslashes between folders
+MADE_ON_WINDOWS = 0  # a zip's mark of where it was made; PowerShell's and .NET's have backslashes between folders
 SLACK = 100 << 20  # bytes below which the ratio is nobody's danger
 BROKEN = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, OSError, EOFError, NotImplementedError, ValueError, RuntimeError,
@@ -74,7 +74,7 @@ def _zip_members(path: Path) -> Iterator[Member]:
 
 def _name(member: zipfile.ZipInfo) -> str:
     """With slashes between folders."""
-    return member.filename.replace("\\", "/") if member.create_system == WINDOWS else member.filename
+    return member.filename.replace("\\", "/") if member.create_system == MADE_ON_WINDOWS else member.filename
 
 
 def _tar_members(path: Path) -> Iterator[Member]:
