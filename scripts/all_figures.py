@@ -103,14 +103,14 @@ PLANS = {
         "vgg",
         beside=("visualize", "invariance", "occlude"),
         options={
-            "depth": ["start_lr=0.005", "tuning_epochs=8"],
+            "depth": ["start_lr=0.005", "tuning_epochs=6"],
             "invariance": ["claims_images=100"],
             "occlude": ["claims_images=60"],
             # Enough for 30 training and 50 test images a class; SVMs on thousands of scenes would take the longest of all.
             "transfer": ["data.train_per_class=40", "scenes.train_per_class=10", "scenes.val_per_class=10"],
         },
         minutes={
-            "train": 6.2, "depth": 89, "localize": 5, "transfer": 8, "visualize": 0.8, "invariance": 2.6, "occlude": 2.0,
+            "train": 6.2, "depth": 84, "localize": 5, "transfer": 8, "visualize": 0.8, "invariance": 2.6, "occlude": 2.0,
             "report": 0.3,
         },
         own_truth=True,
