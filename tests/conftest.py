@@ -52,6 +52,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield folder
 
 
+def latest(words: Sequence[str]) -> list[str]:
+    """Of an option that is given twice the last, so that a test may give TINY and something else."""
+    last = {word.partition("=")[0]: place for place, word in enumerate(words)}
+    return [word for place, word in enumerate(words) if "=" not in word or last[word.partition("=")[0]] == place]
+
+
 Zfrepro = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -65,7 +71,7 @@ def zfrepro() -> Zfrepro:
         out, err, argv, here = io.StringIO(), io.StringIO(), sys.argv, Path.cwd()
         heard = signal.getsignal(signal.SIGINT)
         try:
-            sys.argv = ["zfrepro", *args]
+            sys.argv = ["zfrepro", *latest(args)]
             os.chdir(cwd or here)
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 try:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, Zfrepro, toy_data, toy_table
+from conftest import TINY, Zfrepro, latest, toy_data, toy_table
 from omegaconf import OmegaConf
 from torch import Tensor
 
@@ -262,7 +262,7 @@ def test_two_processes_train_as_one(launcher: list[str], zfrepro: Zfrepro, tmp_p
     Rounding may let a pooling window choose another of two equal values, so each weight's difference is held against
     the way that the weights have come in training: other crops, order or dropout would make it as long as that way.
     """
-    options = [f"outputs={tmp_path}", *TINY, "epochs=1", "batch_size=80", "snapshot_epochs=[]", "device=cpu"]
+    options = latest([f"outputs={tmp_path}", *TINY, "epochs=1", "batch_size=80", "snapshot_epochs=[]", "device=cpu"])
     zfrepro("train", "run=alone", *options)
     command = [sys.executable, *launcher, "train", "run=team", *options]
     done = subprocess.run(
