@@ -52,6 +52,20 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def signals() -> Iterator[None]:
+    """As at a terminal: a program that is begun in the background hears no Ctrl-C, one of nohup's no SIGHUP, nor would those that
+    it begins."""
+    usual = {"SIGINT": signal.default_int_handler, "SIGHUP": signal.SIG_DFL}
+    known = {getattr(signal, name): handler for name, handler in usual.items() if hasattr(signal, name)}
+    before = {
+        number: signal.signal(number, known[number]) for number in known if signal.getsignal(number) == signal.SIG_IGN
+    }
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def latest(words: Sequence[str]) -> list[str]:
     """Of an option that is given twice the last, so that a test may give TINY and something else."""
     last = {word.partition("=")[0]: place for place, word in enumerate(words)}
