@@ -230,21 +230,29 @@ def test_variables_of_torchrun_without_torchrun(
     assert not list(tmp_path.iterdir())
 
 
-PAIR = """
+# Two processes as torchrun starts them, but after the imports, which take seconds.
+FORKED = """
+with socket.socket() as free:
+    free.bind(("localhost", 0))
+    os.environ.update(MASTER_ADDR="localhost", MASTER_PORT=str(free.getsockname()[1]), WORLD_SIZE="2")
+child = os.fork()
+os.environ["RANK"] = "0" if child else "1"
+if child:
+    atexit.register(os.waitpid, child, 0)
+"""
+PAIR = (
+    """
 import atexit, importlib, os, socket
 import torch._dynamo  # an optimiser loads it
 from zfrepro.cli import main
 
 importlib.import_module("zfrepro.trainer.train")
-with socket.socket() as free:
-    free.bind(("localhost", 0))
-    os.environ.update(MASTER_ADDR="localhost", MASTER_PORT=str(free.getsockname()[1]), WORLD_SIZE="2")
-child = os.fork()  # two processes as torchrun starts them, but after the imports, which take seconds
-os.environ["RANK"] = "0" if child else "1"
-if child:
-    atexit.register(os.waitpid, child, 0)
+"""
+    + FORKED
+    + """
 main()
 """
+)
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "zfrepro"]
 
 
@@ -338,7 +346,8 @@ def test_more_processes_than_validation_images(tmp_path: Path) -> None:
         Training(toy(tmp_path), Team(0, 4, torch.device("cpu")), few, Classification(few))
 
 
-TEAM = """
+TEAM = (
+    """
 import atexit, os, socket, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
@@ -355,13 +364,9 @@ from zfrepro.workers import Interrupted
 
 outputs = Path(sys.argv[1])
 data = toy_data(16, 8)
-with socket.socket() as free:
-    free.bind(("localhost", 0))
-    os.environ.update(MASTER_ADDR="localhost", MASTER_PORT=str(free.getsockname()[1]), WORLD_SIZE="2")
-child = os.fork()  # two processes as torchrun starts them, but after the imports, which take seconds
-os.environ["RANK"] = "0" if child else "1"
-if child:
-    atexit.register(os.waitpid, child, 0)
+"""
+    + FORKED
+    + """
 
 class Nan(Classification):
     calls = 0
@@ -398,6 +403,7 @@ with team("cpu") as members:
         (outputs / "full" / "toy" / "train" / "checkpoints" / "best.pt").mkdir(parents=True)
     ends(Classification, "full")
 """
+)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

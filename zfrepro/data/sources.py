@@ -64,10 +64,14 @@ class Source:
         """What of it is not used, a line for each kind."""
         told, count = [], len(self.passed_over)
         if count:
-            names = ", ".join(self.passed_over[:5]) + "..." * (count > 5)
             what = f"{count} file{'s' * (count > 1)} or folders that are no pictures of a class"
-            told.append(f"{what} are passed over: {names}")
+            told.append(f"{what} are passed over: {first_five(self.passed_over)}")
         return told + [self.notes[note] for note in ("boxes", "unseen") if note in self.notes]
+
+
+def first_five(names: Sequence[str]) -> str:
+    """The first of the names in a line, and a sign where there are more."""
+    return ", ".join(names[:5]) + "..." * (len(names) > 5)
 
 
 def image_fields(config: DataConfig) -> Fields:

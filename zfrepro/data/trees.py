@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from zfrepro.data.annotations import BoxLines
-from zfrepro.data.sources import Source, from_files, split_by_class
+from zfrepro.data.sources import Source, first_five, from_files, split_by_class
 from zfrepro.errors import UserError
 from zfrepro.options.shared import DataConfig
 
@@ -202,7 +202,5 @@ def without_pictures(names: Sequence[str], labels: Sequence[int]) -> dict[str, s
     missing = [names[label] for label in sorted(set(range(len(names))) - set(labels))]
     if not missing:
         return {}
-    listed = ", ".join(missing[:5]) + "..." * (len(missing) > 5)
-    return {
-        "unseen": f"no validation picture, so that errors say nothing of them: {len(missing)} of the classes ({listed})"
-    }
+    which = f"{len(missing)} of the classes ({first_five(missing)})"
+    return {"unseen": f"no validation picture, so that errors say nothing of them: {which}"}

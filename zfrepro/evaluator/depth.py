@@ -132,7 +132,7 @@ def training(
         return dataclasses.replace(source, run=config.run, outputs=config.outputs)
     changes: dict[str, Any] = {"model": model, "seed": seed, "train_scale": scale, "epochs": epochs, **FROM_SCRATCH}
     if start is not None and start.configuration == configuration:
-        changes |= {"init_from": start.training.run, "lr": config.tuning_lr or TENTH * source.lr, "warmup_steps": 0}
+        changes |= {"init_from": start.training.run, "lr": tuning_rate(config, source), "warmup_steps": 0}
         changes["epochs"] = config.tuning_epochs or epochs
     elif start is not None:
         changes |= {
@@ -145,6 +145,11 @@ def training(
         changes["init_hash"] = file_hash(checkpoint(start))
     name = f"depth/{configuration}_" + "-".join(map(str, scale)) + (f"_s{seed}" if seed else "")
     return derive(source, config, name, **changes)
+
+
+def tuning_rate(config: DepthConfig, source: TrainConfig) -> float:
+    """The learning rate where a network starts from itself at another scale."""
+    return config.tuning_lr or TENTH * source.lr
 
 
 def table(source: TrainConfig, configuration: str) -> ModelConfig:
@@ -398,14 +403,13 @@ def notes(answers: Answers, title: str) -> str:
     """What ours were trained and measured on."""
     source, readings = answers.nets[0].training, told(answers.config)
     each = ", ".join(f"{net.training.run.rpartition('/')[2]}: {net.training.epochs}" for net in answers.nets)
-    started, tuned = answers.config.start_lr, answers.config.tuning_lr
+    started, tuned = answers.config.start_lr, tuning_rate(answers.config, source)
     rates = f"learning rate {source.lr:g} ({source.schedule})" + (f", {started:g} from A on" if started else "")
-    lower = f"{tuned or TENTH * source.lr:g}"
     return (
         f"{title}. Errors in percent, means and standard deviations over nets of different seeds. The paper's: ImageNet 2012 "
         f"validation. Ours: {source.data.name}, {len(answers.labels)} validation images of {answers.data.num_classes} classes, "
         f"crops of {source.model.input_size} px{readings}; batches of {source.batch_size}, {rates}, "
-        f"{lower} where a net starts from itself at another scale. Epochs: {each}."
+        f"{tuned:g} where a net starts from itself at another scale. Epochs: {each}."
     )
 
 
