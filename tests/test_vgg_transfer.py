@@ -30,6 +30,7 @@ from zfrepro.evaluator.descriptors import Cut, Pool, describe, describe_batch, j
 from zfrepro.evaluator.one_against_all import choose_cost, score_images, train_machines
 from zfrepro.evaluator.splits import Fold, draw_fold
 from zfrepro.evaluator.target import packed_target
+from zfrepro.figures.transfer import Bar, draw_bars
 from zfrepro.models.network import Network, initialise
 from zfrepro.options.commands import TrainConfig, TransferConfig
 from zfrepro.options.shared import Common, DataConfig
@@ -462,3 +463,10 @@ def test_boxes_are_described_as_well(written: Path) -> None:
 def test_mistakes_are_one_line(options: list[str], message: str, tiny_run: Path, zfrepro: Zfrepro) -> None:
     found = zfrepro("transfer", f"outputs={tiny_run}", "run=tiny", *SMALL, *options, check=False)
     assert found.returncode == 2 and re.search(message, found.stderr) and found.stderr.count("\n") == 1
+
+
+def test_bars_say_what_differs() -> None:
+    """One network used in several ways: what stands behind the comma tells them apart."""
+    names = ["run/depth/d_64, one scale", "run/depth/d_64, scales averaged"]
+    axes = draw_bars([Bar(name, 50.0, None, False) for name in names], "Table 11", "recall (%)").axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == names

@@ -107,8 +107,13 @@ def new_figure(width: float, height: float, layout: Any = "constrained") -> Figu
 
 def label(name: str, longest: int = 18) -> str:
     """A class's name below a picture: its first synonym, shortened, every letter one that a font here can draw."""
-    name = drawable(" ".join(name.split(",")[0].split()))
-    return name if len(name) <= longest else name[: longest - 1] + "…"
+    return shortened(" ".join(name.split(",")[0].split()), longest)
+
+
+def shortened(text: str, longest: int) -> str:
+    """At most so many letters of a text, every one that a font here can draw."""
+    text = drawable(text)
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def drawable(text: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from zfrepro.figures.style import COLOURS, label, new_figure, styled
+from zfrepro.figures.style import COLOURS, label, new_figure, shortened, styled
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,11 @@ def draw_bars(bars: Sequence[Bar], title: str, measured: str) -> Figure:
     )
     axes.bar_label(drawn, fmt="%.1f", label_type="center", fontsize=8, color="black")
     axes.set(
-        yticks=place, yticklabels=[label(bar.label, 60) for bar in bars], xlim=(0, 100), xlabel=measured, title=title
+        yticks=place,
+        yticklabels=[shortened(bar.label, 80) for bar in bars],
+        xlim=(0, 100),
+        xlabel=measured,
+        title=title,
     )
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
