@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from zfrepro.evaluator.average_precision import average_precision, average_precisions
+from zfrepro import statistics
+from zfrepro.evaluator.average_precision import average_precision, average_precisions, mean_precision, precision_gain
 
 
 def devkit(scores: np.ndarray, truth: np.ndarray) -> float:
@@ -101,3 +102,17 @@ def test_all_classes_at_once_are_each_alone(levels: int | None) -> None:
     found = average_precisions(scores, truth, levels)
     assert math.isnan(found[4])
     np.testing.assert_allclose(found, [average_precision(s, t, levels) for s, t in zip(scores.T, truth.T)])
+
+
+@pytest.mark.parametrize("levels", [None, 11])
+def test_gain_is_the_difference_and_its_interval_the_plain_scores(levels: int | None) -> None:
+    rng = np.random.default_rng(5)
+    truth = rng.choice([-1, 0, 1], (30, 4))
+    ours, others = np.round(rng.normal(size=(2, 30, 4)) + 0.7 * (truth == 1), 1)  # some are equal
+    found = precision_gain(ours, others, truth, "images", levels)
+    expected = statistics.bootstrap(
+        lambda a, b, marks: 100 * (mean_precision(a, marks, levels) - mean_precision(b, marks, levels)),
+        ours, others, truth, of="images", unit="points", draws=1000,
+    )  # fmt: skip
+    assert found == expected
+    assert isinstance(found, statistics.Estimate) and found.low < found.value < found.high

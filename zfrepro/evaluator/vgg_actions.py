@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from zfrepro import papers, statistics
+from zfrepro import papers
 from zfrepro.data import Split
 from zfrepro.errors import UserError
-from zfrepro.evaluator.average_precision import mean_precision
+from zfrepro.evaluator.average_precision import mean_precision, precision_gain
 from zfrepro.evaluator.describers import Descriptors, Method, Net, last_of_vgg, named, preferred, sizes_of
 from zfrepro.evaluator.descriptors import Cut, Pool, unit_length
 from zfrepro.evaluator.one_against_all import score_images
@@ -27,7 +27,6 @@ from zfrepro.options.commands import TransferConfig
 from zfrepro.results import Output
 
 TABLE12 = "vgg_table12_actions"
-DRAWS = 1000  # of the bootstrap
 WAYS = ("image only", "image and bounding box")  # as the paper's last two rows
 
 
@@ -101,10 +100,7 @@ def write(
     out.arrays(f"{target.slug}.npz", methods=names, scores=np.stack(list(scores.values())), truth=truth)
     out.figure(f"{target.slug}.png", draw_bars(bars, f"Table 12: {target.name}", "mean average precision (%)"))
     last = named(nets, last_of_vgg(nets, methods))
-    gain = statistics.bootstrap(
-        lambda both, image, marks: 100 * (mean_precision(both, marks) - mean_precision(image, marks)),
-        scores[last, WAYS[1]], scores[last, WAYS[0]], truth, of="boxes", unit="points", draws=DRAWS,
-    )  # fmt: skip
+    gain = precision_gain(scores[last, WAYS[1]], scores[last, WAYS[0]], truth, "boxes")
     metrics = {
         "methods": {f"{name}, {way}": value for (name, way), value in values.items()},
         "target_key": target.data.key,

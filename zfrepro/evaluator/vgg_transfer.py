@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from zfrepro import papers, statistics
 from zfrepro.errors import UserError
-from zfrepro.evaluator.average_precision import mean_precision
+from zfrepro.evaluator.average_precision import mean_precision, precision_gain
 from zfrepro.evaluator.describers import (
     Descriptors,
     Method,
@@ -34,7 +34,7 @@ from zfrepro.evaluator.one_against_all import choose_cost, score_images, train_m
 from zfrepro.evaluator.overlap import compare_with_source
 from zfrepro.evaluator.splits import Fold, draw_fold, inner_folds, mean_class_accuracy, possible_sizes
 from zfrepro.evaluator.target import Target, has_several, packed_target
-from zfrepro.evaluator.vgg_actions import DRAWS, TABLE12, action_part
+from zfrepro.evaluator.vgg_actions import TABLE12, action_part
 from zfrepro.figures.transfer import Bar, draw_bars
 from zfrepro.knowledge import knows_its_task
 from zfrepro.options.commands import TransferConfig
@@ -179,7 +179,8 @@ def precision_part(config: TransferConfig, nets: Sequence[Net], target: Target, 
         raise UserError(f"scenes={target.config.name}: its images have one label each; VOC's table needs several")
     marks, truth = np.asarray(data.train.multi), np.asarray(data.val.multi)
     train, test = np.arange(len(marks)), len(marks) + np.arange(len(truth))
-    measure = partial(mean_precision, levels=11 if target.config.name == "voc2007" else None)
+    levels = 11 if target.config.name == "voc2007" else None
+    measure = partial(mean_precision, levels=levels)
     descriptors = Descriptors.of(nets, Pool.of(data), config.unit_scales)
     join = config.join or "mean"
     methods = methods_of(nets, join)
@@ -192,10 +193,7 @@ def precision_part(config: TransferConfig, nets: Sequence[Net], target: Target, 
     joined = [scores[method] for method in pair if method is not None and method in scores]
     change: Measure = Missing(JOINED)
     if len(joined) == 2:
-        change = statistics.bootstrap(
-            lambda a, b, marks: 100 * (measure(a, marks) - measure(b, marks)),
-            *joined, truth, of="images", unit="points", draws=DRAWS,
-        )  # fmt: skip
+        change = precision_gain(joined[0], joined[1], truth, "images", levels)
     write_part(
         config, nets, target, out, values, "mean average precision", {"costs": costs}, {"stack_minus_mean_voc": change}
     )
