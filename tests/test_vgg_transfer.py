@@ -23,7 +23,7 @@ from test_average_precision import devkit, devkit_2007
 from torch import Tensor
 
 from zfrepro.data import open_data
-from zfrepro.evaluator import vgg_actions, vgg_transfer
+from zfrepro.evaluator import average_precision, vgg_actions, vgg_transfer
 from zfrepro.evaluator.average_precision import average_precisions, mean_precision
 from zfrepro.evaluator.describers import Descriptors, Method, Net, last_of_vgg, methods_of, preferred
 from zfrepro.evaluator.descriptors import Cut, Pool, describe, describe_batch, join_scales, unit_length
@@ -358,8 +358,7 @@ def written(tiny_run: Path, zfrepro: Zfrepro, tmp_path_factory: pytest.TempPathF
         config = outputs / name / "train" / "config.yaml"
         config.write_text(config.read_text().replace("name: zfnet_demo", f"name: vgg_{name}_demo"))
     with pytest.MonkeyPatch.context() as patched:
-        for module in (vgg_transfer, vgg_actions):
-            patched.setattr(module, "DRAWS", 40)
+        patched.setattr(average_precision, "DRAWS", 40)
         zfrepro("transfer", f"outputs={outputs}", "run=d", "runs=[d,e,tiny]", "scales=[56,64]", *SMALL)
     return outputs / "d" / "vgg_table11_transfer"
 
