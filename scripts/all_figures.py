@@ -98,12 +98,13 @@ PLANS = {
         "zfnet", options={"ablate": THREE_NETS, "transfer": ["scratch_steps=1200"]}, minutes={"train": 82}
     ),
     "paper": Plan("zfnet", options={"ablate": ["seeds=[0,1,2,3,4]", *OWN_RECIPE]}, seeds=(0, 1, 2, 3, 4)),
-    # One net of each kind; those that start from themselves at another scale train for a third as long.
+    # One net of each kind. At A's own rate the deepest forget what they start from; those that start from themselves at another
+    # scale train for a quarter as long.
     "vgg_demo": Plan(
         "vgg",
         beside=("visualize", "invariance", "occlude"),
         options={
-            "depth": ["start_lr=0.005", "tuning_epochs=6"],
+            "depth": ["start_lr=0.01", "start_warmup_steps=900", "tuning_epochs=6"],
             "invariance": ["claims_images=100"],
             "occlude": ["claims_images=60"],
             # Enough for 30 training and 50 test images a class; SVMs on thousands of scenes would take the longest of all.

@@ -164,6 +164,7 @@ def test_an_option_that_came_later_is_part_of_an_identity_where_it_is_given() ->
         (LocalizeConfig, {"centre_scale": 256}),
         (TransferConfig, {"unit_scales": True}),
         (DepthConfig, {"start_lr": 0.1}),
+        (DepthConfig, {"start_warmup_steps": 0}),
         (DepthConfig, {"tuning_lr": 0.1}),
         (DepthConfig, {"start_convolutions": None}),
     ):

@@ -139,6 +139,7 @@ def training(
         changes |= {
             "init_from": start.training.run,
             "lr": config.start_lr or source.lr,
+            "warmup_steps": source.warmup_steps if config.start_warmup_steps is None else config.start_warmup_steps,
             "init_match": "order",
             "init_convolutions": config.start_convolutions,
         }
@@ -404,14 +405,21 @@ def notes(answers: Answers, title: str) -> str:
     """What ours were trained and measured on."""
     source, readings = answers.nets[0].training, told(answers.config)
     each = ", ".join(f"{net.training.run.rpartition('/')[2]}: {net.training.epochs}" for net in answers.nets)
-    started, tuned = answers.config.start_lr, tuning_rate(answers.config, source)
-    rates = f"learning rate {source.lr:g} ({source.schedule})" + (f", {started:g} from A on" if started else "")
+    started, tuned = started_apart(answers.config), tuning_rate(answers.config, source)
+    rates = f"learning rate {source.lr:g} ({source.schedule}, {source.warmup_steps} steps of warm-up){started}"
     return (
         f"{title}. Errors in percent, means and standard deviations over nets of different seeds. The paper's: ImageNet 2012 "
         f"validation. Ours: {source.data.name}, {len(answers.labels)} validation images of {answers.data.num_classes} classes, "
         f"crops of {source.model.input_size} px{readings}; batches of {source.batch_size}, {rates}, "
         f"{tuned:g} where a net starts from itself at another scale. Epochs: {each}."
     )
+
+
+def started_apart(config: DepthConfig) -> str:
+    """How the networks that start from A are trained, where it is not as A is."""
+    lr, steps = config.start_lr, config.start_warmup_steps
+    own = ([f"{lr:g}"] if lr else []) + ([f"{steps} steps of warm-up"] if steps is not None else [])
+    return f", from A on {' with '.join(own)}" if own else ""
 
 
 def finish(

@@ -375,8 +375,14 @@ class DepthConfig(Reading, Experiment):
     start_lr: Optional[float] = option(
         None, "learning rate of the networks that start from A; null: the run's own", positive, later=True
     )
+    start_warmup_steps: Optional[int] = option(
+        None, "... and the steps in which theirs rises from 0; null: the run's own", at_least(0), later=True
+    )
     tuning_lr: Optional[float] = option(
-        None, "... and the learning rate there; null: a tenth of the run's own", positive, later=True
+        None,
+        "learning rate where a network starts from itself at another scale; null: a tenth of the run's own",
+        positive,
+        later=True,
     )
     start_convolutions: Optional[int] = option(
         4,
