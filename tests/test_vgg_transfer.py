@@ -466,6 +466,8 @@ def test_mistakes_are_one_line(options: list[str], message: str, tiny_run: Path,
 
 def test_bars_say_what_differs() -> None:
     """One network used in several ways: what stands behind the comma tells them apart."""
-    names = ["run/depth/d_64, one scale", "run/depth/d_64, scales averaged"]
+    two = "vgg_demo/depth/d_64-128 & vgg_demo/depth/e_64-128, scales averaged"
+    names = ["run/depth/d_64, one scale", "run/depth/d_64, scales averaged", f"{two}, image only",
+             f"{two}, image and bounding box"]  # fmt: skip
     axes = draw_bars([Bar(name, 50.0, None, False) for name in names], "Table 11", "recall (%)").axes[0]
-    assert [tick.get_text() for tick in axes.get_yticklabels()] == names
+    assert [tick.get_text().replace("\n", " ") for tick in axes.get_yticklabels()] == names

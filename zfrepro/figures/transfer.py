@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -95,7 +96,7 @@ def draw_bars(bars: Sequence[Bar], title: str, measured: str) -> Figure:
     axes.bar_label(drawn, fmt="%.1f", label_type="center", fontsize=8, color="black")
     axes.set(
         yticks=place,
-        yticklabels=[shortened(bar.label, 80) for bar in bars],
+        yticklabels=[textwrap.fill(shortened(bar.label, 120), 60) for bar in bars],
         xlim=(0, 100),
         xlabel=measured,
         title=title,
