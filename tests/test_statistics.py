@@ -215,6 +215,38 @@ def test_how_many_would_decide() -> None:
     assert needed(found(statistics.mean([1.0], "nets")), 0) is None
 
 
+def test_how_many_of_each_would_decide_between_groups_of_unlike_size() -> None:
+    """The count at which scipy's interval between two groups of that size, that mean and that spread first leaves zero."""
+
+    def apart(count: int, gap: float) -> bool:
+        values = np.linspace(-1, 1, count)
+        values *= 3 / values.std(ddof=1)
+        return bool(stats.ttest_ind(values + gap, values, equal_var=False).confidence_interval().low > 0)
+
+    three, six = np.array([-3.0, 0, 3]), np.array([-1.0, 1, 1, -1, 0, 0]) * math.sqrt(45 / 4)
+    assert three.var(ddof=1) == pytest.approx(9) == six.var(ddof=1)
+    for gap in (2.5, 4.0, 5.0):
+        pairs = (([gap], six), ([gap], [0.0]), (three + gap, six), (six + gap, three))
+        for measure in (statistics.welch(a, b, "nets", spread=(9.0, 7)) for a, b in pairs):
+            count = needed(found(measure), 0)
+            assert count is not None and apart(count, gap) and not apart(count - 1, gap), (gap, measure)
+
+
+def test_unlike_groups_and_the_images_that_they_share() -> None:
+    """Two nets and three on four images: of the variance of a gap between groups of n, the nets' part is their variances' sum
+    over n, the images' stays."""
+    a = np.array([[1, 1, 0, 0], [1, 1, 1, 0]])
+    b = np.array([[1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 0, 0]])
+    one = found(statistics.nets(a, b))
+    by_net = 312.5 + 625.0  # of the errors 50, 75 and 25, 0, 50
+    images = np.var(100 * (a.mean(0) - b.mean(0)), ddof=1) / 4
+    assert one.size is not None and one.size == pytest.approx(by_net / (312.5 / 2 + 625 / 3))
+    assert one.shared == pytest.approx(images / by_net)
+    reach = (one.high - one.value) / stats.t.ppf(0.975, one.df)
+    assert reach**2 == pytest.approx(by_net * (1 / one.size + one.shared))
+    assert from_data(to_data(one)) == one
+
+
 def test_no_number_of_folds_decides_what_the_pool_cannot() -> None:
     """Half as many test as training images: of the variance s^2 (1 / J + 1 / 2) a half stays whatever J is."""
     gaps = [0.0, 1.0, 2.0, 1.0]  # s^2 = 2 / 3: 1.96 s / sqrt(2) = 1.13

@@ -35,6 +35,7 @@ class Estimate:
     confidence: float = CONFIDENCE
     df: float | None = None  # degrees of freedom behind the interval; None: many
     shared: float = 0.0  # part of a value's variance that no larger n takes away, see `resplits` and `lasting`
+    size: float | None = None  # of two groups that are compared: see `even`; None: n
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.value) or math.isnan(self.low) or math.isnan(self.high):
@@ -108,7 +109,7 @@ def exact(value: float, of: str, unit: str = "", n: int = 1, note: str = "") -> 
 
 def combined(
     value: float, sources: Sequence[tuple[float, float]], n: int, of: str, unit: str = "", note: str = "",
-    confidence: float = CONFIDENCE, shared: float = 0.0,
+    confidence: float = CONFIDENCE, shared: float = 0.0, size: float | None = None,
 ) -> Estimate:  # fmt: skip
     """An estimate whose variance is the sum of independent sources, each (variance, degrees of freedom).
 
@@ -121,13 +122,20 @@ def combined(
     weights = sum(variance**2 / df for variance, df in sources)
     df = total**2 / weights if weights > 0 else None
     half = quantile(df, confidence) * math.sqrt(total)
-    return Estimate(float(value), value - half, value + half, n, of, unit, note, confidence, df, shared)
+    return Estimate(float(value), value - half, value + half, n, of, unit, note, confidence, df, shared, size)
 
 
-def lasting(falling: float, constant: float, n: int) -> float:
+def lasting(falling: float, constant: float, n: float) -> float:
     """`Estimate.shared` for n nets on images that all of them share: of the two variances of their mean only the first
     falls with n."""
     return constant / (n * max(falling, 1e-9 * constant)) if constant else 0.0
+
+
+def even(spreads: Sequence[float], counts: Sequence[int]) -> float | None:
+    """How large equal groups are whose means differ by chance as much as those of groups of these sizes; None where nothing
+    varies. spreads: the variances of a single value."""
+    total = sum(spread / count for spread, count in zip(spreads, counts))
+    return sum(spreads) / total if total > 0 else None
 
 
 def variance(values: np.ndarray) -> float:
@@ -174,13 +182,15 @@ def welch(
     groups = [np.asarray(values, dtype=np.float64) for values in (a, b)]
     if not all(map(len, groups)):
         return Missing(f"no {of} to compare")
-    if min(map(len, groups)) > 1:
-        sources = [(variance(values) / len(values), len(values) - 1) for values in groups]
+    counts, spreads = [len(values) for values in groups], [variance(values) for values in groups]
+    if min(counts) > 1:
+        sources = [(own / count, count - 1) for own, count in zip(spreads, counts)]
     else:
         borrowed, df = spread or (0.0, 0)
-        sources = [(borrowed * sum(1 / len(values) for values in groups), df)]
+        spreads = [borrowed, borrowed]
+        sources = [(borrowed * sum(1 / count for count in counts), df)]
     value = float(groups[0].mean() - groups[1].mean())
-    return combined(value, sources, min(map(len, groups)), of, unit, note)
+    return combined(value, sources, min(counts), of, unit, note, size=even(spreads, counts))
 
 
 def resplits(
@@ -245,11 +255,12 @@ def nets(a: np.ndarray, b: np.ndarray, unit: str = "points", note: str = "") -> 
     """
     wrong = [np.atleast_2d(np.asarray(one, dtype=np.float64)) * 100 for one in (a, b)]
     by_image = wrong[0].mean(0) - wrong[1].mean(0)
-    sources = [(variance(one.mean(1)) / len(one), len(one) - 1) for one in wrong]
-    images, count = variance(by_image) / len(by_image), min(map(len, wrong))
-    shared = lasting(sum(each for each, _ in sources), images, count)
+    spreads, counts = [variance(one.mean(1)) for one in wrong], [len(one) for one in wrong]
+    sources = [(spread / count, count - 1) for spread, count in zip(spreads, counts)]
+    images, size = variance(by_image) / len(by_image), even(spreads, counts)
+    shared = lasting(sum(each for each, _ in sources), images, size or min(counts))
     sources.append((images, len(by_image) - 1))
-    return combined(float(by_image.mean()), sources, count, "nets", unit, note, shared=shared)
+    return combined(float(by_image.mean()), sources, min(counts), "nets", unit, note, shared=shared, size=size)
 
 
 def same_nets(
@@ -294,16 +305,19 @@ def averaging(wrong: np.ndarray, together: np.ndarray, without: np.ndarray, note
 
 
 def needed(estimate: Estimate, bound: float) -> int | None:
-    """How many of what the estimate counts would tell on which side of `bound` the true value lies, if value and spread
-    stay as they are. None where no number would, or where no spread is known."""
+    """How many of what the estimate counts, of two groups in each, would tell on which side of `bound` the true value lies, if
+    value and spread stay as they are. None where no number would, or where no spread is known."""
     distance = abs(estimate.value - bound)
     half = estimate.high - estimate.value if estimate.value < bound else estimate.value - estimate.low
     if not math.isfinite(half) or half <= 0 or distance <= 0:
         return None
-    spread = half / quantile(estimate.df, estimate.confidence) / math.sqrt(1 / estimate.n + estimate.shared)
+    part = 1 / (estimate.size or estimate.n) + estimate.shared
+    spread = half / quantile(estimate.df, estimate.confidence) / math.sqrt(part)
+    # A single net's spread is lent by others; two groups of several have their own.
+    each = 2.0 if estimate.n < 2 else (estimate.df or 0) / (estimate.n - 1)
 
     def reach(n: int) -> float:
-        df = None if estimate.df is None else estimate.df * (n - 1) / max(1, estimate.n - 1)
+        df = None if estimate.df is None else each * (n - 1)
         return quantile(df, estimate.confidence) * spread * math.sqrt(1 / n + estimate.shared)
 
     high = max(2, estimate.n)
