@@ -262,6 +262,23 @@ def test_occlusion_in_numbers() -> None:
 # -------------------------------------------------------------------------------------------------------- Figures 4, 6
 
 
+def test_the_fall_with_depth_varies_as_its_floor_does() -> None:
+    """Against the bootstrap over maps, of both likenesses together."""
+    generator = np.random.default_rng(2)
+    layers = [
+        (level + generator.normal(0, 0.05, (40, 2)), 0.2 + generator.normal(0, 0.3, (40, 2)))
+        for level in (0.8, 0.6, 0.5)
+    ]
+    one = number(evolution.fall_with_depth([evolution.above_floor(*both) for both in layers]))
+    falls = []
+    for _ in range(600):
+        drawn = [[part[rows].mean() for part in both] for both in layers for rows in [generator.integers(0, 40, 40)]]
+        above = [(own - floor) / (1 - floor) for own, floor in drawn]
+        falls.append(above[0] - above[2])
+    assert one.value == pytest.approx(np.mean(falls), abs=0.01)
+    assert (one.high - one.value) / stats.t.ppf(0.975, one.df) == pytest.approx(np.std(falls), rel=0.1)
+
+
 def test_likeness_falls_with_depth_above_its_floor() -> None:
     arrays: dict[str, np.ndarray] = {"epochs": np.array([1, 2, 5, 10])}
     generator, levels = np.random.default_rng(0), (0.9, 0.8, 0.1, 0.4, 0.3)

@@ -156,10 +156,14 @@ def summary(arrays: dict[str, np.ndarray], layers: list[int], epochs: int) -> tu
 
 
 def above_floor(alike: np.ndarray, floor: np.ndarray) -> np.ndarray:
-    """(M,) likeness of each map (M, E), 0 at the layer's mean floor and 1 where nothing changes; means over the E steps."""
-    lowest = float(floor.mean())
-    scaled: np.ndarray = (alike.mean(1) - lowest) / max(1 - lowest, 1e-12)
-    return scaled
+    """(M,) likeness of each map (M, E), 0 at the layer's mean floor and 1 where nothing changes; means over the E steps.
+
+    Each is moved by what its own floor does to that mean, so that they vary as the floor does, too; their mean stays.
+    """
+    own, lowest = floor.mean(1), float(floor.mean())
+    room = max(1 - lowest, 1e-12)
+    scaled: np.ndarray = (alike.mean(1) - lowest) / room
+    return scaled + (scaled.mean() - 1) * (own - lowest) / room
 
 
 def fall_with_depth(above: Sequence[np.ndarray]) -> Measure:

@@ -12,7 +12,7 @@ ITEMS = (
     ),
     Item(
         "fig4", "Figure 4", "evolve", "fig4_evolution", "Evolution of features through training",
-        version=2, panel="evolution", trains="it needs snapshots of the training, and this network was trained elsewhere",
+        version=3, panel="evolution", trains="it needs snapshots of the training, and this network was trained elsewhere",
     ),
     Item(
         "fig5", "Figure 5", "invariance", "fig5_invariance", "Invariance to vertical translation, scale and rotation",
