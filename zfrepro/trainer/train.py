@@ -248,9 +248,11 @@ class Training:
         return totals
 
     def _diverged(self, what: str) -> UserError:
-        lr, warm = self.rate.at(self.at.epoch * self.steps + self.at.step), max(300, 2 * self.config.warmup_steps)
+        last = max(0, self.at.epoch * self.steps + self.at.step - 1)
+        epoch, step = divmod(last, self.steps)
+        lr, warm = self.rate.at(last), max(300, 2 * self.config.warmup_steps)
         return UserError(
-            f"{what} in epoch {self.at.epoch + 1} by step {self.at.step} (lr {lr:.2g}): try a lower lr "
+            f"{what} in epoch {epoch + 1} by step {step + 1} (lr {lr:.2g}): try a lower lr "
             f"(lr={self.config.lr / 4:g}), a longer warm-up (warmup_steps={warm}) or precision=fp32; the last checkpoint is kept"
         )
 
