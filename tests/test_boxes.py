@@ -227,6 +227,12 @@ def test_groups_of_unlike_length_are_merged_as_each_alone(monkeypatch: pytest.Mo
     assert torch.equal(best(*together)[1], groups[1][0])
 
 
+def test_boxes_of_which_nobody_is_sure_are_better_than_none() -> None:
+    """Places that are empty, far out and as confident: they are no boxes."""
+    boxes = torch.tensor([[[0.0, 0, 9, 9], [5, 5, 8, 8], [0, 0, 9, 9]]])
+    assert best(boxes, torch.zeros(1, 3), torch.tensor([[0, 2, 0]])).tolist() == [[5, 5, 8, 8]]
+
+
 # ----------------------------------------------------------------------------------------------------------------- error
 
 

@@ -93,6 +93,31 @@ def test_an_effect_as_in_the_paper_reproduces(claim: Claim) -> None:
         assert decide(between(part.typical - 1e-9, part.typical + 1e-9), part) == REPRODUCED
 
 
+def test_vggs_claims_point_where_the_paper_does() -> None:
+    """Bounds and directions as they were stated before anything was measured; effects as differences of the paper's cells."""
+    rows = papers.reported("vgg_table3_single_scale")
+    errors = {row["config"]: float(row["val_top1_error"] or 0) for row in rows if row["train_s"] == 256.0}
+    pairs = {
+        "gain_of_lrn": ("A", "A-LRN"),
+        "a_minus_d": ("A", "D"),
+        "d_minus_e": ("D", "E"),
+        "b_minus_c": ("B", "C"),
+        "c_minus_d": ("C", "D"),
+    }
+    margins = {
+        "gain_of_lrn": ("below", 1),
+        "d_minus_e": ("within", 1),
+        "e_minus_d": ("above", -1),
+        "stack_minus_mean_voc": ("within", 1),
+        "vgg_minus_zfnet": ("above", 2.5),
+    }
+    for part in (part for claim in papers.vgg.PAPER.claims for part in claim.parts):
+        assert (part.relation, part.bound) == margins.get(part.estimate, ("above", 0)), part.estimate
+        if part.estimate in pairs:
+            worse, better = (errors[name] for name in pairs[part.estimate])
+            assert part.typical == pytest.approx(worse - better), part.estimate
+
+
 def test_reported_numbers_are_found_by_name() -> None:
     assert papers.reported("table3_ablation")[0]["val_top1_error"] == 40.5
     rows = papers.reported("vgg_table3_single_scale")

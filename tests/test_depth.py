@@ -6,6 +6,7 @@ import contextlib
 import csv
 import dataclasses
 import functools
+import itertools
 import json
 import shutil
 import zlib
@@ -17,6 +18,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import stats
 
 from tests.conftest import Zfrepro, handed_over, narrow, narrow_file
 from zfrepro import papers
@@ -179,6 +181,67 @@ def test_depth_is_measured_between_nets_of_several_seeds() -> None:
     assert isinstance(other, Estimate) and other.high < 0
 
 
+def made_of(nets: dict[tuple[str, str], int], errors: dict[Any, float]) -> Answers:
+    """(configuration, kind) -> how many nets; errors: of (configuration, method, several sizes)."""
+    answers = answers_of({(*row, seed): 0.0 for row, count in nets.items() for seed in range(count)})
+
+    def found(self: Answers, net: Net, method: str = "dense", several: bool = False) -> np.ndarray:
+        return answering(errors[net.configuration, method, several], 9 * net.seed + ord(net.configuration[-1]))
+
+    answers.__class__ = type("Made", (Answers,), {"__call__": found, "prepare": lambda *given: None})
+    return answers
+
+
+def test_each_claim_of_table_3_compares_its_two_rows() -> None:
+    """By dense evaluation, but for the 5x5 filters, which the paper compares on the centre crop."""
+    dense = {"a": 40, "a_lrn": 44, "b": 34, "b_5x5": 37, "c": 29, "d": 22, "e": 20}
+    errors = {(name, "dense", False): error / 100 for name, error in dense.items()}
+    errors |= {("b", "centre", False): 0.45, ("b_5x5", "centre", False): 0.59}
+    found = depth.estimates_of_table3(made_of({(name, "small"): 2 for name in dense}, errors))
+    values = {name: one.value for name, one in found.items() if isinstance(one, Estimate)}
+    expected = {"gain_of_lrn": -4, "a_minus_d": 18, "d_minus_e": 2, "b_minus_c": 5, "c_minus_d": 7, "b_5x5_minus_b": 14}
+    assert values == pytest.approx(expected, abs=0.51)
+
+
+def test_a_good_network_may_be_compared_with_one_at_chance() -> None:
+    errors = {("a", "dense", False): 0.75, ("d", "dense", False): 0.2}
+    found = depth.estimates_of_table3(made_of({("a", "small"): 2, ("d", "small"): 2}, errors))["a_minus_d"]
+    assert isinstance(found, Estimate) and found.value == pytest.approx(55, abs=0.5)
+
+
+def test_several_sizes_and_both_methods_against_the_same_nets_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """D gains 10 points from several sizes, E one: what differs between the two is no chance, nor is it a spread. Table 4 has
+    no A."""
+    errors = {
+        ("d", "dense", False): 0.30, ("d", "dense", True): 0.20, ("e", "dense", False): 0.25, ("e", "dense", True): 0.24,
+        ("d", "multi_crop", True): 0.22, ("e", "multi_crop", True): 0.21,
+        ("d", "dense_and_multi_crop", True): 0.17, ("e", "dense_and_multi_crop", True): 0.18,
+        ("a", "dense", True): 0.4, ("b", "dense", True): 0.3,
+    }  # fmt: skip
+    answers = made_of({("a", "small"): 1, ("b", "small"): 1, ("d", "jitter"): 2, ("e", "jitter"): 2}, errors)
+    written: dict[str, Any] = {}
+    monkeypatch.setattr(
+        depth, "write", lambda config, answers, item, rows, found: written.update({item: (rows, found)})
+    )
+    for make in (depth.multi_scale, depth.evaluation):
+        make(answers.config, answers)
+    rows, found = written["vgg_table4"]
+    assert [(row.name, len(row.posteriors)) for row in rows] == [("B", 1), ("D", 2), ("E", 2)]
+    gain, wrong = found["gain_of_scales"], {}
+    for name, seed, several in itertools.product("de", (0, 1), (False, True)):
+        given = answering(errors[name, "dense", several], 9 * seed + ord(name))
+        wrong[name, seed, several] = 100.0 * (given.argmax(1) != LABELS)
+    differences = np.array([wrong[name, seed, False] - wrong[name, seed, True] for name in "de" for seed in (0, 1)])
+    assert differences.mean(1) == pytest.approx([10, 10, 1, 1], abs=0.5) and (gain.value, gain.n) == (
+        pytest.approx(5.5),
+        4,
+    )
+    reach = stats.t.ppf(0.975, gain.df) * differences.mean(0).std(ddof=1) / np.sqrt(len(LABELS))
+    assert gain.high - gain.value == pytest.approx(reach)
+    gains = {name: one.value for name, one in written["vgg_table5"][1].items()}
+    assert gains == pytest.approx({"dense_minus_both": 4.5, "multi_crop_minus_both": 4}, abs=0.5)
+
+
 def test_one_net_each_says_nothing_about_nets() -> None:
     found = depth.estimates_of_table3(answers_of({("a", "small", 0): 0.4, ("d", "small", 0): 0.2}))["a_minus_d"]
     assert isinstance(found, Estimate) and found.low == -np.inf and found.high == np.inf
@@ -237,6 +300,18 @@ def test_fusion_averages_the_nets_of_a_seed(monkeypatch: pytest.MonkeyPatch) -> 
     wrong = [found.argmax(1) != LABELS for found in dense.posteriors]
     assert measures["best_minus_fusion"].value == pytest.approx(25 - 100 * np.mean(wrong))
     assert dense.paper == (24.0, 7.1) and dense.name == "D and E, dense evaluation"
+
+
+def test_nets_are_fused_by_each_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    methods = ("dense", "multi_crop", "dense_and_multi_crop")
+    errors = {(name, method, True): 0.2 + 0.05 * i for name in "de" for i, method in enumerate(methods)}
+    written: list[Any] = []
+    monkeypatch.setattr(depth, "write", lambda config, answers, item, rows, measures: written.extend(rows))
+    depth.fusion(DepthConfig(run="vgg"), made_of({("d", "jitter"): 1, ("e", "jitter"): 1}, errors))
+    for row, method, paper in zip(written, methods, ((24.0, 7.1), (23.9, 7.2), (23.7, 6.8)), strict=True):
+        d, e = (answering(errors[name, method, True], ord(name)) for name in "de")
+        np.testing.assert_allclose(row.posteriors[0], (d + e) / 2)
+        assert row.paper == paper
 
 
 def test_a_fusion_of_seven_nets_names_the_sizes_of_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY, Zfrepro
+from PIL import Image
 
 from zfrepro.checkpoints import load_checkpoint
 from zfrepro.models.network import Network
@@ -15,7 +17,7 @@ from zfrepro.options.commands import TrainConfig
 from zfrepro.options.compose import load_model
 from zfrepro.options.shared import Experiment
 from zfrepro.run import open_run
-from zfrepro.trainer.start import Source, same_number, same_order, take_over
+from zfrepro.trainer.start import Source, same_number, same_order, source_inputs, take_over
 from zfrepro.trainer.train import build_network
 
 # VGG's own numbering, conv1_1 and so on, counted from 1; A's convolutions are 1 to 8, its fully connected layers 9 to 11.
@@ -50,6 +52,26 @@ def test_all_convolutions_and_another_number_of_classes() -> None:
     assert same_number(own, {1: own[1], 2: own[3], 12: own[9]}) == {1: 1}
 
 
+def test_an_earlier_layer_is_not_gone_back_to() -> None:
+    """Of two alike in the target the second stays drawn, although a later one of the source would fit."""
+    same, up, down = (8, 8, 3, 3), (16, 8, 3, 3), (8, 16, 3, 3)
+    own = dict(enumerate((same, up, down, same), start=1))
+    deeper = dict(enumerate((same, same, up, down), start=1))
+    assert same_order(own, deeper) == {1: 1, 3: 2, 4: 3}
+
+
+def test_a_mean_image_is_resized_as_an_image() -> None:
+    """By Pillow, antialiased where it shrinks."""
+    mean = 255 * torch.rand(12, 12, 3, generator=torch.Generator().manual_seed(0))
+    for size in (7, 12, 20):
+        found, scale = source_inputs({"mean": mean, "scale": torch.tensor(0.5)}, size)
+        for colour in range(3):
+            plane = Image.fromarray(mean[:, :, colour].numpy())
+            expected = np.asarray(plane.resize((size, size), Image.Resampling.BILINEAR))
+            np.testing.assert_allclose(found[:, :, colour].numpy(), expected, atol=1e-3)
+        assert scale == 0.5
+
+
 def config(**options: object) -> TrainConfig:
     return TrainConfig(run="r", preset="vgg_demo", epochs=1, batch_size=4, lr=0.1, init="he", **options)  # type: ignore[arg-type]
 
@@ -69,6 +91,17 @@ def test_taken_layers_are_the_sources_bits_and_the_others_the_drawn_ones() -> No
     assert line == (
         "from run=a: layers 1, 3 (its 2), 5 (its 3), 6 (its 4), 11 (its 9), 12 (its 10), 13 (its 11); drawn: 2, 4, 7, 8, 9, 10"
     )
+
+
+def test_four_classes_are_no_box() -> None:
+    """The top layer fits, and is drawn all the same."""
+    a = build_network(config(model=load_model("vgg_a_demo"), seed=1), 4)
+    made = config(model=load_model("vgg_a_demo"), regression="scr", seed=2)
+    boxes, drawn = build_network(made, 4), build_network(made, 4)
+    assert take_over(boxes, Source("a", {"model": a.state_dict()}), made).endswith("; drawn: 11")
+    for name in ("weight", "bias"):
+        key = f"weights.11.{name}"
+        assert torch.equal(boxes.state_dict()[key], drawn.state_dict()[key])
 
 
 # ---------------------------------------------------------------------------------------------------------- the command

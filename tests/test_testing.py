@@ -312,6 +312,7 @@ def test_sizes_of_a_run() -> None:
     assert (own_scale(config(31, size=40)), around(config(31, size=40))) == (40, [36, 40, 44])
     assert around(config(224, 256)) == [224, 256, 288], "S - 32, S and S + 32 of crops of 224 px"
     assert around(config(56, 256)) == [248, 256, 264]
+    assert around(config(55, 80)) == [72, 80, 88], "55 / 7 is nearer to 8"
 
 
 def test_small_batches_give_the_same() -> None:
