@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -19,9 +21,10 @@ from zfrepro.boxes import MATCHES, MEANS, iou, merge
 from zfrepro.data import Split
 from zfrepro.data.packed import Boxes, Whole
 from zfrepro.errors import UserError
+from zfrepro.evaluator import localisation
 from zfrepro.evaluator.constants import centre_crops, constant_boxes
 from zfrepro.evaluator.explanation import density, painted
-from zfrepro.evaluator.localisation import Bench, Setting, estimates8, estimates9, least_wrong
+from zfrepro.evaluator.localisation import ROWS, Bench, Setting, estimates8, estimates9, least_wrong
 from zfrepro.evaluator.localisers import (
     Localiser,
     Merging,
@@ -36,6 +39,8 @@ from zfrepro.evaluator.localisers import (
 )
 from zfrepro.models.network import Network, initialise
 from zfrepro.options.commands import LocalizeConfig, TrainConfig
+from zfrepro.options.compose import load_model
+from zfrepro.options.shared import DataConfig, LearnedBoxes
 from zfrepro.run import TrainedRun
 from zfrepro.statistics import Estimate, Missing
 
@@ -149,7 +154,7 @@ def test_boxes_and_ratings_of_the_classes_asked_for() -> None:
 
 def test_a_network_that_names_a_third_of_its_window_draws_it_there() -> None:
     """Every window's upper left ninth; at one size the places' boxes do not overlap, so that nothing is merged."""
-    net = Localiser(says([1 / 6, 1 / 6, 1 / 3, 1 / 3], 4), says([0.0, 0.0, 0.0], CLASSES))
+    net = Localiser(says([1 / 6, 1 / 6, 1 / 3, 1 / 3], 4), [says([0.0, 0.0, 0.0], CLASSES)])
     (image,) = images((40, 57))
     proposals = propose([(net, [40])], image[None], torch.tensor([[1]]), Merging(0.2, "centre_iou", "members"))
     crops = places(net.boxes, image[None], 40).crops
@@ -161,7 +166,7 @@ def test_a_network_that_names_a_third_of_its_window_draws_it_there() -> None:
 
 def test_sizes_and_networks_agree_on_an_object() -> None:
     """Networks that always name the whole of a square image, seen whole: one box a network and size, all the same."""
-    net = Localiser(says([0.5, 0.5, 1, 1] * CLASSES, 4 * CLASSES), says([1.0, 0.0, 0.0], CLASSES))
+    net = Localiser(says([0.5, 0.5, 1, 1] * CLASSES, 4 * CLASSES), [says([1.0, 0.0, 0.0], CLASSES)])
     (image,) = images((31, 31))
     proposals = propose([(net, [31]), (net, [31])], image[None], torch.tensor([[0, 2]]), MERGING)
     assert proposals.members.sum(2).tolist() == [[2, 2]]
@@ -172,7 +177,7 @@ def test_sizes_and_networks_agree_on_an_object() -> None:
 
 def test_boxes_are_merged_as_the_options_say() -> None:
     """All places of three sizes: every score and every mean gives other boxes, those of `merge` with the same options."""
-    net, (image,) = Localiser(run_of(4), run_of(CLASSES)), images((40, 57))
+    net, (image,) = Localiser(run_of(4), [run_of(CLASSES)]), images((40, 57))
     given = [(match, mean) for match in MATCHES for mean in MEANS]
     found = [propose([(net, [40, 50, 60])], image[None], torch.tensor([[1, 2]]), Merging(10, *one)) for one in given]
     for proposals, (match, mean) in zip(found, given):
@@ -181,10 +186,30 @@ def test_boxes_are_merged_as_the_options_say() -> None:
     assert len({float(one.merged.square().sum()) for one in found}) == len(given)
 
 
+def test_boxes_of_the_mirror_image_are_mirrored_back() -> None:
+    """A network that always names the left third of its window names the right third of it where the image is mirrored. What
+    the places leave over is even, 6 pixels of either side: a mirrored place is a place."""
+    net, (image,) = Localiser(says([1 / 6, 0.5, 1 / 3, 1.0], 4), [run_of(CLASSES)]), images((45, 61))
+    alone, both = (
+        propose([(net, [45])], image[None], torch.tensor([[1]]), Merging(0.0, "centre_iou", "members", flips))
+        for flips in (False, True)
+    )
+    count = alone.boxes.shape[2]
+    assert both.boxes.shape[2] == 2 * count
+    assert torch.equal(both.boxes[:, :, :count], alone.boxes)
+    torch.testing.assert_close(both.confidence[:, :, :count], alone.confidence)
+    crops = places(net.boxes, image[None], 45).crops
+    thirds = [[x1 - (x1 - x0) / 3, y0, x1, y1] for x0, y0, x1, y1 in crops.tolist()]
+    found, expected = (sorted(np.round(one, 2).tolist()) for one in (both.boxes[0, 0, count:], np.array(thirds)))
+    np.testing.assert_allclose(found, expected, atol=0.02)
+    other = propose([(net, [45])], image[None, :, ::-1].copy(), torch.tensor([[1]]), MERGING)
+    assert torch.equal(both.confidence[:, :, count:], other.confidence)
+
+
 def test_all_images_of_all_shapes_in_their_order() -> None:
     """Boxes that hang over the border are cut off there; images of unlike shapes are tested apart."""
     pictures = images((40, 57), (57, 40), (40, 57), (44, 44))
-    net = Localiser(run_of(4 * CLASSES), run_of(CLASSES))
+    net = Localiser(run_of(4 * CLASSES), [run_of(CLASSES)])
     classes = np.array([[0, 1], [2, 0], [1, 1], [2, 1]])
     found = dense_boxes([(net, [35, 50])], split_of(pictures), classes, MERGING)
     centre = centre_boxes(net.boxes, split_of(pictures), classes, 40)
@@ -286,6 +311,152 @@ def test_of_nets_that_know_no_more_than_a_constant_nothing_is_said() -> None:
     assert isinstance(table9["one_minus_scales"], Missing) and isinstance(table9["centre_minus_dense"], Estimate)
 
 
+# ---------------------------------------------------------------------------------------------------------------- bench
+
+
+def guessing(name: str, posteriors: list[list[float]]) -> Any:
+    return SimpleNamespace(config=SimpleNamespace(run=name), posteriors=np.array(posteriors))
+
+
+def test_the_five_classes_are_those_of_the_average_or_of_the_runs_that_are_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seven classes; the first run is sure of class 6, the others of class 0 together."""
+    monkeypatch.setattr(localisation, "posteriors", lambda run, split, method: run.posteriors)
+    first = guessing("a", [[0.0, 0.1, 0.1, 0.1, 0.1, 0.2, 0.4]])
+    second = guessing("b", [[0.6, 0.1, 0.12, 0.08, 0.06, 0.04, 0.0]])
+    bench: Any = SimpleNamespace(guessing=[], classifiers=[first, second], val=None)
+    classes, names = localisation.guesses(bench)
+    assert (classes.tolist(), names) == ([[0, 6, 5, 2, 1]], ["a", "b"])
+    bench.guessing = [second]
+    classes, names = localisation.guesses(bench)
+    assert (classes.tolist(), names) == ([[0, 2, 1, 3, 4]], ["b"])
+
+
+def test_sizes_of_the_rows_of_table_9() -> None:
+    """S and S - 32 for an input of 224, but no smaller than the input; all nets together at the sizes of each."""
+
+    def run(name: str, scale: int) -> Any:
+        config = TrainConfig(run=name, train_scale=[scale], model=small_table(56))
+        return SimpleNamespace(config=config, network=SimpleNamespace(input_size=56))
+
+    rows = localisation.settings(LocalizeConfig(), [run("a", 60), run("b", 96)])
+    assert [row.nets for row in rows] == [
+        ((0, (60,)),), ((1, (96,)),), ((0, (56, 60)),), ((1, (88, 96)),), ((0, (56, 60)), (1, (88, 96)))
+    ]  # fmt: skip
+    given = localisation.settings(LocalizeConfig(scales=[80, 64]), [run("a", 60)])
+    assert [row.nets for row in given] == [((0, (60,)),), ((0, (64, 80)),)]
+
+
+def test_a_row_of_a_seed_is_of_the_nets_of_that_seed() -> None:
+    """Each is rated by the run that it was started from, or by all that name the classes."""
+    trained = {(0, "pcr_all"): ["a0", "a1"], (1, "pcr_all"): ["b0", "b1"]}
+
+    def nets(guessing: list[str], **options: Any) -> list[Any]:
+        bench: Any = SimpleNamespace(
+            runs=trained, classifiers=["a", "b"], guessing=guessing, config=LocalizeConfig(**options)
+        )
+        found = localisation.nets_of(bench, Setting("all", ((0, (56,)), (1, (64, 72)))), 1)
+        return [(net.boxes, net.classes, sizes) for net, sizes in found]
+
+    assert nets(["c"]) == [("a1", ["a"], (56,)), ("b1", ["b"], (64, 72))]
+    assert nets([], rated_by="all") == [("a1", ["a", "b"], (56,)), ("b1", ["a", "b"], (64, 72))]
+    assert nets(["c"], rated_by="all") == [("a1", ["c"], (56,)), ("b1", ["c"], (64, 72))]
+
+
+def test_boxes_are_rated_by_the_average_of_the_networks() -> None:
+    """Place by place."""
+    runs, (image,) = [run_of(CLASSES, seed) for seed in (3, 4)], images((45, 61))
+    classes = torch.tensor([[1, 0]])
+    found = propose([(Localiser(run_of(4), runs), [45])], image[None], classes, MERGING).confidence
+    each = [ratings_at(places(run, image[None], 45), classes) for run in runs]
+    assert (each[0] - each[1]).abs().max() > 0.01
+    torch.testing.assert_close(found, (each[0] + each[1]) / 2)
+
+
+def test_images_without_a_box_do_not_count() -> None:
+    """Three images: the first is right, of the second no box is known, the third is wrong."""
+    bench = Bench(LocalizeConfig(), [], {})
+    boxes = Boxes.of([[(0, 0, 10, 10)], [], [(0, 0, 10, 10)]], [[0], [], [2]])
+    bench.val = split_of(images((40, 40), (40, 40), (40, 40)), boxes)
+    given = np.array([[[0.0, 0, 10, 9]], [[0, 0, 10, 10]], [[20, 20, 30, 30]]])
+    assert bench.wrong(bench.val.labels[:, None], given).tolist() == [False, True]
+
+
+def test_a_jittered_run_is_localised_at_the_middle_of_its_scales(tmp_path: Path) -> None:
+    """Of the run's own recipe only what is asked for changes; a box for all classes, the convolutions frozen."""
+    data = DataConfig(name="embedded", size=128, fit="whole")
+    source = TrainConfig(
+        run="a", preset="vgg_demo", model=load_model("vgg_a_demo"), data=data, train_scale=[64, 129], lr=0.02
+    )
+    folder = tmp_path / "a" / "train" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "best.pt").write_bytes(b"")
+    made = localisation.job(LocalizeConfig(run="x", outputs=str(tmp_path), epochs=3), source, ROWS[0], 4)
+    assert (made.run, made.init_from, made.train_scale, made.seed) == ("a/localize/scr_fc_s4", "a", [96], 4)
+    assert (made.regression, made.freeze, made.epochs, made.lr) == ("scr", 8, 3, 0.02)
+    every = localisation.job(LocalizeConfig(run="x", outputs=str(tmp_path)), source, ROWS[2], 0)
+    assert (every.run, every.regression, every.freeze) == ("a/localize/pcr_all", "pcr", 0)
+
+
+def test_boxes_are_compared_with_the_evidence_in_the_frame_of_the_crop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The crop begins at (4, 5); all evidence lies in the true box of its image, 8 x 12 pixels of 31 x 31, and half of it in the
+    box that is given."""
+    corners = [(10.0, 12, 18, 24), (20.0, 9, 28, 21)]
+    masks = np.zeros((2, 40, 40), np.uint8)
+    for mask, (x0, y0, x1, y1) in zip(masks, np.array(corners, int)):
+        mask[y0:y1, x0:x1] = 255
+    heat = (masks[:, 5:36, 4:35] > 0).astype(float)
+    split = dataclasses.replace(
+        split_of(images((40, 40), (40, 40)), Boxes.of([[one] for one in corners], [[0], [1]])),
+        truth=cast(Any, SimpleNamespace(masks=masks)),
+    )
+    source: Any = SimpleNamespace(
+        squares=SimpleNamespace(val=split), network=SimpleNamespace(input_size=CROP), side=40,
+        crops=lambda masks: torch.from_numpy(masks[:, 5:36, 4:35]).float(),
+    )  # fmt: skip
+    half = torch.tensor([[0.0, 0, -4, 0]])
+    by_label = torch.tensor(corners)
+    at = SimpleNamespace(crops=torch.tensor([[4.0, 5, 35, 36]]))
+    monkeypatch.setattr(localisation, "slide_of", lambda *given: None)
+    monkeypatch.setattr(localisation, "places", lambda *given, **more: at)
+    monkeypatch.setattr(
+        localisation, "boxes_at", lambda found, classes: (by_label[classes[:, 0]] + half)[:, None, None]
+    )
+    monkeypatch.setattr(
+        localisation, "evidence",
+        lambda source, images, labels, slide: SimpleNamespace(drop=heat[labels], energy=2 * heat[labels]),
+    )  # fmt: skip
+    bench: Any = SimpleNamespace(
+        classifiers=[source], config=LocalizeConfig(explain_images=2), runs={(0, "pcr_all"): [None]}
+    )
+    found = localisation.explain(bench)
+    assert found is not None and found["images"] == 2
+    for kind in ("occlusion", "projection"):
+        values = {name: one["value"] for name, one in found[kind].items()}
+        dense = 31 * 31 / (8 * 12)
+        assert values == pytest.approx(
+            {"given_box": dense, "another_images_box": 0, "true_box": dense, "true_mask": dense}
+        )
+
+
+def test_notes_name_the_rules_that_are_not_the_usual_ones() -> None:
+    made = TrainConfig(run="a", model=small_table(), data=DataConfig(name="embedded"), epochs=3, lr=0.01)
+
+    def said(**options: Any) -> str:
+        bench: Any = SimpleNamespace(
+            sources=[made], jobs={(0, "pcr_all"): [made]}, known=np.ones(5, bool), config=LocalizeConfig(**options)
+        )
+        return localisation.notes(bench, "dense")
+
+    assert "a learning rate of 0.01, seeds [0]; " in said() and said().endswith("(centre_iou, members).")
+    given = said(boxes=LearnedBoxes(inside=0.25, clip=True), test_flips=True, rated_by="all")
+    assert "a learning rate of 0.01, boxes.inside=0.25, boxes.clip=true, seeds [0]; " in given
+    assert given.endswith("(centre_iou, members, rated_by=all, test_flips=true).")
+    other = said(boxes=LearnedBoxes(several="largest", flips=False))
+    assert ", boxes.several=largest, boxes.flips=false, seeds" in other
+
+
 # --------------------------------------------------------------------------------------------------------------- command
 
 
@@ -303,7 +474,9 @@ def localised(tmp_path_factory: pytest.TempPathFactory, zfrepro: Zfrepro, cache:
     model = f"model={narrow_file(tmp_path_factory.mktemp('model'), 'vgg_a_demo', 8)}"
     zfrepro("train", f"outputs={outputs}", "run=a", "train_scale=[64]", model, *RUN)
     zfrepro("train", f"outputs={outputs}", "run=b", "train_scale=[72]", "seed=1", model, *RUN)
-    zfrepro("localize", f"outputs={outputs}", "run=a", "runs=[b]", *FEW)
+    with pytest.MonkeyPatch.context() as patched:  # networks of an epoch know no more than a constant
+        patched.setattr(localisation, "least_wrong", lambda constants: 2.0)
+        zfrepro("localize", f"outputs={outputs}", "run=a", "runs=[b]", *FEW)
     return outputs
 
 
@@ -328,6 +501,15 @@ def test_both_tables_are_written(localised: Path) -> None:
     assert ours["ours: a, several sizes"]["test_q"] == "56 64" and ours["ours: b, one size"]["test_q"] == "72"
     assert ours["ours: all nets, several sizes"]["train_s"] == "64 72"
     assert [row["train_s"] for row in rows][:3] == ["256", "384", "384"]
+    theirs = [(row["val_top5_error"], row["test_top5_error"]) for row in rows[:4]]
+    assert theirs == [("29.5", ""), ("28.2", "26.7"), ("27.5", ""), ("26.9", "25.3")]
+    for row, name, paper in zip(
+        list(csv.DictReader((tables["vgg_table8_localisation"] / "table.csv").open()))[-3:],
+        ("scr_fc", "pcr_fc", "pcr_all"),
+        ("36.4", "34.3", "33.1"),
+        strict=True,
+    ):
+        assert float(row["error"]) == pytest.approx(first["errors"][name]["mean"]) and row["paper_error"] == paper
     assert [row["val_top5_error"] for row in rows if row["method"].startswith("Table 10")] == ["26.9", "", "30.0", ""]
     for folder in tables.values():
         assert {"errors.png", "predictions.npz", "table.md"} <= {path.name for path in folder.iterdir()}
@@ -350,6 +532,14 @@ def test_errors_are_those_of_the_boxes_that_are_written(localised: Path) -> None
     named = table9["classes"][:, :5] == val.labels[:, None]
     right = named & (iou(torch.from_numpy(table9[f"boxes_{last}"][:, :5]), true[:, None]) >= 0.5).numpy()
     np.testing.assert_array_equal(table9[f"wrong_{last}"][0], ~right.any(1))
+    metrics = json.loads((localised / "a" / "vgg_table9_localisation" / "metrics.json").read_text())
+    assert metrics["classification_top5_error"] == pytest.approx(100 * (~named.any(1)).mean())
+    known = iou(torch.from_numpy(table9[f"boxes_{last}"][:, 5]), true) >= 0.5
+    assert metrics["errors"][str(table9["methods"][last])]["true_class"] == pytest.approx(
+        100 * float((~known).float().mean())
+    )
+    centre = 100 * (table8["wrong_pcr_all"][0].mean() - table9["wrong_0"][0].mean())
+    assert metrics["estimates"]["centre_minus_dense"]["value"] == pytest.approx(centre)
 
 
 def test_the_networks_learn_boxes_by_the_rules_that_were_given(localised: Path) -> None:

@@ -23,13 +23,14 @@ from test_average_precision import devkit, devkit_2007
 from torch import Tensor
 
 from zfrepro.data import open_data
-from zfrepro.evaluator import average_precision, vgg_actions, vgg_transfer
+from zfrepro.data.packed import Boxes
+from zfrepro.evaluator import average_precision, describers, vgg_actions, vgg_transfer
 from zfrepro.evaluator.average_precision import average_precisions, mean_precision
 from zfrepro.evaluator.describers import Descriptors, Method, Net, last_of_vgg, methods_of, preferred
 from zfrepro.evaluator.descriptors import Cut, Pool, describe, describe_batch, join_scales, unit_length
 from zfrepro.evaluator.one_against_all import choose_cost, score_images, train_machines
-from zfrepro.evaluator.splits import Fold, draw_fold
-from zfrepro.evaluator.target import packed_target
+from zfrepro.evaluator.splits import Fold, draw_fold, inner_folds
+from zfrepro.evaluator.target import Target, packed_target
 from zfrepro.figures.transfer import Bar, draw_bars
 from zfrepro.models.network import Network, initialise
 from zfrepro.options.commands import TrainConfig, TransferConfig
@@ -109,6 +110,24 @@ def test_scales_are_averaged_or_stacked_before_they_are_normalised() -> None:
     np.testing.assert_allclose(join_scales([one, two], "max"), [np.array([3, 4]) / 5, [0, 0]])
     np.testing.assert_allclose(join_scales([two, one / 10], "max"), [np.array([1, 0.4]) / np.sqrt(1.16), [0, 0]])
     np.testing.assert_allclose(np.linalg.norm(unit_length(one), axis=1), [1, 0])
+
+
+@pytest.mark.parametrize("layer", [4, 3, 1])
+def test_descriptors_from_before_the_relu(layer: int) -> None:
+    """The layer's products with its weights, by PyTorch's own modules; some are below 0."""
+    run, images = little_run(), pictures(2, 40, 57)
+    weights, views = run.network.weights[str(layer)], run.whole(images, 45)
+    expected = []
+    for view in (views, views.flip(3)):
+        maps = view if layer == 1 else run.network.features(view, [layer - 1])[layer - 1]
+        if layer == 4:  # fully connected: at every place where its input fits
+            patches = F.unfold(maps, run.network.side(3)).mT  # (B, places, C side side)
+            expected.append(weights(patches).mean(1))
+        else:
+            expected.append(weights(maps).mean((2, 3)))
+    found = describe_batch(run, images, np.arange(2), layer, 45, relu=False)
+    torch.testing.assert_close(found, (expected[0] + expected[1]) / 2, atol=1e-4, rtol=1e-4)
+    assert found.min() < 0 <= describe_batch(run, images, np.arange(2), layer, 45).min()
 
 
 def test_each_scale_may_have_unit_length_before() -> None:
@@ -255,6 +274,100 @@ def test_recalls_are_compared_split_by_split() -> None:
     )
     alone = vgg_transfer.recall_estimates(nets[:1], "mean", {Method((0,), "mean"): list(d)}, 60, 20)
     assert all(isinstance(one, Missing) for one in alone.values())
+
+
+def test_the_papers_rows_of_a_data_set() -> None:
+    """Those that report it, with their standard deviation where there is one."""
+    caltech, voc = (vgg_transfer.paper_rows(column) for column in ("caltech256_recall", "voc2012_map"))
+    assert [row[1:] for row in caltech] == [
+        (None, *pair) for pair in ((74.2, 0.3), (77.6, 0.1), (85.0, 0.2), (85.1, 0.3), (86.2, 0.3))
+    ]
+    assert caltech[0][0] == voc[0][0] == "Zeiler & Fergus 2013" and [row[2:] for row in voc][:2] == [
+        (79.0, None),
+        (83.2, None),
+    ]
+    assert len(voc) == 6 and voc[2][0] == "Wei et al. 2014"
+
+
+def test_networks_are_told_by_their_tables() -> None:
+    names = {"d": ("vgg_d", "vgg_d_demo", "vgg16", "vgg16_bn"), "e": ("vgg_e", "vgg_e_demo", "vgg19", "vgg19_bn")}
+    for letter, other in (("d", "e"), ("e", "d")):
+        assert all(vgg_transfer.is_configuration(name, letter) for name in names[letter])
+        assert not any(vgg_transfer.is_configuration(name, letter) for name in (*names[other], "vgg_b", "zfnet"))
+
+
+def test_the_papers_scales_for_an_input_of_56_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """256, 384, 512 of 224; for VOC alone 640 and 768 as well."""
+    network = SimpleNamespace(feature_layers=[1, 2], conv_layers=[1], input_size=56)
+    monkeypatch.setattr(describers, "open_run", lambda config: SimpleNamespace(network=network))
+    caltech, voc = DataConfig(name="caltech101"), DataConfig(name="voc2007")
+    for targets, scales in (([caltech], 3), ([voc, voc], 5), ([voc, caltech], 3)):
+        net = describers.open_net(TransferConfig(protocol="vgg"), "a", targets)
+        assert (net.layer, net.scales) == (2, (64, 96, 128, 160, 192)[:scales])
+    given = describers.open_net(TransferConfig(protocol="vgg", scales=[80, 60]), "a", [voc])
+    assert given.scales == (60, 80)
+
+
+def clusters(counts: tuple[int, ...], spread: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Features of unit length and labels 3, 5, 7, ..., so many of each."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(3 + 2 * np.arange(len(counts)), counts)
+    middles = np.random.default_rng(9).normal(size=(len(counts), 6))
+    return unit_length(middles[(labels - 3) // 2] + spread * rng.normal(size=(len(labels), 6))), labels
+
+
+def test_every_class_counts_alike() -> None:
+    """Of class 3 all of twelve images are right, of class 5 one of two, which looks like one of class 3."""
+    train, own = clusters((5, 5), 0.1, 0)
+    test, other = clusters((12, 2), 0.1, 1)
+    test[-1] = test[0]
+    recall, _ = vgg_transfer.recall_of(train, test, own, other, TransferConfig(costs=[1.0]), 0)
+    assert recall == 75
+
+
+def test_the_cost_of_one_label_is_the_best_on_a_fifth() -> None:
+    """By scikit-learn's machines, for several splits."""
+    train, own = clusters((10, 10, 10), 1.3, 2)
+    costs, found, expected = [0.01, 0.3, 10.0, 300.0], [], []
+    for number in range(6):
+        found.append(vgg_transfer.recall_of(train, train, own, own, TransferConfig(costs=costs), number)[1])
+        fold, shares = inner_folds(own, 5, number)[0], []
+        for cost in costs:
+            machines = [
+                SVC(C=cost, kernel="linear").fit(train[fold.train], own[fold.train] == label) for label in (3, 5, 7)
+            ]
+            named = np.argmax([machine.decision_function(train[fold.test]) for machine in machines], axis=0) * 2 + 3
+            shares.append(np.mean([(named == own[fold.test])[own[fold.test] == label].mean() for label in (3, 5, 7)]))
+        expected.append(costs[int(np.argmax(shares))])
+    assert found == expected and len(set(expected)) > 1
+
+
+@pytest.mark.parametrize(("name", "size"), [("caltech101", 30), ("caltech256", 60)])
+def test_training_images_of_a_class(name: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two classes of 90 images: 30 are learned from, of Caltech-256 60; of the rest at most 50 are tested; three times."""
+    features, labels = clusters((90, 90), 0.1, 0)
+    data: Any = SimpleNamespace(train=None, val=None, key="k", manifest={"name": name})
+    run: Any = SimpleNamespace(config=SimpleNamespace(run="x", model=SimpleNamespace(name="zfnet_demo")))
+    used: list[np.ndarray] = []
+    written: list[Any] = []
+    stored = SimpleNamespace(rows=lambda method, rows: (used.append(rows), features[rows])[1])
+    monkeypatch.setattr(vgg_transfer.Pool, "of", lambda data: None)
+    monkeypatch.setattr(vgg_transfer.Descriptors, "of", lambda *given: stored)
+    monkeypatch.setattr(vgg_transfer, "write_part", lambda *given: written.extend(given))
+    config = TransferConfig(protocol="vgg", overlap=None, costs=[1.0])
+    target = Target(DataConfig(name=name), data, labels, np.arange(180))
+    vgg_transfer.recall_part(config, [Net(run, 7, (64,))], target, cast(Any, None))
+    assert written[6]["images_per_class"] == size
+    assert [len(rows) for rows in used] == [2 * size, 2 * min(50, 90 - size)] * 3
+
+
+def test_each_person_has_the_marks_of_their_row() -> None:
+    """Three rows, of which the second has no box."""
+    boxes = Boxes.of([[(0, 0, 4, 4)], [], [(1, 1, 2, 3)]], [[0], [], [0]])
+    split: Any = SimpleNamespace(boxes=boxes, multi=np.array([[1, 0], [0, 1], [1, 1]], np.int8))
+    people, things = (vgg_actions.Instances.of(split, 2, people) for people in (True, False))
+    assert people.images.tolist() == [0, 2] and people.marks.tolist() == [[1, 0], [1, 1]]
+    assert things.marks.tolist() == [[1, 0], [1, 0]]
 
 
 def test_caltechs_background_is_a_class_in_this_protocol() -> None:

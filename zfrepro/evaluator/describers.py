@@ -82,11 +82,11 @@ class Descriptors:
     unit_scales: bool  # each scale's have unit length before they are joined
 
     @classmethod
-    def of(cls, nets: Sequence[Net], pool: Pool, unit_scales: bool) -> Descriptors:
+    def of(cls, nets: Sequence[Net], pool: Pool, config: TransferConfig) -> Descriptors:
         """Computed, or taken from the runs' features/."""
         pairs = [(index, net, scale) for index, net in enumerate(nets) for scale in net.scales]
-        files = {(index, scale): describe(net.run, pool, net.layer, scale) for index, net, scale in pairs}
-        return cls(nets, files, unit_scales)
+        files = {(index, scale): describe(net.run, pool, net.layer, scale, config.relu) for index, net, scale in pairs}
+        return cls(nets, files, config.unit_scales)
 
     def rows(self, method: Method, rows: np.ndarray) -> np.ndarray:
         """(n, D) of unit length: a network's scales joined, several networks' stacked."""

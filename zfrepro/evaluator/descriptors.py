@@ -22,6 +22,8 @@ from zfrepro.data import Packed
 from zfrepro.data.rescaling import Images, by_shape, shapes_of
 from zfrepro.errors import UserError
 from zfrepro.files import move, pending, read_array
+from zfrepro.models.network import Network
+from zfrepro.models.table import ops_of
 from zfrepro.run import TrainedRun
 
 PIXELS = 1 << 21  # of a batch, at the size at which the network sees it
@@ -70,41 +72,54 @@ class Cut:
         return self.images[int(self.owners[row])][y0:y1, x0:x1]
 
 
-def describe(run: TrainedRun, pool: Pool, layer: int, scale: int) -> np.ndarray:
+def describe(run: TrainedRun, pool: Pool, layer: int, scale: int, relu: bool = True) -> np.ndarray:
     """Descriptors (N, D) float32 of all images at a smaller side of `scale` pixels, memory-mapped: the training images' rows,
     then the validation images'. Computed in the run's precision; once, then they are in the run's features/."""
-    identity = [run.checkpoint_hash, pool.key, run.precision, layer, scale]
+    identity = [run.checkpoint_hash, pool.key, run.precision, layer, scale, *([] if relu else ["before ReLU"])]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
     path = run.folder / "features" / f"{pool.name}-{key}" / f"layer{layer}_{scale}px.npy"
     if (found := read_array(path, (sum(map(len, pool.splits)), run.network.widths[layer]))) is not None:
         return found
     path.parent.mkdir(parents=True, exist_ok=True)
-    _fill(run, pool, layer, scale, path)
+    _fill(run, pool, layer, scale, relu, path)
     return np.load(path, mmap_mode="r")
 
 
-def _fill(run: TrainedRun, pool: Pool, layer: int, scale: int, path: Path) -> None:
+def _fill(run: TrainedRun, pool: Pool, layer: int, scale: int, relu: bool, path: Path) -> None:
     first, total = len(pool.splits[0]), sum(map(len, pool.splits))
     found = np.empty((total, run.network.widths[layer]), np.float32)
     bar = tqdm(total=total, desc=f"{run.config.run}: layer {layer} at {scale} px", unit=" images", disable=None)
     with pending(run.folder, "features") as fresh, bar:
         for images, start in zip(pool.splits, (0, first)):
             for rows in by_shape(images, np.arange(len(images)), scale, PIXELS):
-                found[start + rows] = describe_batch(run, images, rows, layer, scale).cpu().numpy()
+                found[start + rows] = describe_batch(run, images, rows, layer, scale, relu).cpu().numpy()
                 bar.update(len(rows))
         np.save(fresh / path.name, found)
         move(fresh / path.name, path)
 
 
 @torch.no_grad()
-def describe_batch(run: TrainedRun, images: Images, rows: np.ndarray, layer: int, scale: int) -> Tensor:
+def describe_batch(
+    run: TrainedRun, images: Images, rows: np.ndarray, layer: int, scale: int, relu: bool = True
+) -> Tensor:
     """(B, D) float32 of the images `rows` (B,): the layer's mean over places and over the two mirror images."""
     pictures, found = run.whole(images, scale, rows), []
     for view in (pictures, pictures.flip(3)):
         with run.autocast():
-            maps = run.network.features(view.contiguous(memory_format=torch.channels_last), [layer])[layer]
+            maps = outputs_of(run.network, view.contiguous(memory_format=torch.channels_last), layer, relu)
         found.append(maps.float().flatten(2).mean(2) if maps.ndim == 4 else maps.float())
     return (found[0] + found[1]) / 2
+
+
+def outputs_of(network: Network, images: Tensor, layer: int, relu: bool) -> Tensor:
+    """What a layer gives of images; or, with relu=False, its products with its weights alone."""
+    if relu:
+        return network.features(images, [layer])[layer]
+    ops = ops_of(network.layers, layer)
+    weighted = next(place for place, op in enumerate(ops) if op.layer == layer)
+    for op in ops[: weighted + 1]:
+        images = network.step(op, images)
+    return images
 
 
 def join_scales(found: Sequence[np.ndarray], join: str, unit_scales: bool = False) -> np.ndarray:

@@ -25,7 +25,17 @@ from zfrepro.errors import UserError, require
 from zfrepro.evaluator.constants import constant_boxes
 from zfrepro.evaluator.depth import as_text
 from zfrepro.evaluator.explanation import density, evidence, painted
-from zfrepro.evaluator.localisers import Localiser, Merging, boxes_at, centre_boxes, clip, dense_boxes, places, propose
+from zfrepro.evaluator.localisers import (
+    Localiser,
+    Merging,
+    boxes_at,
+    centre_boxes,
+    clip,
+    dense_boxes,
+    places,
+    propose,
+    stride,
+)
 from zfrepro.evaluator.occlusion import slide_of
 from zfrepro.evaluator.testing import own_scale, posteriors
 from zfrepro.figures.localisation import Example, draw_examples
@@ -96,6 +106,13 @@ def require_like(config: LocalizeConfig, run: TrainedRun, first: TrainedRun) -> 
     least = run.network.input_size
     fits = all(q >= least for q in config.scales)
     require("scales", list(config.scales), fits, f"{least} pixels or more, the input's")
+    alike = (least, stride(run)) == (first.network.input_size, stride(first))
+    require(
+        "rated_by",
+        config.rated_by,
+        config.rated_by == "own" or alike,
+        f"own: run={name} has other places than the first",
+    )
     fits = config.centre_scale is None or config.centre_scale >= least
     require("centre_scale", config.centre_scale, fits, f"{least} pixels or more, the input's, or null for S")
 
@@ -375,7 +392,7 @@ def write_table9(bench: Bench) -> None:
         guessed, names = guesses(bench)
         classes = np.concatenate([guessed, bench.val.labels[:, None]], axis=1)  # the true one last, for comparison
         constants = {name: bench.wrong(guessed, boxes)[None] for name, boxes in bench.constants(guessed).items()}
-        merging = Merging(config.threshold, config.match, config.mean)
+        merging = Merging(config.threshold, config.match, config.mean, config.test_flips)
         rows = settings(config, bench.classifiers)
         boxes = {
             row.name: [dense_boxes(nets_of(bench, row, seed), bench.val, classes, merging) for seed in bench.seeds]
@@ -407,8 +424,9 @@ def write_table9(bench: Bench) -> None:
 
 def nets_of(bench: Bench, setting: Setting, seed: int) -> list[tuple[Localiser, tuple[int, ...]]]:
     """The localisers of a row, of one seed, with their sizes."""
+    every = (bench.guessing or bench.classifiers) if bench.config.rated_by == "all" else []
     return [
-        (Localiser(bench.runs[number, BEST.name][seed], bench.classifiers[number]), sizes)
+        (Localiser(bench.runs[number, BEST.name][seed], every or [bench.classifiers[number]]), sizes)
         for number, sizes in setting.nets
     ]
 
@@ -494,10 +512,12 @@ def notes(bench: Bench, how: str) -> str:
     """What ours were measured on."""
     source, config = bench.sources[0], bench.config
     first = bench.jobs[0, BEST.name][0]
+    rules = "".join(f", boxes.{name}={given}".lower() for name, given in config.boxes.departures().items())
+    merged = ", rated_by=all" * (config.rated_by == "all") + ", test_flips=true" * config.test_flips
     return (
         f"Localisation errors in percent: no given box of a right class has an IoU of 0.5 or more with a true box of that class; "
         f"{how}. The paper's: ImageNet 2012, S and Q in its pixels. Ours: {source.origin}, "
         f"{int(bench.known.sum())} validation images with boxes, {first.epochs} epochs of fine-tuning at a learning rate of "
-        f"{first.lr:g}, seeds {config.seeds or [config.seed]}; boxes within a class are merged up to a match score of "
-        f"{config.threshold:g} ({config.match}, {config.mean})."
+        f"{first.lr:g}{rules}, seeds {config.seeds or [config.seed]}; boxes within a class are merged up to a match score of "
+        f"{config.threshold:g} ({config.match}, {config.mean}{merged})."
     )

@@ -24,10 +24,11 @@ from zfrepro.run import TrainedRun
 
 @dataclass(frozen=True)
 class Localiser:
-    """A network of boxes, and the one of classes that it was started from, which says how sure one may be at a place."""
+    """A network of boxes, and those of classes that say, averaged, how sure one may be at a place: the one that it was started
+    from, or all that name the classes."""
 
     boxes: TrainedRun
-    classes: TrainedRun
+    classes: Sequence[TrainedRun]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Merging:
     threshold: float
     match: str
     mean: str
+    flips: bool = False  # the boxes of the mirror image are merged with them
 
 
 class Places(NamedTuple):
@@ -113,13 +115,23 @@ def propose(
 ) -> Proposals:
     """Protocol 2 on packed pictures (B, h, w, 3): each localiser at its sizes, all their boxes merged by class (B, K)."""
     boxes, confidence = [], []
-    for net, scales in nets:
-        for scale in scales:
-            boxes.append(boxes_at(places(net.boxes, images, scale), classes))
-            confidence.append(ratings_at(places(net.classes, images, scale), classes))
+    for flip in (False, True)[: 1 + merging.flips]:
+        view = np.ascontiguousarray(images[:, :, ::-1]) if flip else images
+        for net, scales in nets:
+            for scale in scales:
+                given = boxes_at(places(net.boxes, view, scale), classes)
+                boxes.append(mirrored(given, images.shape[2]) if flip else given)
+                rated = [ratings_at(places(run, view, scale), classes) for run in net.classes]
+                confidence.append(torch.stack(rated).mean(0))
     every, sure = torch.cat(boxes, 2), torch.cat(confidence, 2)
     groups = merge(every.flatten(0, 1), sure.flatten(0, 1), merging.threshold, merging.match, merging.mean)
     return Proposals(every, sure, *(values.unflatten(0, classes.shape) for values in groups))
+
+
+def mirrored(boxes: Tensor, width: int) -> Tensor:
+    """Boxes (..., 4) of a picture of so many columns where they lie in its mirror image."""
+    x0, y0, x1, y1 = boxes.unbind(-1)
+    return torch.stack([width - x1, y0, width - x0, y1], -1)
 
 
 def clip(boxes: Tensor, images: np.ndarray) -> Tensor:

@@ -57,9 +57,9 @@ def action_part(config: TransferConfig, nets: Sequence[Net], target: Target, out
     people = target.config.name == "voc2012_actions"
     train, test = (Instances.of(split, data.num_classes, people) for split in (data.train, data.val))
     cuts = Cut(data.train.images, train.images, train.boxes), Cut(data.val.images, test.images, test.boxes)
-    whole = Descriptors.of(nets, Pool.of(data), config.unit_scales)
+    whole = Descriptors.of(nets, Pool.of(data), config)
     pool = Pool(f"{data.manifest['name']}_boxes", f"{data.key} boxes", cuts)
-    boxed = Descriptors.of(nets, pool, config.unit_scales)
+    boxed = Descriptors.of(nets, pool, config)
     first, count = len(data.train), len(train.marks)
     scores: dict[tuple[str, str], np.ndarray] = {}
     methods = combinations(nets, config.join or "mean")

@@ -101,7 +101,7 @@ def recall_part(config: TransferConfig, nets: Sequence[Net], target: Target, out
         raise UserError(f"images_per_class={size}: the smallest class of {target.name} leaves at most {most}")
     drawn = [draw_fold(labels, size, config.test_per_class, config.seed, number) for number in range(config.splits)]
     folds = [Fold(target.rows[fold.train], target.rows[fold.test]) for fold in drawn]
-    descriptors = Descriptors.of(nets, Pool.of(target.data), config.unit_scales)
+    descriptors = Descriptors.of(nets, Pool.of(target.data), config)
     join = config.join or "stack"
     methods = methods_of(nets, join)
     scores = {method: Scored([], []) for method in methods}
@@ -181,7 +181,7 @@ def precision_part(config: TransferConfig, nets: Sequence[Net], target: Target, 
     train, test = np.arange(len(marks)), len(marks) + np.arange(len(truth))
     levels = 11 if target.config.name == "voc2007" else None
     measure = partial(mean_precision, levels=levels)
-    descriptors = Descriptors.of(nets, Pool.of(data), config.unit_scales)
+    descriptors = Descriptors.of(nets, Pool.of(data), config)
     join = config.join or "mean"
     methods = methods_of(nets, join)
     scores, costs = {}, {}
@@ -249,7 +249,7 @@ def notes(config: TransferConfig, nets: Sequence[Net], target: Target, measured:
         f"{net.run.config.run}: {net.run.config.origin}, layer {net.layer}, smaller sides of "
         f"{', '.join(map(str, net.scales))} px" for net in nets
     )  # fmt: skip
-    data = target.data
+    data, before = target.data, "" if config.relu else " before the ReLU"
     if has_several(target.config):
         images = f"{len(data.train)} training and {len(data.val)} validation images"
         chosen = "a random half"
@@ -261,6 +261,6 @@ def notes(config: TransferConfig, nets: Sequence[Net], target: Target, measured:
         chosen = "a fifth"
     return (
         f"Percent: {measured}. The paper's: column {column} of its Table 11, networks trained on ImageNet. Ours: {target.name}, "
-        f"{data.num_classes} classes, {images}. {described}. Outputs averaged over all places, over the image and its mirror "
-        f"image, unit length, one linear SVM a class, its C chosen on {chosen} of the training images."
+        f"{data.num_classes} classes, {images}. {described}. Outputs{before} averaged over all places, over the image and its "
+        f"mirror image, unit length, one linear SVM a class, its C chosen on {chosen} of the training images."
     )

@@ -152,9 +152,8 @@ class TrainConfig(Common):
             require("freeze", self.freeze, not self.freeze, "0 where there is no init_from=<run> to take layers from")
             require("inputs", self.inputs, self.inputs != "source", "own or auto where there is no init_from=<run>")
         require("init_from", self.init_from, self.init_from != self.run, "another run than the one to be trained")
-        for name, given in vars(self.boxes).items() if self.regression is None else ():
-            usual = given == getattr(LearnedBoxes(), name)
-            require(f"boxes.{name}", given, usual, "left out, or given with regression=pcr or regression=scr")
+        for name, given in self.boxes.departures().items() if self.regression is None else ():
+            require(f"boxes.{name}", given, False, "left out, or given with regression=pcr or regression=scr")
 
 
 DENSE = ("dense", "dense_and_multi_crop")
@@ -430,7 +429,7 @@ TABLES = ("table4", "table5", "table6", "fig9")
 ONLY = {  # a protocol's own options, of which the other knows nothing
     "zfnet": ("folds", "parts", "strengths", "dtype", "pool", "tables", "per_class", "scratch", "scratch_steps",
               "scratch_doublings"),
-    "vgg": ("runs", "scales", "join", "unit_scales", "costs", "splits", "images_per_class"),
+    "vgg": ("runs", "scales", "join", "unit_scales", "relu", "costs", "splits", "images_per_class"),
 }  # fmt: skip
 COSTS = option([0.1, 1.0, 10.0, 100.0], "SVM: C to choose from", each(positive, some=True))
 
@@ -459,6 +458,9 @@ class TransferConfig(TargetConfig):
     )
     unit_scales: bool = option(
         False, "vgg: descriptors of each scale have unit length before they are joined", anything, later=True
+    )
+    relu: bool = option(
+        True, "vgg: descriptors are what a layer gives after its ReLU | false: before it", anything, later=True
     )
     costs: list[float] = COSTS
     splits: int = option(3, "vgg: random splits", at_least(1))
@@ -579,6 +581,16 @@ class LocalizeConfig(Experiment):
         "members",
         "a merged box: members: the mean of all its members | plain: of the two merged",
         one_of("members", "plain"),
+    )
+    rated_by: str = option(
+        "own",
+        "whose posteriors at its place say how sure a box is: own: those of the run that its network was started from | all: the "
+        "average of the runs that name the classes",
+        one_of("own", "all"),
+        later=True,
+    )
+    test_flips: bool = option(
+        False, "boxes of the mirrored image are merged with the others (Table 9)", anything, later=True
     )
     num_images: int = option(8, "validation images in the figure", at_least(1))
     explain_images: int = option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from omegaconf import MISSING
 
@@ -197,6 +197,11 @@ class LearnedBoxes:
         later=True,
     )
     flips: bool = option(True, "crops are mirrored at random, their boxes with them", anything, later=True)
+
+    def departures(self) -> dict[str, Any]:
+        """The rules other than the usual ones."""
+        usual = LearnedBoxes()
+        return {name: given for name, given in vars(self).items() if given != getattr(usual, name)}
 
 
 @dataclass
