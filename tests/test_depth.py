@@ -89,11 +89,12 @@ def test_what_starts_from_what(tmp_path: Path) -> None:
 def test_what_the_paper_leaves_open_of_the_start(tmp_path: Path) -> None:
     """The learning rates, and how much of A the deeper networks take."""
     given = config(
-        tmp_path, tuning_lr=0.003, start_lr=0.005, start_warmup_steps=0, start_convolutions=None,
+        tmp_path, tuning_lr=0.003, start_lr=0.005, start_warmup_steps=0, start_convolutions=None, start_match="name",
         configurations=["a", "a_lrn", "d"],
     )  # fmt: skip
     nets = {net.row: net.training for net in everything(given, source())}
     assert nets["d", "small"].init_convolutions is None and nets["d", "small"].lr == 0.005
+    assert nets["d", "small"].init_match == "name" and nets["d", "large"].init_match == "number"
     assert nets["a", "small"].lr == nets["a_lrn", "small"].lr == 0.02
     assert nets["d", "small"].warmup_steps == 0 and nets["a_lrn", "small"].warmup_steps == source().warmup_steps > 0
     assert nets["d", "large"].lr == nets["d", "jitter"].lr == 0.003

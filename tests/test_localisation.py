@@ -322,12 +322,18 @@ def test_the_five_classes_are_those_of_the_average_or_of_the_runs_that_are_given
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Seven classes; the first run is sure of class 6, the others of class 0 together."""
-    monkeypatch.setattr(localisation, "posteriors", lambda run, split, method: run.posteriors)
+    monkeypatch.setattr(
+        localisation, "posteriors",
+        lambda run, split, method, scales: run.posteriors if scales == [] else run.posteriors[:, ::-1],
+    )  # fmt: skip
     first = guessing("a", [[0.0, 0.1, 0.1, 0.1, 0.1, 0.2, 0.4]])
     second = guessing("b", [[0.6, 0.1, 0.12, 0.08, 0.06, 0.04, 0.0]])
-    bench: Any = SimpleNamespace(guessing=[], classifiers=[first, second], val=None)
+    bench: Any = SimpleNamespace(guessing=[], classifiers=[first, second], val=None, config=LocalizeConfig())
     classes, names = localisation.guesses(bench)
     assert (classes.tolist(), names) == ([[0, 6, 5, 2, 1]], ["a", "b"])
+    bench.config.class_scales = [64, 96]
+    assert localisation.guesses(bench)[0].tolist() == [[6, 0, 1, 4, 5]], "answers at those sizes"
+    bench.config.class_scales = []
     bench.guessing = [second]
     classes, names = localisation.guesses(bench)
     assert (classes.tolist(), names) == ([[0, 2, 1, 3, 4]], ["b"])
@@ -580,6 +586,7 @@ def test_what_is_there_is_not_made_again(localised: Path, zfrepro: Zfrepro) -> N
         ),
         ("evaluate", ["run=a/localize/pcr_all"], "its network gives boxes, not classes; give run=a"),
         ("localize", ["run=a", "scales=[40]"], "scales=.40.: must be 56 pixels or more"),
+        ("localize", ["run=a", "class_scales=[40]"], "class_scales=.40.: must be 56 pixels or more"),
         ("localize", ["run=a", "centre_scale=40"], "centre_scale=40: must be 56 pixels or more"),
         ("localize", ["run=a", "match=iou"], "match=iou: must be one of centre_iou, paper"),
         ("localize", ["run=a", "runs=[c]"], "runs=c: no trained run"),

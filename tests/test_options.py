@@ -162,6 +162,7 @@ def test_an_option_that_came_later_is_part_of_an_identity_where_it_is_given() ->
     for cls, given in (
         (TrainConfig, {"colour_shift_by": "eigenvalue"}),
         (LocalizeConfig, {"centre_scale": 256}),
+        (LocalizeConfig, {"class_scales": [64, 96]}),
         (LocalizeConfig, {"test_flips": True}),
         (LocalizeConfig, {"rated_by": "all"}),
         (TransferConfig, {"unit_scales": True}),
@@ -170,6 +171,7 @@ def test_an_option_that_came_later_is_part_of_an_identity_where_it_is_given() ->
         (DepthConfig, {"start_warmup_steps": 0}),
         (DepthConfig, {"tuning_lr": 0.1}),
         (DepthConfig, {"start_convolutions": None}),
+        (DepthConfig, {"start_match": "name"}),
     ):
         assert not given.keys() & decisive(cls()).keys() and given.items() <= decisive(cls(**given)).items()
 

@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, Zfrepro
+from omegaconf import OmegaConf
 from PIL import Image
 
 from zfrepro.checkpoints import load_checkpoint
 from zfrepro.models.network import Network
+from zfrepro.models.table import layers_of
 from zfrepro.options.commands import TrainConfig
 from zfrepro.options.compose import load_model
 from zfrepro.options.shared import Experiment
 from zfrepro.run import open_run
-from zfrepro.trainer.start import Source, same_number, same_order, source_inputs, take_over
+from zfrepro.trainer.start import Source, names_of, same_name, same_number, same_order, source_inputs, take_over
 from zfrepro.trainer.train import build_network
 
 # VGG's own numbering, conv1_1 and so on, counted from 1; A's convolutions are 1 to 8, its fully connected layers 9 to 11.
@@ -50,6 +52,25 @@ def test_all_convolutions_and_another_number_of_classes() -> None:
     own, edited = shapes("vgg_a_demo"), shapes("vgg_a_demo", classes=7)
     assert same_number(own, edited) == {number: number for number in range(1, 11)}
     assert same_number(own, {1: own[1], 2: own[3], 12: own[9]}) == {1: 1}
+
+
+BY_NAME = {  # all of A's eight convolutions
+    "vgg_b": {1: 1, 3: 2, 5: 3, 6: 4, 7: 5, 8: 6, 9: 7, 10: 8, 11: 9, 12: 10, 13: 11},
+    "vgg_d": {1: 1, 3: 2, 5: 3, 6: 4, 8: 5, 9: 6, 11: 7, 12: 8, 14: 9, 15: 10, 16: 11},
+    "vgg_e": {1: 1, 3: 2, 5: 3, 6: 4, 9: 5, 10: 6, 13: 7, 14: 8, 17: 9, 18: 10, 19: 11},
+    "vgg_b_5x5": {6: 9, 7: 10, 8: 11},
+}
+
+
+@pytest.mark.parametrize("scale", ["", "_demo"])
+@pytest.mark.parametrize("name", BY_NAME)
+def test_layers_of_the_same_name(name: str, scale: str) -> None:
+    """conv5_1 goes to conv5_1, whatever stands before it; the first four convolutions alone are those of the order."""
+    own, theirs = (names_of(layers_of(load_model(model + scale), 10)) for model in (name, "vgg_a"))
+    tables = shapes("vgg_a" + scale), shapes(name + scale)
+    assert same_name(*tables, theirs, own) == BY_NAME[name]
+    assert same_name(*tables, theirs, own, 4) == FROM_A[name]
+    assert same_name(*tables, theirs, {**own, 1: "other"}, 4) == {k: v for k, v in FROM_A[name].items() if k != 1}
 
 
 def test_an_earlier_layer_is_not_gone_back_to() -> None:
@@ -131,6 +152,16 @@ def test_frozen_layers_keep_every_bit_and_pixels_come_as_before(outputs: Path, z
             assert torch.equal(weights, tuned["model"][key]) == (int(key.split(".")[1]) <= 3), key
     assert torch.equal(source["mean"], tuned["mean"]) and torch.equal(source["scale"], tuned["scale"])
     assert len(tuned["trainer"]["optimiser"]["state"]) == 2 * 5  # weights and biases of layers 4 to 8
+
+
+def test_layers_are_taken_by_name(outputs: Path, zfrepro: Zfrepro) -> None:
+    """One of another name there is drawn, although its number and shape are the same."""
+    path = outputs / "tiny" / "train" / "config.yaml"
+    saved = OmegaConf.load(path)
+    saved.model.layers[2].name = "other"
+    OmegaConf.save(saved, path)
+    said, _ = tune(outputs, zfrepro, "init_match=name")
+    assert "from run=tiny: layers 1, 2, 4, 5, 6, 7; drawn: 3, 8" in said
 
 
 def test_rescaled_images_are_tested_with_the_colour_with_which_they_are_trained(

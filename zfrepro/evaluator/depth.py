@@ -140,7 +140,7 @@ def training(
             "init_from": start.training.run,
             "lr": config.start_lr or source.lr,
             "warmup_steps": source.warmup_steps if config.start_warmup_steps is None else config.start_warmup_steps,
-            "init_match": "order",
+            "init_match": config.start_match,
             "init_convolutions": config.start_convolutions,
         }
     if start is not None and checkpoint(start).exists():

@@ -104,8 +104,9 @@ def require_like(config: LocalizeConfig, run: TrainedRun, first: TrainedRun) -> 
             f"{training_of_a_head(run.config, run.network.feature_layers[-1])}"
         )
     least = run.network.input_size
-    fits = all(q >= least for q in config.scales)
-    require("scales", list(config.scales), fits, f"{least} pixels or more, the input's")
+    for key in ("scales", "class_scales"):
+        given = list(getattr(config, key))
+        require(key, given, all(q >= least for q in given), f"{least} pixels or more, the input's")
     alike = (least, stride(run)) == (first.network.input_size, stride(first))
     require(
         "rated_by",
@@ -379,7 +380,7 @@ def guesses(bench: Bench) -> tuple[np.ndarray, list[str]]:
     """The five most probable classes (N, 5) by the average of the classification networks, and their runs."""
     runs = bench.guessing or bench.classifiers
     names = [run.config.run for run in runs]
-    mean = np.mean([posteriors(run, bench.val, "dense") for run in runs], axis=0)
+    mean = np.mean([posteriors(run, bench.val, "dense", bench.config.class_scales) for run in runs], axis=0)
     return np.argsort(-mean, axis=1, kind="stable")[:, :GUESSES], names
 
 
@@ -469,9 +470,10 @@ def _files9(
         rows.append([f"ours: {setting.name}", scales, sizes, *error(one), error(given[setting.name])[0], None])
     bars = [Bar(name, error(one)[0], None, True) for name, one in constants.items()]
     bars += [Bar(name, *error(one), False) for name, one in wrong.items()]
-    out.table(
-        columns, rows, notes(bench, "dense over the whole image, five classes guessed; the constants need no network")
-    )
+    named = ", ".join(map(str, bench.config.class_scales))
+    at = f" at {named} px" if named else ""
+    said = f"dense over the whole image, five classes guessed{at}; the constants need no network"
+    out.table(columns, rows, notes(bench, said))
     out.figure(
         "errors.png", draw_bars(bars, f"Table 9: {bench.config.run}", "localisation error (%), five classes guessed")
     )

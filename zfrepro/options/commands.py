@@ -99,11 +99,11 @@ class TrainConfig(Common):
     init_from: Optional[str] = option(None, "a run whose weights are the first ones; null: drawn weights", run_name)
     init_match: str = option(
         "number",
-        "init_from: number: layers of equal number and shape | order: equal shapes, in their order",
-        one_of("number", "order"),
+        "init_from: number: layers of equal number and shape | order: equal shapes, in their order | name: equal name and shape",
+        one_of("number", "order", "name"),
     )
     init_convolutions: Optional[int] = option(
-        None, "init_match=order: how many of the other run's convolutions are taken; null: all", at_least(0)
+        None, "init_match=order|name: how many of the other run's convolutions are taken; null: all", at_least(0)
     )
     init_hash: Optional[str] = option(
         None, "init_from: hash of its checkpoint; null: of the one that is there when the training begins", anything
@@ -385,8 +385,14 @@ class DepthConfig(Reading, Experiment):
     )
     start_convolutions: Optional[int] = option(
         4,
-        "convolutions of A that the deeper networks start from, by shape; null: all that fit",
+        "convolutions of A that the deeper networks start from; null: all that fit",
         at_least(0),
+        later=True,
+    )
+    start_match: str = option(
+        "order",
+        "where they go: order: each to the next of its shape | name: conv5_1 to conv5_1",
+        one_of("order", "name"),
         later=True,
     )
     workers: int = option(0, WORKERS, at_least(0), neutral=True)
@@ -556,6 +562,9 @@ class LocalizeConfig(Experiment):
     )
     classes_from: list[str] = option(
         [], "runs whose posteriors, averaged, name the five classes; []: the run and `runs`", each(run_name)
+    )
+    class_scales: list[int] = option(
+        [], "smaller sides at which images are tested to name the five classes, averaged; []: S", each(side), later=True
     )
     seeds: list[int] = option([], "nets of every row, one a seed; []: `seed` alone", each(at_least(0)))
     epochs: Optional[int] = option(None, f"passes over the training images; {OWN}", at_least(1))

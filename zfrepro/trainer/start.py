@@ -2,14 +2,15 @@
 
 `number`: layers of the same number, where their weights have the same shape. `order`: VGG's way from A to the deeper networks.
 The source's convolutions, from the first on, each go to the target's next convolution of the same shape; of 64 -> 128 and
-128 -> 256 maps, say, however many of 128 -> 128 stand between. Fully connected layers are counted from the top.
+128 -> 256 maps, say, however many of 128 -> 128 stand between. Fully connected layers are counted from the top. `name`: layers
+of the same name in both tables, conv5_1 and conv5_1, where their weights have the same shape.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from zfrepro.data import Packed
 from zfrepro.errors import UserError, nearest, require
 from zfrepro.files import file_hash, shown
 from zfrepro.models.network import Network
+from zfrepro.models.table import Layer, layers_of
 from zfrepro.options.commands import TrainConfig
 from zfrepro.run import load_config, runs_in
 from zfrepro.trainer.folder import Folder
@@ -28,6 +30,7 @@ from zfrepro.trainer.folder import Folder
 Shapes = Mapping[
     int, tuple[int, ...]
 ]  # layer -> shape of its weights: (out, in, k, k) of a convolution, else (out, in)
+Names = Mapping[int, str]
 
 
 def same_number(source: Shapes, target: Shapes) -> dict[int, int]:
@@ -48,12 +51,23 @@ def same_order(source: Shapes, target: Shapes, convolutions: int | None = None) 
     return found | {fit: number for number, fit in zip(*tops) if target[fit] == source[number]}
 
 
+def same_name(
+    source: Shapes, target: Shapes, theirs: Names, ours: Names, convolutions: int | None = None
+) -> dict[int, int]:
+    """Target layer -> source layer; theirs, ours: the names of the source's and the target's layers."""
+    few = [number for number, shape in source.items() if len(shape) == 4][:convolutions]
+    named = {theirs[number]: number for number, shape in source.items() if number in few or len(shape) == 2}
+    found = {number: named[name] for number, name in ours.items() if name in named}
+    return {number: origin for number, origin in found.items() if source[origin] == target[number]}
+
+
 @dataclass(frozen=True)
 class Source:
     """Another run's best weights."""
 
     run: str
     state: dict[str, Any]  # of the checkpoint
+    names: Names = field(default_factory=dict)  # of its layers, for init_match=name
 
     @property
     def shapes(self) -> dict[int, tuple[int, ...]]:
@@ -84,7 +98,14 @@ def open_source(config: TrainConfig) -> Source:
             f"init_from={name}: {shown(path)} is not there{nearest(name, runs)}; "
             f"give the name of a trained run" + (f", of {', '.join(runs)}" if runs else "")
         )
-    return Source(name, load_checkpoint(path))
+    named = config.init_match == "name"
+    layers = layers_of(load_config(outputs / name, name).model, outputs=1) if named else ()
+    return Source(name, load_checkpoint(path), names_of(layers))
+
+
+def names_of(layers: Sequence[Layer]) -> dict[int, str]:
+    """By number."""
+    return {layer.number: layer.name for layer in layers}
 
 
 @torch.no_grad()
@@ -97,6 +118,9 @@ def take_over(network: Network, source: Source, config: TrainConfig) -> str:
     target = {number: tuple(module.get_parameter("weight").shape) for number, module in weights.items()}
     if config.init_match == "order":
         taken = same_order(source.shapes, target, config.init_convolutions)
+    elif config.init_match == "name":
+        ours = names_of(network.layers)
+        taken = same_name(source.shapes, target, source.names, ours, config.init_convolutions)
     else:
         taken = same_number(source.shapes, target)
     if config.regression:
