@@ -81,6 +81,12 @@ def test_an_earlier_layer_is_not_gone_back_to() -> None:
     assert same_order(own, deeper) == {1: 1, 3: 2, 4: 3}
 
 
+def test_fully_connected_layers_are_counted_from_the_top() -> None:
+    """Of three to two: the top one to the top one."""
+    own = {1: (8, 3, 5, 5), 2: (6, 32), 3: (6, 6), 4: (9, 6)}
+    assert same_order(own, {1: (8, 3, 5, 5), 2: (6, 6), 3: (9, 6)}) == {1: 1, 2: 3, 3: 4}
+
+
 def test_a_mean_image_is_resized_as_an_image() -> None:
     """By Pillow, antialiased where it shrinks."""
     mean = 255 * torch.rand(12, 12, 3, generator=torch.Generator().manual_seed(0))
