@@ -18,7 +18,7 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from zfrepro.errors import UserError
-from zfrepro.workers import Interrupted, cpus, in_parallel
+from zfrepro.workers import Interrupted, cpus, handling, in_parallel
 
 
 def squared(number: int) -> tuple[int, int, int, set[int]]:
@@ -133,6 +133,16 @@ def test_a_request_to_stop_travels_between_processes() -> None:
         again.status == 143
         and str(again) == "stopped by SIGTERM; the same command (without resume=false) goes on from here"
     )
+
+
+def test_a_handler_that_was_set_outside_python_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where Python is embedded: it has no name for such a one, and could not set it again."""
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(signal, "getsignal", lambda number: None)
+        with handling(signal.SIG_IGN, signal.SIGINT) as former:
+            assert former == {}
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 HANGUPS = """

@@ -62,10 +62,12 @@ def stop_signals() -> Iterator[list[int]]:
 @contextlib.contextmanager
 def handling(handler: Any, *numbers: int) -> Iterator[dict[int, Any]]:
     """Another handler of some signals for the block, which is told the former ones. None where this is not the main thread,
-    which alone may set one, and none of SIGHUP under `nohup`."""
+    which alone may set one, none of SIGHUP under `nohup`, and none in the place of one that was set outside Python, which could
+    not be set again."""
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.getsignal(number) for number in numbers}
+        formers = {number: signal.getsignal(number) for number in numbers}
+        before = {number: former for number, former in formers.items() if former is not None}
     if before.get(HANGUP or 0) == signal.SIG_IGN:
         del before[HANGUP or 0]
     for number in before:
