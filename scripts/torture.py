@@ -1,9 +1,10 @@
-"""Bad input, and processes that are killed: `python scripts/torture.py [--inputs 200] [--kills 100] [--seed 0]`.
+"""Bad input, and processes that are killed: `python scripts/torture.py [--inputs 200] [--kills 100] [--seed 0]
+[--patience 600]`.
 
 Bad input: every command is given what it cannot do: values of the wrong kind or size, keys and names that are not there, damaged
 runs, files that are not what their names say. Each must end with status 2 and one line that names the culprit, change nothing
-in the run, and come back within a minute. Some of it is odd and not bad (lists with semicolons, output that nobody reads):
-there the command must do its work.
+in the run, and come back: after a minute of the processor's time at most, however busy the machine, and --patience seconds on
+the clock. Some of it is odd and not bad (lists with semicolons, output that nobody reads): there the command must do its work.
 
 Kills: train, prepare, visualize, ablate, transfer and report are killed outright (SIGKILL) at random moments and given again.
 Each must end as if nothing had happened: weights bit-identical, arrays equal, nothing left over, no half file taken for whole.
@@ -20,6 +21,7 @@ import json
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -56,9 +58,9 @@ RUN_COMMANDS = (
     "probe",
 )
 LONGEST = 400  # signs in a line of refusal
-SECONDS = 60.0  # after which a refusal hangs
+SECONDS = 60  # of the processor's time that a refusal may take
 PROGRESS = re.compile(r"\d+%\|")  # a bar, as of images that are packed before their number is known
-PATIENCE = 3600.0  # after which a command that works does
+PATIENCE = 3600.0  # seconds on the clock after which a command that works hangs
 
 
 # -------------------------------------------------------------------------------------------------------------- bad input
@@ -349,6 +351,7 @@ def surroundings() -> Iterator[Case]:
         f"RANK=zero WORLD_SIZE=2 zfrepro {other}": "RANK=zero",
         f"RANK=0 WORLD_SIZE=many zfrepro {other}": "WORLD_SIZE=many",
         f"RANK=0 WORLD_SIZE=2 zfrepro {other}": "RANK=0, WORLD_SIZE=2",
+        f"MASTER_ADDR=nonsuch.invalid MASTER_PORT=29500 RANK=1 WORLD_SIZE=2 zfrepro {other}": "MASTER_ADDR=nonsuch.invalid",
         f"ulimit -f 50; zfrepro {other}": "ulimit -f",
         f"ulimit -n 20; zfrepro {other}": "ulimit -n",
         "zfrepro --help > /dev/full": "no space",
@@ -397,15 +400,18 @@ def picture(path: Path) -> None:
     Image.fromarray(pixels).save(path)
 
 
-def try_case(case: Case, sound: Path, here: Path) -> str:
-    """Why a case falls short, '' if it does not. sound: the outputs folder of an intact run; here: the working folder."""
+def try_case(case: Case, sound: Path, here: Path, patience: float) -> str:
+    """Why a case falls short, '' if it does not. sound: the outputs folder of an intact run; here: the working folder;
+    patience: seconds on the clock."""
     outputs = here / "outputs"
     shutil.rmtree(outputs, ignore_errors=True)
     shutil.copytree(sound, outputs)
     if case.spoil:
         case.spoil(outputs / "tiny")
     before = fingerprint(outputs)
-    status, error = in_a_shell(case.line, here) if case.line else forked(given(case), here)
+    status, error = in_a_shell(case.line, here, patience) if case.line else forked(given(case), here, patience)
+    if status in (-signal.SIGXCPU, 128 + signal.SIGXCPU):
+        return f"takes more than {SECONDS} s of the processor's time"
     lines = [line for line in error.strip().splitlines() if line.strip() and not PROGRESS.search(line)]
     if not case.names:
         return "" if status == 0 and "Traceback" not in error else f"status {status}: {lines[-1:]}"
@@ -431,22 +437,22 @@ def given(case: Case) -> list[str]:
     return [*case.args, *([] if named or alone else ["run=tiny"])]
 
 
-def in_a_shell(line: str, here: Path) -> tuple[int, str]:
+def in_a_shell(line: str, here: Path, patience: float) -> tuple[int, str]:
     """Status and stderr of a line; -1 where it hangs."""
-    program = f'zfrepro() {{ "{sys.executable}" -m zfrepro "$@"; }}; set -o pipefail; '
+    program = f'ulimit -S -t {SECONDS}; zfrepro() {{ "{sys.executable}" -m zfrepro "$@"; }}; set -o pipefail; '
     try:
         done = subprocess.run(
-            ["bash", "-c", program + line], cwd=here, capture_output=True, timeout=SECONDS, check=False
+            ["bash", "-c", program + line], cwd=here, capture_output=True, timeout=patience, check=False
         )
     except subprocess.TimeoutExpired:
         return -1, "hangs"
     return done.returncode, done.stderr.decode(errors="replace")
 
 
-def forked(args: list[str], here: Path) -> tuple[int, str]:
+def forked(args: list[str], here: Path, patience: float) -> tuple[int, str]:
     """Status and stderr of a command; -1 where it hangs."""
-    child = Child(args, here)
-    status = child.wait(SECONDS)
+    child = Child(args, here, SECONDS)
+    status = child.wait(patience)
     if status is None:
         child.kill(group=True)
         return -1, "hangs"
@@ -455,14 +461,16 @@ def forked(args: list[str], here: Path) -> tuple[int, str]:
 
 class Child:
     """A command in a fork of this process, which has everything loaded, so that its time goes into its work; it leads a
-    group of its own."""
+    group of its own. limit: on the processor's time, in seconds."""
 
-    def __init__(self, args: list[str], here: Path) -> None:
+    def __init__(self, args: list[str], here: Path, limit: int | None = None) -> None:
         self.err = tempfile.TemporaryFile()  # noqa: SIM115  closed with this object
         self.pid = os.fork()
         if self.pid == 0:
             os.setsid()
             os.chdir(here)
+            if limit is not None:
+                resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             os.dup2(self.err.fileno(), 2)
             sys.argv = ["zfrepro", *args]
@@ -608,7 +616,7 @@ def report_line(what: str, tried: int, short: list[str]) -> None:
         print(f"  {line}")
 
 
-def bad_input(count: int, seed: int, base: Path) -> bool:
+def bad_input(count: int, seed: int, patience: float, base: Path) -> bool:
     """All or a random part of the refusals; True if none falls short."""
     cases = list(refusals())
     chosen = random.Random(seed).sample(cases, min(count, len(cases)))
@@ -618,7 +626,7 @@ def bad_input(count: int, seed: int, base: Path) -> bool:
     os.environ["ZFREPRO_CACHE"] = str(base / "cache")
     short = []
     for case in chosen:
-        why = try_case(case, base / "outputs", here)
+        why = try_case(case, base / "outputs", here, patience)
         if why:
             short.append(f"{case}: {why}")
     report_line("bad input", len(chosen), short)
@@ -653,6 +661,9 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=200, help="how many bad inputs, drawn from all there are")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--patience", type=float, default=600, help="seconds on the clock after which a bad input hangs"
+    )
     args = parser.parse_args()
     base = Path(tempfile.mkdtemp(prefix="torture-"))
     try:
@@ -663,7 +674,7 @@ def main() -> int:
         if process.wait(600) != 0:
             print(f"the tiny run cannot be trained: {process.error()}")
             return 1
-        good = bad_input(args.inputs, args.seed, base) if args.inputs else True
+        good = bad_input(args.inputs, args.seed, args.patience, base) if args.inputs else True
         good &= kills(args.kills, args.seed, base) if args.kills else True
         return 0 if good else 1
     finally:
