@@ -419,6 +419,17 @@ def test_the_class_of_a_box_is_the_one_that_is_written(tmp_path: Path) -> None:
         folder_boxes(tmp_path, ids, ["X ", " X"])
 
 
+def test_a_table_may_write_accents_otherwise_than_the_disk(tmp_path: Path) -> None:
+    """As where pictures come from a Mac and the table from elsewhere."""
+    for name in ("e\u0301te\u0301", "hiver"):
+        for n in range(3):
+            save(tmp_path / "pets" / name / f"{n}.png")
+    line = "\u00e9t\u00e9/0.png,1,2,9,8\n"
+    (tmp_path / "pets" / "boxes.csv").write_text(f"image,left,top,right,bottom\n{line}", encoding="utf-8")
+    found = boxes_of(opened(tmp_path, "folder", tmp_path / "pets"))
+    assert [name for name, boxes in found.items() if boxes] == ["e\u0301te\u0301/0.png"]
+
+
 def test_damaged_files_of_imagenet_are_one_line(tmp_path: Path) -> None:
     for name, read in (("meta.mat", devkit_synsets), ("meta.bin", torchvision_meta)):
         for content in (b"", b"<html>", b"MATLAB 5.0" + bytes(200), b"PK\x03\x04"):

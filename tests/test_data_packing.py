@@ -398,14 +398,30 @@ def test_damage_is_noticed(tmp_path: Path) -> None:
         open_data(config_of(tmp_path), progress=False)
 
 
+@pytest.mark.parametrize("answer", [errno.EACCES, errno.ENODEV])
+def test_what_cannot_be_read_is_not_called_damaged(
+    tmp_path: Path, answer: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else's in a cache that is shared; file systems that map no files into memory."""
+    make_tree(tmp_path / "tree")
+    data = open_data(config_of(tmp_path), progress=False)
+
+    def refuse(*args: object, **options: object) -> None:
+        raise OSError(answer, os.strerror(answer))
+
+    monkeypatch.setattr(np, "load", refuse)
+    with pytest.raises(UserError, match=rf"cannot be read here \({os.strerror(answer)}\): .* give data\.cache="):
+        load(data.folder)
+
+
 BUILD = """
 import sys, time
 from pathlib import Path
 from zfrepro.data import open_data, decode
 from zfrepro.options.shared import DataConfig
 cache, root, delay = sys.argv[1], sys.argv[2], float(sys.argv[3])
-slowly = decode.read_upright
-decode.read_upright = lambda path: (time.sleep(delay), slowly(path))[1]
+slowly = decode.read_first
+decode.read_first = lambda path: (time.sleep(delay), slowly(path))[1]
 data = open_data(DataConfig(name="folder", size=16, root=root, cache=cache, workers=2), progress=False)
 print(data.key)
 """
@@ -485,7 +501,7 @@ def test_a_full_disk_and_a_read_only_cache_are_said_plainly(tmp_path: Path, monk
 def test_a_killed_worker_is_an_error_and_no_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_tree(tmp_path / "tree", per_class=50)
     parent = os.getpid()
-    monkeypatch.setattr("zfrepro.data.decode.read_upright", lambda *_: os.getpid() != parent and os._exit(9))
+    monkeypatch.setattr("zfrepro.data.decode.read_first", lambda *_: os.getpid() != parent and os._exit(9))
     with pytest.raises(UserError, match="decoding process was killed"):
         open_data(config_of(tmp_path, workers=2), progress=False)
 

@@ -15,6 +15,7 @@ from conftest import NARROW, Zfrepro
 from PIL import Image, features
 
 from zfrepro.data import Packed, examine, find_problems, open_data, read_image
+from zfrepro.data.decode import read_picture
 from zfrepro.errors import UserError
 from zfrepro.options.shared import DataConfig
 
@@ -140,6 +141,17 @@ def test_copies_are_found_among_photographs(tmp_path: Path, capsys: pytest.Captu
     assert "copies" not in capsys.readouterr().err
 
 
+def test_copies_are_told_before_anything_is_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are not so many files that it would take minutes."""
+    pets = make(tmp_path / "pets" / "train").parent
+    make(pets / "val", count=2)
+    problems, notes = examine(config_of(tmp_path, pets))
+    assert not problems and "4 of 4 validation images are copies of training images" in notes[0]
+    assert not (tmp_path / "cache").exists()
+    monkeypatch.setattr("zfrepro.data.identity.FEW", 13)
+    assert examine(config_of(tmp_path, pets)) == ([], [])
+
+
 # ------------------------------------------------------------------------------------------------------ names of splits
 
 
@@ -225,11 +237,35 @@ def test_pictures_by_any_suffix_or_none(tmp_path: Path) -> None:
             assert np.array_equal(split.images[row], read_image(tmp_path / "pets" / name, 16))
 
 
+@pytest.mark.parametrize("fit", ["square", "whole"])
+def test_of_several_frames_the_first_is_taken_and_that_is_told(
+    tmp_path: Path, fit: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """But for a camera's MPO, whose other pictures are the same one."""
+    folder, (first, *others) = make(tmp_path / "pets", count=9) / "cat", [picture(0, n) for n in range(20, 23)]
+    several = {"a.gif": "GIF", "b.tif": "TIFF", "c.png": "PNG", "d.webp": "WEBP", "gif.jpg": "GIF", "camera.jpg": "MPO"}
+    for name, form in several.items():
+        first.save(folder / name, form, save_all=True, append_images=others)
+    first.save(folder / "one.gif")
+    data = open_data(config_of(tmp_path, tmp_path / "pets", fit=fit), progress=False)
+    told = [f"cat/{name}" for name in several if name != "camera.jpg"]
+    assert sorted(data.manifest["several_frames"]) == told
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "frames" in line]
+    assert line.startswith("note: 5 of the files hold several frames or pages, of which the first is taken: cat/")
+    first.save(tmp_path / "first.png")
+    expected = read_picture(tmp_path / "first.png", 16, fit).astype(float)
+    for split in (data.train, data.val):
+        for row, name in enumerate(split.files):
+            if name in told:
+                assert np.abs(split.images[row] - expected).mean() < 12, name  # of another frame, several times that
+
+
 def test_whatever_is_passed_over_is_counted_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = make(tmp_path / "pets") / "cat"
     (folder / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
     (folder / "notes").write_text("BM is how bitmaps begin")
     (folder / ".DS_Store").write_text("")
+    (folder / "Icon\r").write_text("")
     make(folder / "summer", ("more",))
     os.mkfifo(folder / "pipe")
     data = opened(tmp_path, tmp_path / "pets")

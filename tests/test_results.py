@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import json
@@ -282,6 +283,20 @@ def test_a_file_system_without_locks(tmp_path: Path, answer: int, monkeypatch: p
         pass
     with lock(tmp_path / "run"), waiting_lock(tmp_path / "other.lock"):
         pass
+
+
+@pytest.mark.parametrize("answer", [errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSPC])
+def test_a_file_system_that_does_not_sync(tmp_path: Path, answer: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CIFS refuses it for folders, some FUSE for all. A disk that is full is another matter."""
+
+    def refuse(handle: int) -> None:
+        raise OSError(answer, os.strerror(answer))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    expected = pytest.raises(OSError) if answer == errno.ENOSPC else contextlib.nullcontext()
+    with expected:
+        write_text(tmp_path / "a", "here")
+    assert (tmp_path / "a").exists() == (answer != errno.ENOSPC)
 
 
 def test_a_refused_start_leaves_nothing(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import platform
 import secrets
 import shutil
 import time
+import unicodedata
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from glob import escape
@@ -29,6 +30,7 @@ from zfrepro.errors import WINDOWS, UserError
 
 UNITS = {"GB": 1e9, "MB": 1e6, "kB": 1e3}  # bytes
 LOCKLESS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems without locks answer
+UNSYNCED = (errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.EOPNOTSUPP)  # what those without `fsync` answer
 PATIENCE = 5.0  # seconds for which a file may be open elsewhere on Windows
 
 # ---------------------------------------------------------------------------------------------------------------- writing
@@ -43,7 +45,7 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
         move(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
@@ -76,9 +78,18 @@ def sync_folder(folder: Path) -> None:
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        sync(handle)
     finally:
         os.close(handle)
+
+
+def sync(handle: int) -> None:
+    """Wait until an open file or folder is on the disk; where the file system knows no such thing (CIFS, FUSE), do not."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in UNSYNCED:
+            raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -145,6 +156,23 @@ def read_array(path: Path, shape: Sequence[int | None]) -> np.ndarray | None:
         why = " ".join(str(error).split()) or type(error).__name__
     print(f"{shown(path)}: damaged ({why}); it is computed again")
     return None
+
+
+def true_name(path: Path) -> str:
+    """The name of what is there as its folder has it: on disks that take capital and small letters for one, as those of macOS
+    and Windows usually do, it may be spelled otherwise than here."""
+    with contextlib.suppress(OSError):
+        names = os.listdir(path.parent)  # noqa: PTH208 - the fewest calls
+        if path.name not in names:
+            return next((name for name in names if name.casefold() == path.name.casefold()), path.name)
+    return path.name
+
+
+def as_named(folder: Path, name: str) -> str:
+    """The name of a file in the folder, whether its accented letters are one sign or two there: a Mac and a table made elsewhere
+    may differ, which nobody sees. Unchanged where there is none."""
+    forms = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
+    return next((form for form in forms if (folder / form).exists()), name)
 
 
 # ------------------------------------------------------------------------------------------------------------------ locks

@@ -14,6 +14,7 @@ from zfrepro.data.decode import picture_size
 from zfrepro.data.matching import Classes, candidates
 from zfrepro.data.packed import Boxes
 from zfrepro.errors import UserError
+from zfrepro.files import as_named
 from zfrepro.lists import read_table
 
 FOLDER_COLUMNS = ("image", "left", "top", "right", "bottom")
@@ -93,7 +94,7 @@ def folder_boxes(base: Path, ids: Sequence[str], names: Sequence[str]) -> dict[s
     found: dict[str, list[Box]] = {}
     classes = Classes(ids, names)
     for row in read_table(path, FOLDER_COLUMNS, "data.root", optional=("class",)):
-        name, given = row["image"].replace("\\", "/").removeprefix("./"), row["class"]
+        name, given = as_named(base, row["image"].replace("\\", "/").removeprefix("./")), row["class"]
         meant = candidates(classes, given) if given else []
         if given and len(meant) != 1:
             several = f", which may be any of {', '.join(ids[label] for label in meant)}" if meant else ""

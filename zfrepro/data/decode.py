@@ -27,24 +27,26 @@ class Chunk:
 
     arrays: dict[str, Sequence[np.ndarray] | np.ndarray]  # 'images': n of (h, w, 3) uint8, and what else a row has
     failures: list[tuple[int, str]] = field(default_factory=list)  # row within the chunk, why it cannot be read
+    several: list[int] = field(default_factory=list)  # rows whose files hold more than the one
 
 
 def read_files(paths: Sequence[str], size: int, fit: str) -> Chunk:
     """The pictures at `paths` and their own upright heights and widths ('sizes'); one that cannot be read leaves a black
     image and an entry in `failures`."""
-    images, sizes, failures = [], [], []
+    images, sizes, failures, several = [], [], [], []
     for row, path in enumerate(paths):
         try:
-            image = read_upright(path)
+            image, more = read_first(path)
             images.append(fitted(image, size, fit))
             sizes.append(image.size[::-1])
+            several += [row] * more
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error... on broken files
             if is_of_machine(error):
                 raise
             failures.append((row, reason(error)))
             images.append(np.zeros((size, size, 3), np.uint8))
             sizes.append((size, size))
-    return Chunk({"images": images, "sizes": np.array(sizes, np.int32)}, failures)
+    return Chunk({"images": images, "sizes": np.array(sizes, np.int32)}, failures, several)
 
 
 def read_arrays(pictures: np.ndarray, size: int, fit: str) -> Chunk:
@@ -90,10 +92,22 @@ def read_picture(path: str | Path, size: int, fit: str = "square") -> np.ndarray
 
 
 def read_upright(path: str | Path) -> Image.Image:
-    """In RGB, turned as its EXIF orientation asks."""
+    """In RGB, turned as its EXIF orientation asks; the first of several frames or pages."""
+    return read_first(path)[0]
+
+
+def read_first(path: str | Path) -> tuple[Image.Image, bool]:
+    """The same, and whether there are several; those of a JPEG (MPO) are the same picture for a small screen or another eye."""
     with _quiet(), open_picture(path) as image:
         image.load()
-        return to_rgb(upright(image))
+        return to_rgb(upright(image)), image.format not in ("JPEG", "MPO") and _goes_on(path)
+
+
+def _goes_on(path: str | Path) -> bool:
+    """Whether there is a second frame or page. Opened anew, since looking for one moves on in the file."""
+    with contextlib.suppress(Exception), open_picture(path) as image:
+        return bool(getattr(image, "is_animated", False))
+    return False
 
 
 def open_picture(path: str | Path) -> Image.Image:

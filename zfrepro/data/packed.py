@@ -6,6 +6,7 @@ flat and {shapes,offsets}.npy say where an image lies in it.
 
 from __future__ import annotations
 
+import errno
 import json
 import warnings
 from collections.abc import Sequence
@@ -19,6 +20,11 @@ from zfrepro.errors import UserError, is_of_machine
 from zfrepro.files import file_hash
 
 MANIFEST = "manifest.json"
+NOT_HERE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENODEV,
+)  # somebody else's, or on a file system that maps no files into memory
 
 # Packed arrays are mapped read-only, and only ever read; torch warns of every tensor made of one.
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -198,6 +204,11 @@ def load(folder: Path) -> Packed:
     except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError) as error:
         if is_of_machine(error):
             raise
+        if isinstance(error, OSError) and error.errno in NOT_HERE:
+            raise UserError(
+                f"the packed data set {folder} cannot be read here ({error.strerror}): ask its owner to share it, or give "
+                "data.cache=<a folder of your own, on a disk of this machine>"
+            ) from error
         why = " ".join(str(error).split())
         raise UserError(f"the packed data set {folder} is damaged ({why}): delete that folder and run again") from error
 

@@ -24,7 +24,7 @@ from zfrepro.data import decode, rows, sources
 from zfrepro.data.archive import check_members
 from zfrepro.data.cache import short_hash, writable
 from zfrepro.data.decode import frame
-from zfrepro.data.identity import Identity, identify, open_source
+from zfrepro.data.identity import Identity, identify, open_source, told_of
 from zfrepro.data.layouts import open_layout
 from zfrepro.data.locating import locate
 from zfrepro.data.packed import MANIFEST, Boxes, Packed, load
@@ -38,6 +38,7 @@ from zfrepro.files import (
     pending,
     read_json,
     require_space,
+    sync,
     sync_folder,
     waiting_lock,
 )
@@ -113,7 +114,7 @@ def examine(config: DataConfig) -> tuple[list[str], list[str]]:
         elif base.is_file():
             check_members(base)
         else:
-            return [], open_layout(config, base).told
+            return [], told_of(open_layout(config, base))
     except UserError as error:
         return [str(error)], []
     return [], []
@@ -153,14 +154,16 @@ def build(config: DataConfig, base: Path | None, folder: Path, identity: Identit
             for split, own in written.items()
             for row, why in own.failures.items()
         ]
-        manifest = _manifest(config, base, source, identity, _entries(fresh), skipped)
+        several = [listing.files[row] for split, listing in splits.items() for row in written[split].several]
+        manifest = _manifest(config, base, source, identity, _entries(fresh), skipped, several)
         (fresh / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         for path in fresh.iterdir():
             _sync(path)
         sync_folder(fresh)
         move(fresh, folder)
         sync_folder(folder.parent)
-    for note in [*identity.told, *_told_of_contrast(np.load(folder / "covariance.npy"))]:
+    contrast = _told_of_contrast(np.load(folder / "covariance.npy"))
+    for note in [*identity.told, *_told_of_several(several), *contrast]:
         print(f"note: {note}", file=sys.stderr)
     if skipped:
         print(
@@ -276,6 +279,14 @@ def _write_colours(config: DataConfig, folder: Path, train: Written) -> None:
     np.save(folder / "mean.npy", (total / count).astype(np.float32))
 
 
+def _told_of_several(files: Sequence[str]) -> list[str]:
+    """A line where files hold several pictures."""
+    if not files:
+        return []
+    what = f"{len(files)} of the files hold" if len(files) > 1 else "1 of the files holds"
+    return [f"{what} several frames or pages, of which the first is taken: {sources.first_five(files)}"]
+
+
 def _told_of_contrast(covariance: np.ndarray) -> list[str]:
     """A line where the training pixels, whose colours' covariance this is, hardly differ."""
     deviation = float(np.sqrt(np.trace(covariance).clip(0) / 3))
@@ -303,6 +314,7 @@ def _manifest(
     identity: Identity,
     arrays: dict[str, dict[str, Any]],
     skipped: list[dict[str, str]],
+    several: Sequence[str],
 ) -> dict[str, Any]:
     return {
         "name": config.name,
@@ -318,6 +330,7 @@ def _manifest(
         "keypoint_names": list(source.keypoint_names),
         "skipped_count": len(skipped),
         "skipped": skipped,
+        "several_frames": list(several),
         "arrays": arrays,
         "versions": {"pack": PACK_VERSION, "numpy": np.__version__, "pillow": PIL.__version__},
     }
@@ -325,4 +338,4 @@ def _manifest(
 
 def _sync(path: Path) -> None:
     with path.open("rb+") as file:
-        os.fsync(file.fileno())
+        sync(file.fileno())

@@ -65,6 +65,7 @@ class Written:
     """What became of a split's rows."""
 
     failures: dict[int, str] = field(default_factory=dict)  # row -> why it cannot be read
+    several: list[int] = field(default_factory=list)  # rows, rising, whose files hold more pictures than the one
     colours: np.ndarray = field(default_factory=lambda: np.zeros((4, 3)))  # see `colour_sums`
     pixels: int = 0
 
@@ -92,6 +93,7 @@ def write_rows(
     for done in run_tasks(map(task, range(0, count, listing.chunk)), _processes(listing, workers)):
         advance(done.rows)
         written.failures |= done.failures
+        written.several = sorted([*written.several, *done.several])
         written.colours += done.colours
         written.pixels += done.pixels
     dropped = sorted(written.failures)
@@ -163,6 +165,7 @@ class Done:
 
     rows: int
     failures: dict[int, str]
+    several: list[int]
     colours: np.ndarray
     pixels: int
 
@@ -195,7 +198,8 @@ class Task:
                 self._write_whole(name, width, rows, failures)
         good = [image for row, image in enumerate(images) if row not in failures]
         colours, pixels = colour_sums(good), sum(image.shape[0] * image.shape[1] for image in good)
-        return Done(len(images), {self.start + row: why for row, why in failures.items()}, colours, pixels)
+        own = {self.start + row: why for row, why in failures.items()}
+        return Done(len(images), own, [self.start + row for row in chunk.several], colours, pixels)
 
     def _write_whole(self, name: str, width: int, rows: Iterable[np.ndarray], failures: dict[int, str]) -> None:
         """One write; what cannot be read is a hole."""

@@ -27,6 +27,7 @@ NOT_OURS = {
     "lost+found",
     "$RECYCLE.BIN",
     "System Volume Information",
+    "Icon\r",
 }  # what systems leave behind
 TRAIN, VAL = ("train", "training"), ("val", "valid", "validation", "test", "testing")
 

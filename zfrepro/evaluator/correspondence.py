@@ -46,7 +46,7 @@ from zfrepro.data.matching import Classes
 from zfrepro.errors import UserError, require_layer
 from zfrepro.evaluator import pictures as choice
 from zfrepro.figures.correspondence import draw_masks, draw_scores
-from zfrepro.files import digest
+from zfrepro.files import as_named, digest
 from zfrepro.forward import batch_size
 from zfrepro.knowledge import knows_its_task
 from zfrepro.lists import read_table
@@ -189,8 +189,8 @@ def subjects_of_file(run: TrainedRun, config: CorrespondConfig) -> Subjects:
     for name, own in boxes.items():
         if missing := [part for part in parts if part not in own]:
             raise UserError(f"{path}: {name} has no line for {', '.join(missing)}; every image needs every part")
-        pixels = read_image(path.parent / name, size)
-        shape = _picture_size(path.parent / name)
+        file = path.parent / as_named(path.parent, name)
+        pixels, shape = read_image(file, size), _picture_size(file)
         placed = {
             part: place_box(box, shape, size, start, run.network.input_size, f"{path}: {name}, {part}")
             for part, box in own.items()
