@@ -230,6 +230,22 @@ def test_imagenet_with_a_flat_validation_folder(tmp_path: Path, truth: str) -> N
     assert data.val.labels.tolist() == [1, 1, 0] and shades(data.val.images) == [90, 90, 0]
 
 
+def test_validation_images_with_other_numbers_are_not_given_the_truth_of_their_place(tmp_path: Path) -> None:
+    """Names without the zeros in front stand in another order; a picture that is missing, with a copy in its place, moves all
+    that follow."""
+    base = imagenet_train(tmp_path / "ILSVRC" / "Data" / "CLS-LOC")
+    write_devkit(base / "ILSVRC2012_devkit_t12" / "data", {"n01": "tench", "n02": "goldfish"})
+    truth = base / "ILSVRC2012_devkit_t12" / "data" / "ILSVRC2012_validation_ground_truth.txt"
+    truth.write_text("".join(f"{n % 2 + 1}\n" for n in range(12)))
+    for n in range(12):
+        save(base / "val" / f"val_{n + 1}.JPEG", 90 * (1 - n % 2))
+    val = opened(tmp_path, "imagenet", tmp_path).val
+    assert shades(val.images) == [90 * label for label in val.labels.tolist()]
+    (base / "val" / "val_3.JPEG").rename(base / "val" / "val_4 (copy).JPEG")
+    (problem,) = find_problems(config_of(tmp_path, "imagenet", tmp_path))
+    assert "its 12 pictures are not numbered from 1 to 12" in problem and "\n" not in problem
+
+
 def write_devkit(folder: Path, words: dict[str, str]) -> None:
     """meta.mat with two leaves, numbered the other way round, and an inner node; the ground truth in its numbers."""
     import scipy.io

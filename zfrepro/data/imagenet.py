@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -145,7 +146,20 @@ def validation_truth(base: Path, flat: list[str]) -> dict[str, str]:
         )
     if len(wnids) != len(flat):
         raise UserError(f"{base / 'val'}: {len(flat)} pictures, but the ground truth is of {len(wnids)}")
-    return {Path(file).stem: wnid for file, wnid in zip(sorted(flat), wnids, strict=True)}
+    stems = in_order(base / "val", [Path(file).stem for file in flat])
+    return dict(zip(stems, wnids, strict=True))
+
+
+def in_order(folder: Path, stems: Sequence[str]) -> list[str]:
+    """Names of pictures by the number at their end, 1 to N. Raises UserError where they have other numbers: the lines of a list
+    are then not theirs."""
+    numbers = {stem: int(found[0]) for stem in stems if (found := re.search(r"\d+$", stem))}
+    if sorted(numbers.values()) != list(range(1, len(stems) + 1)):
+        raise UserError(
+            f"{folder}: its {len(stems)} pictures are not numbered from 1 to {len(stems)}, so that the ground truth's lines "
+            "are not theirs; extract the archive of the validation images again"
+        )
+    return sorted(stems, key=numbers.__getitem__)
 
 
 def kaggle_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
