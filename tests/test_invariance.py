@@ -12,10 +12,12 @@ import torch
 from PIL import Image
 
 from tests.conftest import Zfrepro
+from zfrepro.data import open_data
 from zfrepro.data.finer import finer, finest
+from zfrepro.data.squares import squared
 from zfrepro.evaluator import invariance
 from zfrepro.options.commands import InvarianceConfig
-from zfrepro.options.shared import Common
+from zfrepro.options.shared import Common, DataConfig
 from zfrepro.run import TrainedRun, open_run
 
 
@@ -87,6 +89,25 @@ def test_drawn_pictures_are_had_at_any_size(run: TrainedRun) -> None:
     coarse = fine.reshape(3, 64, 4, 64, 4, 3).mean((2, 4))
     assert np.abs(coarse - packed).mean() < 6  # grain and edges aside, the same pictures
     assert np.abs(coarse[::-1] - packed).mean() > 20
+
+
+@pytest.mark.parametrize("fit", ["square", "whole"])
+def test_a_file_that_is_another_picture_now_is_not_taken_for_the_packed_one(tmp_path: Path, fit: str) -> None:
+    """As where other data of the same names lie at the place from which they were packed."""
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 5, 4, 3), dtype=np.uint8)
+    for number, pixels in enumerate(pictures):
+        path = tmp_path / "pets" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).resize((128, 160)).save(path)
+    config = DataConfig(
+        name="folder", root=str(tmp_path / "pets"), size=32, fit=fit, cache=str(tmp_path / "cache"), workers=1
+    )
+    data = open_data(config, progress=False)
+    data = squared(data, 32) if fit == "whole" else data
+    assert finer(config, data, data.train, np.arange(2), (2, 4)).shape == (2, 128, 128, 3)
+    Image.fromarray(pictures[::-1].reshape(20, 4, 3)).resize((128, 160)).save(tmp_path / "pets" / data.train.files[1])
+    found = finer(config, data, data.train, np.arange(2), (2, 4))
+    assert np.array_equal(found, data.train.images[:2])
 
 
 def test_photographs_are_moved_at_their_files_resolution(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from zfrepro.data.decode import read_picture, upright
 from zfrepro.data.packed import Packed, Split
 from zfrepro.options.shared import DataConfig
 
+ALIKE = 10.0  # of 255: mean difference up to which two readings are of one picture
+
 
 def finest(factors: Sequence[int], size: int, paths: Sequence[Path]) -> int:
     """The largest of the `factors` by which every picture file is at least as fine as packed pictures of `size` pixels; 1 where
@@ -34,7 +36,8 @@ def _smaller_side(path: Path) -> int:
 
 def finer(config: DataConfig, data: Packed, split: Split, rows: np.ndarray, factors: Sequence[int]) -> np.ndarray:
     """(n, f S, f S, 3) uint8: rows of a split of packed squares (n, S, S, 3), f times as fine, f the largest of `factors` that
-    the source allows; f = 1, the packed pictures themselves, where it allows none (scenes, archives, files that are gone)."""
+    the source allows; f = 1, the packed pictures themselves, where it allows none (scenes, archives, files that are gone or
+    are others now)."""
     packed = np.stack([split.images[row] for row in rows.tolist()])
     names, size = [split.files[row] for row in rows.tolist()], packed.shape[1]
     if config.name == "embedded":
@@ -42,7 +45,15 @@ def finer(config: DataConfig, data: Packed, split: Split, rows: np.ndarray, fact
     root = Path(data.manifest["source"].get("root") or "")
     paths = [root / name for name in names]
     factor = finest(factors, size, paths)
-    return packed if factor == 1 else np.stack([read_picture(path, factor * size) for path in paths])
+    if factor == 1 or not all(map(_alike, paths, packed)):
+        return packed
+    return np.stack([read_picture(path, factor * size) for path in paths])
+
+
+def _alike(path: Path, packed: np.ndarray) -> bool:
+    """Whether a file is still the picture that was packed, (S, S, 3) uint8, up to how it is resized."""
+    now = read_picture(path, len(packed)).astype(np.float32)
+    return float(np.abs(now - packed).mean()) < ALIKE
 
 
 def _drawn(config: DataConfig, data: Packed, names: Sequence[str], size: int) -> np.ndarray:
