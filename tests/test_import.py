@@ -253,6 +253,16 @@ def test_a_state_dict_is_found_under_any_key_that_holds_the_only_one(key: str) -
     ]
 
 
+def test_layers_in_the_order_of_the_alphabet_are_refused() -> None:
+    """Sorted by safetensors, HDF5 or JSON: where shapes are alike, they would be taken for one another."""
+    convolutions = nn.Sequential(OrderedDict((f"conv{n}", nn.Conv2d(4, 4, 3)) for n in range(1, 12))).state_dict()
+    assert [one.name for one in read_state_dict(convolutions, "w")] == [f"conv{n}" for n in range(1, 12)]
+    said = refusal(dict(sorted(convolutions.items())))
+    assert (
+        "its layers stand in the order of the alphabet (conv10 before conv2)" in said and "model.state_dict()" in said
+    )
+
+
 def test_which_of_several_state_dicts_is_not_guessed() -> None:
     state = small_net().state_dict()
     said = refusal({"model": state, "ema": state})
@@ -426,6 +436,9 @@ def test_what_cannot_be_imported_is_refused(zfrepro: Zfrepro, own: tuple[nn.Modu
     assert "nowhere.yaml: cannot be read" in refused("model=nowhere.yaml", weights)
     (tmp_path / "broken.pth").write_bytes(b"layers:\n- a\n")
     assert "not a readable state dict" in refused(f"weights={tmp_path / 'broken.pth'}", *IMAGENET)
+    (tmp_path / "net.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    said = refused(f"weights={tmp_path / 'net.safetensors'}", *IMAGENET)
+    assert "load_model(model, 'net.safetensors')" in said and "'net.pth') writes" in said
     (tmp_path / "broken.yaml").write_text("name: {a: b}\nlayers: []")
     refused(f"model={tmp_path / 'broken.yaml'}", weights, *IMAGENET)
     torch.save({"a.weight": torch.zeros(2, 3, 3, 3, device="meta")}, tmp_path / "bare.pth")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import warnings
 from collections.abc import Sequence
@@ -25,6 +26,20 @@ from zfrepro.options.shared import LayerConfig, ModelConfig
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
 Node = Any
+
+
+def test_an_onnx_package_that_is_broken_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By a protobuf of another version, which raises neither ImportError nor anything else that says so."""
+
+    def broken(name: str, *rest: Any) -> Any:
+        if name == "onnx":
+            raise TypeError("Descriptors cannot be created directly.\nIf this call came from a _pb2.py file ...")
+        return usual(name, *rest)
+
+    usual = builtins.__import__
+    monkeypatch.setattr(builtins, "__import__", broken)
+    with pytest.raises(UserError, match=r"the onnx package is broken here \(Descriptors cannot be created directly"):
+        read_chain(tmp_path / "net.onnx")
 
 
 def numbers(*shape: int, seed: int = 0) -> np.ndarray:

@@ -6,6 +6,7 @@ Batch normalisation, which is fixed after training, is folded into the convoluti
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +59,9 @@ def read_state_dict(state: Any, where: str, epsilon: float | None = None, wanted
     """
     layers: list[Trained] = []
     normalised = True  # whether the last layer may no longer be
-    for name, parts in _grouped(_unwrapped(state, where)).items():
+    groups = _grouped(_unwrapped(state, where))
+    _refuse_alphabet(list(groups), where)
+    for name, parts in groups.items():
         norm = "running_mean" in parts
         if len(layers) == wanted and not norm:
             break
@@ -76,6 +79,20 @@ def read_state_dict(state: Any, where: str, epsilon: float | None = None, wanted
             layers[-1] = layers[-1].normalised(known, epsilon)
         normalised = norm
     return layers
+
+
+def _refuse_alphabet(names: list[str], where: str) -> None:
+    """Refuse layers in the order of the alphabet, conv10 before conv2: sorted by a format that knows no order, such as
+    safetensors, HDF5 or JSON."""
+    numbered = sorted(
+        names, key=lambda name: [(text, int(part or 0)) for text, part in re.findall(r"(\D*)(\d*)", name)]
+    )
+    if names == sorted(names) != numbered:
+        first = next(i for i, (one, other) in enumerate(zip(names, numbered)) if one != other)
+        raise UserError(
+            f"{where}: its layers stand in the order of the alphabet ({names[first]} before {numbered[first]}), not in the "
+            "network's; load them into the network and save its model.state_dict()"
+        )
 
 
 def _layer(name: str, parts: Mapping[str, Tensor], where: str) -> Trained:

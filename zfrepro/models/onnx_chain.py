@@ -70,6 +70,11 @@ def _onnx() -> Any:
         import onnx
     except ImportError:
         raise UserError("weights: reading an .onnx file needs the onnx package; `pip install onnx` brings it") from None
+    except Exception as error:  # protobuf's, of another version than the one that it was made for
+        why = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UserError(
+            f"weights: the onnx package is broken here ({why}); `pip install -U onnx protobuf` mends it"
+        ) from error
     return onnx
 
 

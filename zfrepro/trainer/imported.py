@@ -128,6 +128,12 @@ def read_source(config: ImportConfig) -> Source:
 
 def read_file(path: Path, where: str) -> Any:
     """A file of weights. Raises UserError for every other file."""
+    if path.suffix.lower() == ".safetensors":
+        raise UserError(
+            f"{where}: safetensors is not read, as it has lost the order of the layers; load it into your network by "
+            f"safetensors.torch.load_model(model, {path.name!r}) and give what torch.save(model.state_dict(), "
+            f"{path.with_suffix('.pth').name!r}) writes"
+        )
     try:
         return read_tensors(path)
     except ValueError as error:
