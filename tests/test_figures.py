@@ -17,7 +17,7 @@ from PIL import Image
 from zfrepro import figures
 from zfrepro.figures import filters
 from zfrepro.figures.correspondence import draw_masks
-from zfrepro.figures.style import MISSING, label
+from zfrepro.figures.style import MISSING, label, new_figure
 from zfrepro.figures.transfer import draw_classes
 
 HOSTILE = {"text.usetex": True, "font.size": 40, "savefig.dpi": 7, "axes.facecolor": "red", "savefig.bbox": "tight"}
@@ -96,6 +96,14 @@ def test_letters_that_no_font_has_and_names_that_are_not_utf8() -> None:
     assert label(b"caf\xe9".decode("utf-8", "surrogateescape")) == "caf?"
     assert label("n01440764, tench, a fish with a long name") == "n01440764"
     assert label("abcdefghijklmnopqrstuvwxyz", 10) == "abcdefghi…"
+
+
+def test_a_picture_of_hundreds_of_rows_is_drawn_more_coarsely(tmp_path: Path) -> None:
+    """matplotlib refuses 65,536 pixels, after all that was measured for them."""
+    new_figure(0.1, 500, layout=None).savefig(tmp_path / "tall.png", dpi=150)
+    new_figure(1, 2).savefig(tmp_path / "usual.png", dpi=150)
+    assert Image.open(tmp_path / "tall.png").height == pytest.approx(40_000, abs=1)
+    assert Image.open(tmp_path / "usual.png").size == (150, 300)
 
 
 def test_the_spectrum_s_axis_is_numbers() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Zfrepro
+from PIL import Image
 
 from zfrepro.papers import vgg, zfnet
 from zfrepro.papers.verdicts import NOT_MEASURED, VERDICTS, judge
@@ -461,3 +464,12 @@ def test_evolution_panel_lays_out_maps_and_epochs() -> None:
     layer = panels.evolution_panel(arrays)["layers"][0]
     assert [frame["jumps"] for frame in layer["frames"]] == ["001", "010"]
     assert [frame["row"] for frame in layer["frames"]] == [0, 100] and (layer["zoom_x"], layer["zoom_y"]) == (300, 200)
+
+
+def test_a_picture_larger_than_webp_can_be_is_made_smaller(tmp_path: Path) -> None:
+    """Such as the features of hundreds of maps; it is no damaged file."""
+    noise = np.random.default_rng(0).integers(0, 256, (17_000, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "tall.png")
+    found = pieces.picture(tmp_path / "tall.png", "")
+    shown = Image.open(io.BytesIO(base64.b64decode(found.uri.partition(",")[2])))
+    assert (found.width, found.height) == (40, 17_000) and shown.format == "WEBP" and shown.height == pieces.WEBP

@@ -19,6 +19,7 @@ from matplotlib.text import Text
 
 COLOURS = ("#3b6fb6", "#d1603d", "#4a9d6e", "#8a5fb0", "#c9a227", "#5aa9c4", "#b0486c", "#6b6b6b")
 INK = "#2b2b2b"
+MOST = 40_000  # pixels along a picture's side
 
 # DejaVu comes with matplotlib and has Latin, Greek, Cyrillic, Arabic and Hebrew; the others are used where they are installed.
 FONTS = (
@@ -64,7 +65,8 @@ class Sheet(Figure):
     """A figure outside pyplot, so that none is left open and no window system is asked for; saved as it was drawn."""
 
     def savefig(self, fname: Any, **kwargs: Any) -> None:
-        """As matplotlib's, under our settings."""
+        """As matplotlib's, under our settings; of hundreds of rows more coarsely, since it draws no more than 65,535 pixels."""
+        kwargs["dpi"] = min(kwargs.get("dpi", self.dpi), MOST / max(self.get_size_inches()))
         with settings():
             self._replace_missing_letters()
             super().savefig(fname, **kwargs)

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 LARGE = 1_000_000  # bytes above which a picture is embedded as WebP: a page of some megabytes still opens at once
+WEBP = 16_383  # pixels along a side that WebP can have
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,9 @@ def png_picture(data: bytes, alt: str, caption: str = "") -> Picture:
         width, height = image.size
         if len(data) > LARGE:
             buffer = io.BytesIO()
-            image.convert("RGB").save(buffer, "WEBP", quality=90)
+            small = image.convert("RGB")
+            small.thumbnail((WEBP, WEBP))
+            small.save(buffer, "WEBP", quality=90)
             data, kind = buffer.getvalue(), "webp"
     return Picture(data_uri(data, kind), width, height, alt, caption)
 
