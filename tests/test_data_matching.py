@@ -13,6 +13,8 @@ import torch
 from tests.conftest import Zfrepro
 from zfrepro.data.embedded import SOURCE_CLASSES
 from zfrepro.data.matching import Classes, candidates, imagenet_wnids, match_classes, plain
+from zfrepro.errors import UserError
+from zfrepro.evaluator.pictures import class_number
 
 NETWORK = Classes(
     ["n01440764", "n02012849", "n03126707", "n02113186", "n02963159", "n02123045"],
@@ -116,3 +118,16 @@ def test_another_numbering_changes_no_error(tiny_run: Path, tmp_path: Path, zfre
         assert "no class of the data set is one of the network's" in found["claims"]["probabilities"]
         assert found["task"]["known"] is None, "it is not at chance: what is true is not known"
         assert "value" in found["estimates"][measured]
+
+
+def test_a_number_is_a_class_s_own_where_classes_are_called_by_numbers() -> None:
+    """Folders 1 to 3, as of Oxford's flowers: there is no 0, not even as the first of them."""
+    flowers, pets = Classes(["1", "2", "3"], ["1", "2", "3"]), Classes(["cat", "dog"], ["cat", "dog"])
+    assert class_number(flowers, "2") == 1 and class_number(pets, "1") == 1
+    with pytest.raises(UserError, match="labels=0: no class of this run"):
+        class_number(flowers, "0")
+
+
+def test_a_class_whose_name_looks_the_same_is_it() -> None:
+    """As a Mac writes an accented letter, and as a keyboard does."""
+    assert candidates(Classes(["e\u0301te\u0301", "hiver"], ["e\u0301te\u0301", "hiver"]), "\u00e9t\u00e9") == [0]

@@ -7,6 +7,7 @@ synonyms ('tabby, tabby cat').
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -89,5 +90,5 @@ def candidates(classes: Classes, given: str) -> list[int]:
 
 
 def plain(name: str) -> str:
-    """In lower case, words apart by one space."""
-    return " ".join(re.split(r"[\s_\-]+", name.strip().casefold()))
+    """In lower case, words apart by one space, an accented letter one sign (a Mac's folders have two)."""
+    return " ".join(re.split(r"[\s_\-]+", unicodedata.normalize("NFC", name.strip().casefold())))

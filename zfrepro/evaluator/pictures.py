@@ -172,10 +172,12 @@ def finely(run: TrainedRun, pictures: Pictures, files: Sequence[str], factors: S
 
 
 def class_number(classes: Classes, name: str, key: str = "labels") -> int:
-    """The number of the class `name`: a name, an id, or that number itself. key: the option that gives it. Raises UserError,
-    with the nearest, where there is none, and with what tells them apart where there are several."""
+    """The number of the class `name`: a name, an id, or that number itself, unless classes are called by numbers. key: the
+    option that gives it. Raises UserError, with the nearest, where there is none, and with what tells them apart where there
+    are several."""
     found = candidates(classes, name)
-    if not found and name.isdecimal() and int(name) < len(classes.names):
+    called = any(known.isdecimal() for known in (*classes.ids, *classes.names))
+    if not found and name.isdecimal() and int(name) < len(classes.names) and not called:
         return int(name)
     if len(found) == 1:
         return found[0]
