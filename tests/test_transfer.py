@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -381,5 +382,14 @@ def test_tables_that_do_not_fit_the_target_are_refused(tiny_run: Path) -> None:
         transfer(options(tiny_run, "data=embedded_scenes", "tables=[table4]"))
     with pytest.raises(UserError, match="one label each"):
         transfer(options(tiny_run, "scenes.part=target", "tables=[table6]", "overlap=0.5"))
-    with pytest.raises(UserError, match="too few images"):
-        transfer(options(tiny_run, "tables=[table4]", "per_class={table4:[20]}", "overlap=0.5"))
+
+
+def test_a_table_that_no_class_can_fill_is_refused_before_anything_is_computed(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor are the tables made that stand before it."""
+    shutil.copytree(tiny_run / "tiny" / "train", tmp_path / "tiny" / "train")
+    monkeypatch.setattr("zfrepro.evaluator.transfer.open_target", None)
+    with pytest.raises(UserError, match=r"per_class\.table5=\[20, 6\]: the smallest class has 6 images"):
+        transfer(options(tmp_path, "per_class={table4:[2],table5:[20,6],fig9:[1]}", "overlap=0.5"))
+    assert [path.name for path in (tmp_path / "tiny").iterdir()] == ["train"]

@@ -102,7 +102,9 @@ def transfer(config: TransferConfig) -> None:
     layer = config.layer or run.network.feature_layers[-1]
     require_layer("layer", layer, run.network.feature_layers)
     bench, before = Bench(config, run, layer), network_hash(run)
-    for name in config.tables or fitting(config.data):
+    tables = config.tables or fitting(config.data)
+    require_sizes(bench, [name for name in tables if name != "table6"])
+    for name in tables:
         item = papers.find_item(name)
         own = dataclasses.replace(config, tables=[name])  # the same table whether made alone or with the others
         key = bench.open(target_of(config, name)).data.key
@@ -132,6 +134,27 @@ def fitting(data: DataConfig) -> list[str]:
     return FITTING.get(data.name, ["table4", "fig9"])
 
 
+def require_sizes(bench: Bench, tables: Sequence[str]) -> None:
+    """Refuse, before anything is computed, a table whose sizes all leave no image to test on."""
+    config = bench.config
+    if not tables or has_several(config.data):
+        return
+    smallest = smallest_class(bench, config.data)
+    for name in tables:
+        if min(config.per_class[name]) >= smallest:
+            raise UserError(
+                f"per_class.{name}={config.per_class[name]}: the smallest class has {smallest} images, and one at least is to "
+                f"test on; give numbers below {smallest}"
+            )
+
+
+def smallest_class(bench: Bench, data: DataConfig) -> int:
+    """Images of a target's smallest class; a drawn one need not be drawn for it."""
+    if data.name == "embedded":
+        return data.train_per_class + data.val_per_class
+    return int(np.unique(bench.open(data).labels, return_counts=True)[1].min())
+
+
 def target_of(config: TransferConfig, table: str) -> DataConfig:
     """A table's target: `config.data`, or for Table 6, whose images hold several objects, `config.scenes` if those of
     `config.data` hold one each."""
@@ -158,7 +181,10 @@ def caltech(bench: Bench, item: papers.Item, out: Output) -> None:
     labels = target.labels[target.rows]
     sizes = possible_sizes(labels, config.per_class[item.id])
     if not sizes:
-        raise UserError(f"per_class.{item.id}={config.per_class[item.id]}: the smallest class has too few images")
+        raise UserError(
+            f"per_class.{item.id}={config.per_class[item.id]}: the smallest class has too few images that are not the "
+            "source's; give smaller numbers, or drop_overlap=false"
+        )
     features = extract(run, target.data, [bench.layer], config.dtype, config.pool)[bench.layer]
     folds = {
         (size, number): pool_fold(config, target, size, number) for size in sizes for number in range(config.folds)
