@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from zfrepro.data import Packed, Split, open_data
@@ -142,6 +143,12 @@ def narrow_file(folder: Path, name: str, by: int = 4) -> str:
     """The same as a file: model=<it>."""
     write_config(path := folder / f"{name}.yaml", narrow(name, by))
     return str(path)
+
+
+def of_its_own(folder: Path, epoch: int = 7) -> None:
+    """Let the copy of a run count as a training of its own: its weights stay, the epoch behind them is another."""
+    path = folder / "train" / "checkpoints" / "best.pt"
+    torch.save(torch.load(path, weights_only=True) | {"epoch": epoch}, path)
 
 
 def handed_over(tasks: Sequence[Callable[[], Any]], *others: Any) -> list[Any]:

@@ -82,6 +82,7 @@ def test_the_page_knows_epochs_of_classes_and_of_boxes(tmp_path: Path) -> None:
     lines = [{"epoch": n, "seconds": n, "val_top1_error": 60 - n, "val_top5_error": 20} for n in (1, 2)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert best_errors(read_epochs(damaged, path)) == "Validation error 58.0 % top-1, 20.0 % top-5."
+    assert best_errors(read_epochs(damaged, path), 5) == "Validation error 58.0 % top-1."
     path.write_text(json.dumps({"epoch": 1, "seconds": 2, "val_localisation_error": 71.25}) + "\n")
     assert best_errors(read_epochs(damaged, path)) == "Localisation error 71.2 %, the true class given."
     assert damaged == []

@@ -101,6 +101,14 @@ def test_the_table_says_for_how_long_each_net_was_trained(tiny_run: Path) -> Non
     assert "Epochs" not in notes(EvaluateConfig(run="tiny"), [run], 10)
 
 
+def test_a_table_says_where_five_guesses_name_every_class(tiny_run: Path) -> None:
+    run = open_run(EvaluateConfig(run="tiny", outputs=str(tiny_run), precision="fp32"))
+    few = dataclasses.replace(run, class_names=run.class_names[:5])
+    said = "Five guesses name all 5 classes: a top-5 error says nothing of them."
+    assert notes(EvaluateConfig(run="tiny"), [few], 10).endswith(f". {said}")
+    assert "guesses" not in notes(EvaluateConfig(run="tiny"), [run], 10)
+
+
 def test_the_centre_crop_alone(tiny_run: Path, zfrepro: Zfrepro) -> None:
     zfrepro("evaluate", f"outputs={tiny_run}", "run=tiny", "method=centre")
     own = json.loads((tiny_run / "tiny" / "table2_imagenet" / "metrics.json").read_text())["runs"]["tiny"]

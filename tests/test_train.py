@@ -8,13 +8,16 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
-from conftest import TINY, Zfrepro, latest, toy_data, toy_table
+from conftest import TINY, Zfrepro, latest, of_its_own, toy_data, toy_table
 from omegaconf import OmegaConf
 from torch import Tensor
 
@@ -26,8 +29,9 @@ from zfrepro.options.commands import TrainConfig
 from zfrepro.options.identity import write_config
 from zfrepro.options.shared import DataConfig
 from zfrepro.run import load_config
+from zfrepro.trainer import distributed
 from zfrepro.trainer.distributed import Team
-from zfrepro.trainer.folder import Folder
+from zfrepro.trainer.folder import Folder, _summary_writer
 from zfrepro.trainer.recipe import finished
 from zfrepro.trainer.tasks import Classification
 from zfrepro.trainer.train import Training, build_network
@@ -230,6 +234,29 @@ def test_variables_of_torchrun_without_torchrun(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_machine_of_that_name_is_not_waited_for_as_long_as_torch_would(
+    monkeypatch: pytest.MonkeyPatch, zfrepro: Zfrepro, tmp_path: Path
+) -> None:
+    """On some clusters a name becomes known with its process."""
+    tried, places = [], {"MASTER_ADDR": "late.invalid", "MASTER_PORT": "29500", "RANK": "1", "WORLD_SIZE": "2"}
+    for name, value in places.items():
+        monkeypatch.setenv(name, value)
+
+    def resolve(name: str, port: None) -> None:
+        tried.append(name)
+        if len(tried) != 3:
+            raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    distributed._find_master("late.invalid")
+    assert tried == ["late.invalid"] * 3
+    monkeypatch.setattr(distributed, "RESOLVING", 0.0)
+    done = zfrepro("train", f"outputs={tmp_path}", *TINY, check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
+    assert "MASTER_ADDR=late.invalid: no machine of that name is known here" in done.stderr
+
+
 # Two processes as torchrun starts them, but after the imports, which take seconds.
 FORKED = """
 with socket.socket() as free:
@@ -298,6 +325,13 @@ class Scripted(Classification):
         return dict(zip(("val_top1_error", "val_top5_error"), next(self.script)))
 
 
+class Broken(ModuleType):
+    """A package of which nothing can be imported."""
+
+    def __getattr__(self, name: str) -> object:
+        raise TypeError("no such\ndescriptor")
+
+
 def toy(outputs: Path, **options: object) -> TrainConfig:
     (outputs / "toy" / "train" / "checkpoints").mkdir(parents=True, exist_ok=True)
     base = TrainConfig(run="toy", preset="demo", epochs=4, batch_size=4, lr=0.1, outputs=str(outputs), init="he")
@@ -311,6 +345,28 @@ def test_the_best_weights_are_those_of_the_lowest_top1_error(tmp_path: Path) -> 
     Training(toy(tmp_path, patience=2), Team(0, 1, torch.device("cpu")), data, task).run()
     assert load_checkpoint(tmp_path / "toy" / "train" / "checkpoints" / "best.pt")["epoch"] == 2
     assert load_checkpoint(tmp_path / "toy" / "train" / "checkpoints" / "last.pt")["trainer"]["rate"]["factor"] == 0.1
+
+
+def test_of_few_classes_no_top5_error_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three are among any five guesses; the file of metrics keeps its keys."""
+    data = toy_data(8, size=8)
+    Training(toy(tmp_path), Team(0, 1, torch.device("cpu")), data, Classification(data)).run()
+    said = capsys.readouterr().out
+    assert "best validation error" in said and "top-5" not in said
+    assert lines(tmp_path, "toy")[-1]["val_top5_error"] == 0
+
+
+def test_a_broken_tensorboard_stops_no_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken by a protobuf of another version, say; that is told once."""
+    _summary_writer.cache_clear()
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", Broken("torch.utils.tensorboard"))
+    data = toy_data(8, size=8)
+    Training(toy(tmp_path), Team(0, 1, torch.device("cpu")), data, Classification(data)).run()
+    _summary_writer.cache_clear()
+    assert len(lines(tmp_path, "toy")) == 4
+    assert capsys.readouterr().err.count("tensorboard is broken here and gets no events (no such descriptor)") == 1
 
 
 def alone(config: TrainConfig, saved: dict[str, object] | None = None) -> Training:
@@ -383,11 +439,17 @@ class Told(Classification):
         self.told = True
         return super().loss(outputs, targets)
 
+class Dies(Classification):
+    def loss(self, outputs, targets):
+        if os.environ["RANK"] == "1":
+            os._exit(9)
+        return super().loss(outputs, targets)
+
 def ends(task, run, **options):
     try:
         training = Training(toy(outputs / run, **options), members, data, task(data))
         training.run()
-    except (UserError, Interrupted) as error:
+    except (UserError, Interrupted, IsADirectoryError) as error:
         line = f"{run} {members.rank}: {error}"
     else:
         line = f"{run} {members.rank}: trained"
@@ -402,25 +464,28 @@ with team("cpu") as members:
     if members.leads:
         (outputs / "full" / "toy" / "train" / "checkpoints" / "best.pt").mkdir(parents=True)
     ends(Classification, "full")
+    Training(toy(outputs / "dies"), members, data, Dies(data)).run()
 """
 )
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_what_one_process_meets_ends_all(tmp_path: Path) -> None:
-    """A loss that is no number, a signal, a file that cannot be written: seen by one of two processes, heard by both."""
+    """A loss that is no number, a signal, a file that cannot be written: seen by one of two processes, heard by both. One that
+    is killed is missed by the other."""
     script = tmp_path / "team.py"
     script.write_text(TEAM)
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path), str(Path(__file__).parent)],
         capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    assert done.returncode == 1 and "IsADirectoryError" in done.stderr  # the last one's own failure
+    assert done.returncode == 1 and "UserError: RANK=0: another of the 2 processes has ended" in done.stderr
     for rank in "01":
         assert "the loss is not finite in epoch 1 by step 4" in (tmp_path / f"nan{rank}").read_text()
         assert "stopped by SIGTERM" in (tmp_path / f"told{rank}").read_text()
         assert (tmp_path / f"images{rank}").read_text() == "8.0"  # of two steps, counted once
     assert "the process that writes the files could not go on" in (tmp_path / "full1").read_text()
+    assert "Is a directory" in (tmp_path / "full0").read_text()  # its own failure
 
 
 def test_no_finite_loss_stops(zfrepro: Zfrepro, tmp_path: Path) -> None:
@@ -480,6 +545,9 @@ def test_sweep(zfrepro: Zfrepro, tmp_path: Path) -> None:
 def test_evaluate_and_average(zfrepro: Zfrepro, tiny_run: Path, tmp_path: Path) -> None:
     for name in ("tiny", "twin"):
         shutil.copytree(tiny_run / "tiny" / "train", tmp_path / name / "train")
+    done = zfrepro("evaluate", f"outputs={tmp_path}", "run=tiny", "runs=[tiny,twin]", check=False)
+    assert done.returncode == 2 and "runs=twin: has the very weights of tiny" in done.stderr
+    of_its_own(tmp_path / "twin")
     zfrepro("evaluate", f"outputs={tmp_path}", "run=tiny", "runs=[tiny,twin]")
     folder = tmp_path / "tiny" / "table2_imagenet"
     metrics = json.loads((folder / "metrics.json").read_text())["runs"]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Zfrepro, small_table
+from conftest import Zfrepro, of_its_own, small_table
 from scipy import optimize, stats
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import SVC
@@ -470,6 +470,7 @@ def written(tiny_run: Path, zfrepro: Zfrepro, tmp_path_factory: pytest.TempPathF
         shutil.copytree(outputs / "tiny" / "train", outputs / name / "train")
         config = outputs / name / "train" / "config.yaml"
         config.write_text(config.read_text().replace("name: zfnet_demo", f"name: vgg_{name}_demo"))
+        of_its_own(outputs / name, epoch="de".index(name) + 10)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(average_precision, "DRAWS", 40)
         zfrepro("transfer", f"outputs={outputs}", "run=d", "runs=[d,e,tiny]", "scales=[56,64]", *SMALL)

@@ -35,7 +35,7 @@ from zfrepro.options.commands import EvaluateConfig, TrainConfig
 from zfrepro.options.compose import conf_folder, to_dataclass
 from zfrepro.options.shared import DataConfig, Experiment, run_name
 from zfrepro.results import writing
-from zfrepro.run import open_run
+from zfrepro.run import load_config, open_run
 from zfrepro.trainer.distributed import backend
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
@@ -190,6 +190,23 @@ def test_an_archive_whose_classes_are_one_folder_here(tmp_path: Path, monkeypatc
     monkeypatch.setattr(Path, "samefile", lambda one, other: True)
     with pytest.raises(UserError, match="CAT and cat in it are one"):
         open_data(config_of(tmp_path, archive, cache=str(tmp_path / "other")))
+
+
+def test_runs_whose_names_differ_in_capital_letters_alone(
+    tiny_run: Path, tmp_path: Path, zfrepro: Zfrepro, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One folder there; elsewhere two."""
+    shutil.copytree(tiny_run / "tiny" / "train", tmp_path / "tiny" / "train")
+    (tmp_path / "Tiny").symlink_to(tmp_path / "tiny")
+    given = (f"outputs={tmp_path}", "run=Tiny")
+    assert load_config(tmp_path / "Tiny", "Tiny").epochs == 2
+    names = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda folder: [name for name in names(folder) if name != "Tiny"])
+    for command in ("evaluate", "train"):
+        done = zfrepro(command, *given, check=False)
+        assert (
+            done.returncode == 2 and "run=Tiny: is tiny on this disk" in done.stderr and "give run=tiny," in done.stderr
+        )
 
 
 def test_a_user_with_an_apostrophe(tmp_path: Path, zfrepro: Zfrepro, monkeypatch: pytest.MonkeyPatch) -> None:

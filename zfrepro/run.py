@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from zfrepro.data.squares import squared
 from zfrepro.data.transforms import centre_crop, resized
 from zfrepro.devices import resolve_device, resolve_precision
 from zfrepro.errors import UserError, nearest, require
-from zfrepro.files import file_hash, shown
+from zfrepro.files import file_hash, shown, true_name
 from zfrepro.models.network import Network
 from zfrepro.options.commands import IMPORTED, TrainConfig
 from zfrepro.options.compose import choices, load_saved
@@ -163,6 +163,11 @@ def load_config(folder: Path, run: str | None = None) -> TrainConfig:
             f"run={run}: no trained run in {shown(folder)}{nearest(run, runs)}; "
             f"train it with `zfrepro train run={run}`{there}"
         )
+    if (true := true_name(folder)) != folder.name:
+        raise UserError(
+            f"run={run or folder.name}: is {true} on this disk, which takes capital and small letters for one; give "
+            f"run={(run or folder.name).removesuffix(folder.name)}{true}, or another name"
+        )
     here: dict[str, Any] = {"device": "auto"}  # what belongs to the machine, not to the training
     if cache := os.environ.get("ZFREPRO_CACHE"):
         here["data"] = {"cache": cache}
@@ -229,6 +234,15 @@ def open_run(config: Common, which: str | int = "best", boxes: bool = False) -> 
         device=device,
         precision=resolve_precision(config.precision, device),
     )
+
+
+def require_apart(runs: Sequence[TrainedRun]) -> None:
+    """Refuse a run and its copy among those of the option `runs`, which would count as two nets."""
+    first: dict[str, str] = {}
+    for run in runs:
+        name = run.config.run
+        if (other := first.setdefault(run.checkpoint_hash, name)) != name:
+            raise UserError(f"runs={name}: has the very weights of {other}; give runs that were trained apart")
 
 
 def open_source(config: Experiment, name: str | None = None, key: str = "runs") -> TrainedRun:

@@ -341,6 +341,16 @@ def below_chance(error: float, n: int, chance: float) -> bool:
 # -------------------------------------------------------------------------------------------------- spreads, fits, tests
 
 
+def has_top5(classes: int) -> bool:
+    """Whether five guesses leave a class out; a top-5 error says something only then."""
+    return classes > 5
+
+
+def remark_on_top5(classes: int) -> str:
+    """What a table says of its top-5 errors, behind its other sentences; '' where they say something."""
+    return "" if has_top5(classes) else f" Five guesses name all {classes} classes: a top-5 error says nothing of them."
+
+
 def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean, and standard deviation of the sample (None for a single value)."""
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None

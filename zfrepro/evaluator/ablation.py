@@ -215,7 +215,8 @@ def write(config: AblateConfig, source: TrainConfig, jobs: dict[str, list[TrainC
                 errors[row, index] = net.errors
         reference = papers.reported(FOLDER)
         columns, rows = table(nets, averages, reference)
-        out.table(columns, rows, notes(source, jobs))
+        remark = statistics.remark_on_top5(open_data(source.data).num_classes)
+        out.table(columns, rows, notes(source, jobs) + remark)
         known = np.array([[row[key] for key in ERRORS] for row in reference], dtype=float)
         out.arrays("arrays.npz", variants=np.array(list(nets)), errors=errors, paper=known)
         labels = [str(row["variant"]) for row in reference]

@@ -412,6 +412,7 @@ def notes(answers: Answers, title: str) -> str:
         f"validation. Ours: {source.data.name}, {len(answers.labels)} validation images of {answers.data.num_classes} classes, "
         f"crops of {source.model.input_size} px{readings}; batches of {source.batch_size}, {rates}, "
         f"{tuned:g} where a net starts from itself at another scale. Epochs: {each}."
+        + statistics.remark_on_top5(answers.data.num_classes)
     )
 
 

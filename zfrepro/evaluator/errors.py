@@ -18,8 +18,8 @@ from zfrepro.figures.errors import draw_errors
 from zfrepro.knowledge import chance, verdict
 from zfrepro.options.commands import EvaluateConfig
 from zfrepro.results import Output, writing
-from zfrepro.run import TrainedRun, naming, open_run
-from zfrepro.statistics import Measure, Missing
+from zfrepro.run import TrainedRun, naming, open_run, require_apart
+from zfrepro.statistics import Measure, Missing, has_top5
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -40,6 +40,7 @@ def evaluate(config: EvaluateConfig) -> None:
             raise UserError(
                 f"runs={names}: {name} tells other classes apart than {names[0]}; average runs of the same ones"
             )
+    require_apart(runs[-len(averaged) :])
     least = max(run.network.input_size for run in runs)
     fits = all(scale >= least for scale in config.test_scales)
     require("test_scales", list(config.test_scales), fits, f"sizes of at least the network's input, {least} pixels")
@@ -139,7 +140,8 @@ def write(
     metrics |= config.departures()
     out.done(metrics, {"gain_of_averaging": gain_of_averaging(members, labels)}, task)
     for name, (top1, top5) in ours.items():
-        print(f"{name}: {top1:.1f} % top-1, {top5:.1f} % top-5 error ({METHODS[config.method]})")
+        both = f"{top1:.1f} % top-1, {top5:.1f} % top-5" if has_top5(len(run.class_names)) else f"{top1:.1f} % top-1"
+        print(f"{name}: {both} error ({METHODS[config.method]})")
 
 
 def notes(config: EvaluateConfig, runs: Sequence[TrainedRun], images: int) -> str:
@@ -159,6 +161,7 @@ def notes(config: EvaluateConfig, runs: Sequence[TrainedRun], images: int) -> st
             else ""
         )
         + (f" Epochs of training behind each: {epochs}." if len(runs) > 1 else "")
+        + statistics.remark_on_top5(len(run.class_names))
     )
 
 

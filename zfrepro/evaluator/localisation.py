@@ -44,7 +44,7 @@ from zfrepro.knowledge import knows_its_task
 from zfrepro.models.table import layers_of
 from zfrepro.options.commands import LocalizeConfig, OccludeConfig, TrainConfig
 from zfrepro.results import Output, writing
-from zfrepro.run import TrainedRun, open_run, open_source, require_softmax, training_of_a_head
+from zfrepro.run import TrainedRun, open_run, open_source, require_apart, require_softmax, training_of_a_head
 from zfrepro.statistics import Measure, Missing, mean_std, to_data
 from zfrepro.trainer.localisation import has_boxes
 from zfrepro.trainer.recipe import derive, finished
@@ -73,6 +73,7 @@ def localize(config: LocalizeConfig) -> None:
     guessing = [open_source(config, name, "classes_from") for name in config.classes_from]
     for run in [*classifiers, *guessing]:
         require_like(config, run, classifiers[0])
+    require_apart(classifiers)
     require_boxes(classifiers[0])
     sources = [run.config for run in classifiers]
     jobs = {
@@ -522,4 +523,5 @@ def notes(bench: Bench, how: str) -> str:
         f"{int(bench.known.sum())} validation images with boxes, {first.epochs} epochs of fine-tuning at a learning rate of "
         f"{first.lr:g}{rules}, seeds {config.seeds or [config.seed]}; boxes within a class are merged up to a match score of "
         f"{config.threshold:g} ({config.match}, {config.mean}{merged})."
+        + statistics.remark_on_top5(bench.classifiers[0].data.num_classes)
     )

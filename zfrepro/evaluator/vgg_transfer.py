@@ -40,6 +40,7 @@ from zfrepro.knowledge import knows_its_task
 from zfrepro.options.commands import TransferConfig
 from zfrepro.options.shared import DataConfig
 from zfrepro.results import Output, writing
+from zfrepro.run import require_apart
 from zfrepro.statistics import Measure, Missing, mean_std
 
 TABLE11 = "vgg_table11_transfer"
@@ -53,6 +54,7 @@ def vgg_transfer(config: TransferConfig) -> None:
     """Write `vgg_table11_transfer/` and `vgg_table12_actions/`, as far as they fit the target, a part for each target."""
     jobs = parts_of(config)
     nets = [open_net(config, name, [data for data, _, _ in jobs]) for name in config.runs or [config.run]]
+    require_apart([net.run for net in nets])
     largest = max(scale for net in nets for scale in net.scales)
     hashes = "-".join(net.run.checkpoint_hash[:16] for net in nets)
     for data, folder, write in jobs:

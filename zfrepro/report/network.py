@@ -15,6 +15,7 @@ from zfrepro.options.shared import ModelConfig
 from zfrepro.report.page import attempt, duration
 from zfrepro.report.pieces import Picture, Table, make_table, picture
 from zfrepro.run import load_config
+from zfrepro.statistics import has_top5
 
 ERRORS = ("val_top1_error", "val_top5_error")  # in metrics.jsonl, of a network of classes
 BOXES = ("val_localisation_error",)
@@ -29,6 +30,7 @@ class Run:
     model: str = ""
     imported: bool = False
     data: str = ""  # on what, in a few words
+    classes: int = 0  # that it tells apart; 0: none, or not known
     sentence: str = ""
     pictures: list[Picture] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
@@ -59,8 +61,9 @@ def describe(folder: Path, name: str) -> Run:
 def _describe_weights(run: Run, config: TrainConfig, state: dict[str, Any]) -> None:
     """Sizes, layers and recipe."""
     count = sum(tensor.numel() for tensor in state["model"].values())
-    classes = what_it_tells_apart(run, len(state["class_names"]))
-    run.tables = [layer_table(config.model, len(state["class_names"]))]
+    run.classes = len(state["class_names"])
+    classes = what_it_tells_apart(run, run.classes)
+    run.tables = [layer_table(config.model, run.classes)]
     run.sentence = f"{config.model.name}, {count / 1e6:.1f} million weights, {classes}."
     how = "trained elsewhere, imported" if run.imported else recipe(config)
     run.facts = [("Model", config.model.name), ("Weights", f"{count:,}"), ("Data", classes), ("Recipe", how)]
@@ -77,7 +80,7 @@ def _describe_training(run: Run, train: Path) -> None:
     """Its errors, its time and its pictures."""
     epochs = read_epochs(run.damaged, train / "metrics.jsonl")
     if epochs and run.facts:
-        run.sentence += f" {best_errors(epochs)}"
+        run.sentence += f" {best_errors(epochs, run.classes)}"
         run.facts += [("Epochs", f"{epochs[-1]['epoch']:.0f}"), ("Took", duration(epochs[-1]["seconds"]))]
     for name, text in (("curves.png", "Training curves"), ("filters.png", "First-layer filters")):
         if (path := train / name).exists():
@@ -86,13 +89,14 @@ def _describe_training(run: Run, train: Path) -> None:
                 run.pictures.append(found)
 
 
-def best_errors(epochs: Sequence[dict[str, Any]]) -> str:
-    """The best epoch's validation errors in a sentence."""
+def best_errors(epochs: Sequence[dict[str, Any]], classes: int = 0) -> str:
+    """The best epoch's validation errors in a sentence. classes: see `Run`."""
     key = (BOXES if BOXES[0] in epochs[-1] else ERRORS)[0]
     best = min((line for line in epochs if key in line), key=lambda line: line[key])
     if key == BOXES[0]:
         return f"Localisation error {best[key]:.1f} %, the true class given."
-    return f"Validation error {best[key]:.1f} % top-1, {best['val_top5_error']:.1f} % top-5."
+    top5 = f", {best['val_top5_error']:.1f} % top-5" if not classes or has_top5(classes) else ""
+    return f"Validation error {best[key]:.1f} % top-1{top5}."
 
 
 def read_epochs(damaged: list[str], path: Path) -> list[dict[str, Any]]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import re
+import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -14,6 +17,11 @@ from torch import Tensor
 
 from zfrepro.devices import resolve_device
 from zfrepro.errors import UserError
+
+RESOLVING = 30.0  # seconds in which a machine's name must become known: on some clusters it does with its process
+
+
+LOST = r"Connection (closed|reset) by peer|gloo/transport|remote process exit"  # gloo's and NCCL's words
 
 
 @dataclass(frozen=True)
@@ -69,9 +77,17 @@ def team(device: str) -> Iterator[Team]:
             raise UserError(f"device={device}: process {local} of this machine has no GPU; lower --nproc_per_node")
         place = torch.device("cuda", local)
         torch.cuda.set_device(place)
+    _find_master(os.environ.get("MASTER_ADDR", ""))
     _join(backend(place), rank, size)
     try:
         yield Team(rank, size, place)
+    except RuntimeError as error:
+        if re.search(LOST, str(error)) is None:
+            raise
+        raise UserError(
+            f"RANK={rank}: another of the {size} processes has ended, of an error that it tells or killed, perhaps for lack of "
+            "memory; the same command goes on from the last checkpoint"
+        ) from error
     finally:
         # The model lies in circles that hold the group. If its threads outlive the interpreter, the process may abort at its
         # end (pytorch/pytorch#179291).
@@ -90,6 +106,22 @@ def _number(name: str, otherwise: int = 0) -> int:
     if not text.isdecimal():
         raise UserError(f"{name}={text}: must be a whole number, as torchrun sets it; unset it to train in one process")
     return int(text)
+
+
+def _find_master(name: str) -> None:
+    """Wait until the name is that of a machine. Raises UserError where it does not become one; torch would try for minutes."""
+    last = time.monotonic() + RESOLVING
+    while name:
+        try:
+            socket.getaddrinfo(name, None)
+            return
+        except (OSError, UnicodeError) as error:
+            if time.monotonic() >= last:
+                raise UserError(
+                    f"MASTER_ADDR={name}: no machine of that name is known here ({error}); give the name or address of the "
+                    "machine of rank 0, or start with `torchrun`, which sets it"
+                ) from error
+            time.sleep(1)
 
 
 def _join(backend: str, rank: int, size: int) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -125,11 +127,26 @@ def _change(key: str, new: object, old: object) -> str:
 
 def _tensorboard(folder: Path, line: dict[str, Any]) -> None:
     """Add an epoch's numbers as TensorBoard events, where tensorboard is installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
+    if (writer_of := _summary_writer()) is None:
         return
-    with SummaryWriter(str(folder), purge_step=line["epoch"]) as writer:
+    with writer_of(str(folder), purge_step=line["epoch"]) as writer:
         for key, value in line.items():
             if isinstance(value, float):
                 writer.add_scalar(key, value, line["epoch"])
+
+
+@cache
+def _summary_writer() -> Any:
+    """TensorBoard's class; None where it is not installed, or is broken, as it is by a protobuf of another version."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    except Exception as error:
+        why = " ".join(str(error).split())[:120] or type(error).__name__
+        print(
+            f"note: tensorboard is broken here and gets no events ({why}); `pip install -U tensorboard`",
+            file=sys.stderr,
+        )
+        return None
+    return SummaryWriter

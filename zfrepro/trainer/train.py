@@ -25,6 +25,7 @@ from zfrepro.errors import UserError
 from zfrepro.files import lock, shown
 from zfrepro.models.network import Network, Noise, initialise
 from zfrepro.options.commands import TrainConfig
+from zfrepro.statistics import has_top5
 from zfrepro.trainer.distributed import Team, team
 from zfrepro.trainer.feed import Feed, epoch_order
 from zfrepro.trainer.folder import Folder
@@ -329,7 +330,7 @@ class Training:
         )
 
     def _errors(self, m: dict[str, Any]) -> str:
-        top5 = m.get("val_top5_error")
+        top5 = m.get("val_top5_error") if has_top5(self.task.outputs) else None
         return f"{m[self.task.best]:.1f} %" + ("" if top5 is None else f" (top-5 {top5:.1f} %)")
 
     def _say_finished(self) -> None:
