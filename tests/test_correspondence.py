@@ -196,6 +196,13 @@ def write_parts(folder: Path, images: int, lines: str = "") -> Path:
     return path
 
 
+def test_a_parts_file_with_backslashes(tmp_path: Path) -> None:
+    """As programs write it on Windows."""
+    lines = [f"faces\\{n}.png,eye,1,1,9,9" for n in range(2)]
+    (tmp_path / "parts.csv").write_text("\n".join(["image,part,left,top,right,bottom", *lines]))
+    assert list(correspondence.read_parts(tmp_path / "parts.csv")) == ["faces/0.png", "faces/1.png"]
+
+
 def test_a_parts_file(tiny_run: Path, zfrepro: Zfrepro, tmp_path: Path) -> None:
     path = write_parts(tmp_path, 3)
     zfrepro("correspond", f"outputs={tiny_run}", "run=tiny", f"parts={path}", "num_images=3", "draws=5", "layers=[2,6]")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -496,6 +497,16 @@ def test_a_full_disk_and_a_read_only_cache_are_said_plainly(tmp_path: Path, monk
     with pytest.raises(UserError, match="the disk is full"):
         open_data(config_of(tmp_path), progress=False)
     assert entries(tmp_path / "cache") == []
+
+
+def test_a_script_that_a_worker_runs_again_waits_for_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Off Linux workers begin with it, where its statements are not guarded, while their parent holds the lock."""
+    make_tree(tmp_path / "tree", per_class=2)
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with pytest.raises(UserError, match='put its statements below `if __name__ == "__main__":`'):
+        open_data(config_of(tmp_path), progress=False)
+    monkeypatch.undo()
+    open_data(config_of(tmp_path), progress=False)
 
 
 def test_a_killed_worker_is_an_error_and_no_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
 import shutil
 import sys
@@ -65,10 +66,20 @@ def open_data(config: DataConfig, progress: bool = True) -> Packed:
             print(f"another process is packing {folder.name}; waiting for it", file=sys.stderr)
 
     if not (folder / MANIFEST).exists():
+        _refuse_halfway()
         with writable(folder.parent), waiting_lock(folder.with_name(f"{folder.name}.lock"), tell):
             if not (folder / MANIFEST).exists():  # another process may have built it while this one waited
                 build(config, base, folder, identity, progress)
     return load(folder)
+
+
+def _refuse_halfway() -> None:
+    """Refuse to pack in a worker that runs its parent's script again, as they begin off Linux: it would wait for its parent, and
+    that for it."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise UserError(
+            'packing starts processes, which run this script again: put its statements below `if __name__ == "__main__":`'
+        )
 
 
 def packed_folder(config: DataConfig) -> Path:

@@ -255,6 +255,8 @@ def run_tasks(tasks: Iterable[Callable[[], T]], workers: int) -> Iterator[T]:
             yield from (future.result() for future in waiting)
         except BrokenProcessPool as error:
             why = "a decoding process was killed, perhaps for lack of memory: give data.workers=1"
+            if context.get_start_method() == "spawn":
+                why += "; a script of your own needs `if __name__ == '__main__':` before its statements here"
             raise UserError(f"packing stopped: {why}") from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

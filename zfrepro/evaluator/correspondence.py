@@ -36,12 +36,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from zfrepro import papers, statistics
 from zfrepro.data import read_image
-from zfrepro.data.decode import upright
+from zfrepro.data.decode import picture_size
 from zfrepro.data.matching import Classes
 from zfrepro.errors import UserError, require_layer
 from zfrepro.evaluator import pictures as choice
@@ -190,9 +189,10 @@ def subjects_of_file(run: TrainedRun, config: CorrespondConfig) -> Subjects:
         if missing := [part for part in parts if part not in own]:
             raise UserError(f"{path}: {name} has no line for {', '.join(missing)}; every image needs every part")
         file = path.parent / as_named(path.parent, name)
-        pixels, shape = read_image(file, size), _picture_size(file)
+        pixels = read_image(file, size)
+        height, width = picture_size(file)
         placed = {
-            part: place_box(box, shape, size, start, run.network.input_size, f"{path}: {name}, {part}")
+            part: place_box(box, (width, height), size, start, run.network.input_size, f"{path}: {name}, {part}")
             for part, box in own.items()
         }
         mask = np.zeros((run.network.input_size,) * 2)
@@ -208,7 +208,7 @@ def read_parts(path: Path) -> dict[str, dict[str, tuple[float, ...]]]:
     """image -> part -> left, top, right, bottom, in the file's order. Raises UserError for a file that is not so."""
     found: dict[str, dict[str, tuple[float, ...]]] = {}
     for row in read_table(path, COLUMNS, "parts"):
-        box, image, part = row.pixels(*COLUMNS[2:]), row["image"], row["part"]
+        box, image, part = row.pixels(*COLUMNS[2:]), row["image"].replace("\\", "/"), row["part"]
         if not image or not part or part == "random":
             raise UserError(f"{row.where}: needs an image and the name of a part ('random' is taken)")
         if part in found.setdefault(image, {}):
@@ -217,12 +217,6 @@ def read_parts(path: Path) -> dict[str, dict[str, tuple[float, ...]]]:
     if len(found) < 2 or not any(part != "object" for own in found.values() for part in own):
         raise UserError(f"{path}: needs parts in at least two images, to compare them in pairs")
     return found
-
-
-def _picture_size(path: Path) -> tuple[int, int]:
-    """Width and height of a picture file, upright."""
-    with Image.open(path) as image:
-        return upright(image).size
 
 
 def place_box(box: Sequence[float], shape: tuple[int, int], size: int, start: int, crop: int, where: str) -> np.ndarray:
