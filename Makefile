@@ -38,7 +38,7 @@ $(BIN)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 train: setup ## train the network of PRESET
-	$(BIN)/zfrepro train $(if $(PRESET),preset=$(PRESET)) $(if $(RUN),run=$(RUN)) $(if $(DATA),data.root=$(DATA))
+	$(BIN)/zfrepro train $(if $(PRESET),preset=$(PRESET)) $(if $(RUN),run=$(RUN)) $(if $(DATA),"data.root=$(DATA)")
 
 all-figures: setup ## every figure and table of PAPER, and the page; goes on where it stopped
 	@$(FIGURES)

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import signal
+import shlex
 import subprocess
 import sys
 import time
@@ -59,6 +60,14 @@ def test_every_item_has_a_config_a_command_and_a_target(item: papers.Item, scrip
     assert [stage.command for stage in stages] == ["train", item.command, "report"]
     done = subprocess.run(["make", "-n", item.id], cwd=ROOT, capture_output=True, text=True)
     assert f"--only {item.id}" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("target", ["train", "fig7"])
+def test_a_folder_s_name_may_have_spaces(target: str) -> None:
+    call = ["make", "--dry-run", target, "DATA=/data/my pictures"]
+    said = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    words = shlex.split(said.splitlines()[-1].lstrip("@"))
+    assert any(word.endswith("/data/my pictures") for word in words)
 
 
 def test_every_table_of_numbers_has_them() -> None:

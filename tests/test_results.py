@@ -21,7 +21,7 @@ import torch
 
 from zfrepro.checkpoints import load_checkpoint, save_checkpoint
 from zfrepro.errors import UserError, explain_os_error, line_of
-from zfrepro.files import atomic_write, digest, lock, pending, read_json, waiting_lock, write_text
+from zfrepro.files import atomic_write, digest, lock, machine, pending, read_json, waiting_lock, write_text
 from zfrepro.options.commands import EvaluateConfig, TrainConfig
 from zfrepro.options.identity import config_hash
 from zfrepro.provenance import device_name, git_commit
@@ -251,14 +251,19 @@ def test_leftovers_of_the_killed_go_and_those_of_the_living_stay(tmp_path: Path)
     killed.wait()
     reborn = f"{os.getpid()}-1"  # our number, but of a process that began long ago
     for process in (f"{killed.pid}-{time.time():.0f}", reborn):
-        dead = run / f".fig5_invariance.all.{platform.node()}.{process}.ab.tmp"
+        dead = run / f".fig5_invariance.all.{machine()}.{process}.ab.tmp"
         (dead / "half").mkdir(parents=True)
-        dead.with_name(f".metrics.json.{platform.node()}.{process}.cd.tmp").touch()
+        dead.with_name(f".metrics.json.{machine()}.{process}.cd.tmp").touch()
     elsewhere = run / f".fig5_invariance.all.another-machine.{process}.ab.tmp"
     elsewhere.mkdir()
+    unseen = run / f".fig5_invariance.all.{platform.node()}-7.{process}.ab.tmp"  # of a container of the same name
+    forgotten = unseen.with_name(unseen.name.replace(".ab.", ".cd."))
+    unseen.mkdir()
+    forgotten.mkdir()
+    os.utime(forgotten, (0, 0))
     with writing(run / "fig4_evolution", config(tmp_path), None) as living:
         assert living is not None
-        assert {path.name for path in run.iterdir()} == {living.pending.name, elsewhere.name}
+        assert {path.name for path in run.iterdir()} == {living.pending.name, elsewhere.name, unseen.name}
         script = (
             "import sys; from pathlib import Path; from zfrepro.results import writing\n"
             "from zfrepro.options.commands import EvaluateConfig\n"
@@ -268,7 +273,7 @@ def test_leftovers_of_the_killed_go_and_those_of_the_living_stay(tmp_path: Path)
         living.arrays("arrays.npz", ones=np.ones(3))  # another process has made the same meanwhile
         living.done({"mine": 1})
     assert json.loads((run / "fig4_evolution" / "metrics.json").read_text())["mine"] == 1
-    assert {path.name for path in run.iterdir()} == {"fig4_evolution", ".results.lock", elsewhere.name}
+    assert {path.name for path in run.iterdir()} == {"fig4_evolution", ".results.lock", elsewhere.name, unseen.name}
 
 
 @pytest.mark.parametrize("answer", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])

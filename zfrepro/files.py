@@ -18,6 +18,7 @@ import time
 import unicodedata
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from glob import escape
 from pathlib import Path
 from typing import IO, Any
@@ -31,6 +32,7 @@ from zfrepro.errors import WINDOWS, UserError
 UNITS = {"GB": 1e9, "MB": 1e6, "kB": 1e3}  # bytes
 LOCKLESS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems without locks answer
 UNSYNCED = (errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.EOPNOTSUPP)  # what those without `fsync` answer
+DAY = 86_400  # seconds
 PATIENCE = 5.0  # seconds for which a file may be open elsewhere on Windows
 
 # ---------------------------------------------------------------------------------------------------------------- writing
@@ -251,9 +253,16 @@ def pending(folder: Path, name: str) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
+@cache
+def machine() -> str:
+    """This machine, and on Linux the namespace in which its processes have their numbers: containers may share its name."""
+    numbers = Path("/proc/self/ns/pid")
+    return f"{platform.node()}-{numbers.stat().st_ino if numbers.exists() else 0}"
+
+
 def _pending_path(folder: Path, name: str) -> Path:
     """What is not whole yet, by a name that no other process or thread takes."""
-    return folder / f".{name}.{platform.node()}.{_process(os.getpid())}.{secrets.token_hex(4)}.tmp"
+    return folder / f".{name}.{machine()}.{_process(os.getpid())}.{secrets.token_hex(4)}.tmp"
 
 
 def _process(pid: int) -> str:
@@ -266,15 +275,25 @@ def _process(pid: int) -> str:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what killed processes of this machine have left in `folder`: what is not whole and nobody works on."""
-    for leftover in folder.glob(f".*.{escape(platform.node())}.*.tmp"):
-        process = leftover.name.split(".")[-3]
-        number = process.partition("-")[0]
-        if not number.isdecimal() or _process(int(number)) == process:
+    for leftover in folder.glob(f".*.{escape(platform.node())}-*.tmp"):
+        if _in_work(leftover):
             continue
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
+
+
+def _in_work(leftover: Path) -> bool:
+    """Whether somebody may be at it: a living process, or where it cannot be seen, one that has touched it within a day."""
+    owner, process = leftover.name.rsplit(".", 3)[:2]
+    number = process.partition("-")[0]
+    if number.isdecimal() and owner.endswith(f".{machine()}"):
+        return _process(int(number)) == process
+    with contextlib.suppress(OSError):
+        inside = leftover.iterdir() if leftover.is_dir() else ()
+        return time.time() - max(path.stat().st_mtime for path in (leftover, *inside)) < DAY
+    return True
 
 
 def nearest_existing(path: Path) -> Path | None:
