@@ -19,7 +19,9 @@ from test_train import toy
 
 from zfrepro.checkpoints import _Watched, load_checkpoint, save_checkpoint
 from zfrepro.errors import UserError, explain_os_error
-from zfrepro.run import snapshots
+from zfrepro.files import file_hash
+from zfrepro.options.shared import Common
+from zfrepro.run import open_run, snapshots
 from zfrepro.trainer.distributed import Team
 from zfrepro.trainer.tasks import Classification
 from zfrepro.trainer.train import Training
@@ -117,6 +119,25 @@ def test_a_sound_file_with_wrong_entries_is_refused_in_a_line(
     torch.save(state, path)
     done = zfrepro("evaluate", f"outputs={tmp_path}", "run=tiny", check=False)
     assert done.returncode == 2 and line in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_a_checkpoint_that_a_training_replaces_while_it_is_opened(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hash under which results stand is that of the weights that they are of."""
+    shutil.copytree(tiny_run / "tiny" / "train", tmp_path / "tiny" / "train")
+    path, calls = tmp_path / "tiny" / "train" / "checkpoints" / "best.pt", []
+
+    def replaced(which: Path) -> dict[str, Any]:
+        state = load_checkpoint(which)
+        if not calls:
+            save_checkpoint(path, state | {"epoch": 9})
+        calls.append(which)
+        return state
+
+    monkeypatch.setattr("zfrepro.run.load_checkpoint", replaced)
+    run = open_run(Common(run="tiny", outputs=str(tmp_path)))
+    assert run.epoch == 9 and run.checkpoint_hash == file_hash(path)
 
 
 BAD_PLACES: list[Damage] = [

@@ -537,6 +537,16 @@ def test_resume_false_starts_over(zfrepro: Zfrepro, tmp_path: Path) -> None:
     assert not torch.equal(first["weights.1.weight"], weights(tmp_path, "r")["weights.1.weight"])
 
 
+def test_a_training_that_cannot_begin_takes_nothing_away(zfrepro: Zfrepro, tiny_run: Path, tmp_path: Path) -> None:
+    """Started over with a mistake among the options: what stood there stands there still."""
+    shutil.copytree(tiny_run / "tiny" / "train", tmp_path / "tiny" / "train")
+    names = {path: path.stat().st_size for path in (tmp_path / "tiny" / "train").rglob("*") if path.is_file()}
+    for wrong in ("batch_size=100000", "freeze=99", "data=folder"):
+        done = zfrepro("train", f"outputs={tmp_path}", "run=tiny", *TINY, "resume=false", wrong, check=False)
+        assert done.returncode == 2, done.stderr
+        assert {path: path.stat().st_size for path in names if path.exists()} == names
+
+
 def test_sweep(zfrepro: Zfrepro, tmp_path: Path) -> None:
     zfrepro("train", "-m", "seed=0,1", "run=s${seed}", *TINY, "epochs=1", cwd=tmp_path)
     assert {path.name for path in (tmp_path / "outputs").iterdir() if path.is_dir()} == {"s0", "s1"}

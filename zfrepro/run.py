@@ -210,7 +210,7 @@ def open_run(config: Common, which: str | int = "best", boxes: bool = False) -> 
         raise UserError(
             f"run={config.run}: {shown(checkpoint)} is not there; let `zfrepro train` finish an epoch first"
         )
-    state = load_checkpoint(checkpoint)
+    state, digest = _read(checkpoint)
     device = resolve_device(config.device)
     with torch.device("meta"):  # without drawing the millions of weights that are replaced
         network = Network(trained.model, outputs_of(trained, len(state["class_names"])))
@@ -224,7 +224,7 @@ def open_run(config: Common, which: str | int = "best", boxes: bool = False) -> 
         config=dataclasses.replace(trained, run=config.run, outputs=config.outputs),
         network=network,
         checkpoint=checkpoint,
-        checkpoint_hash=file_hash(checkpoint),
+        checkpoint_hash=digest,
         epoch=int(state["epoch"]),
         class_names=tuple(state["class_names"]),
         class_ids=tuple(state.get("class_ids", ())),
@@ -234,6 +234,16 @@ def open_run(config: Common, which: str | int = "best", boxes: bool = False) -> 
         device=device,
         precision=resolve_precision(config.precision, device),
     )
+
+
+def _read(checkpoint: Path) -> tuple[dict[str, Any], str]:
+    """A checkpoint and its hash, of one and the same file, although a training may replace it meanwhile."""
+    while True:
+        before = checkpoint.stat()
+        state, digest = load_checkpoint(checkpoint), file_hash(checkpoint)
+        after = checkpoint.stat()
+        if (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns):
+            return state, digest
 
 
 def require_apart(runs: Sequence[TrainedRun]) -> None:

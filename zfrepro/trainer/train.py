@@ -47,20 +47,17 @@ def train(config: TrainConfig, data: Packed | None = None) -> None:
     """
     with team(config.device) as members, contextlib.ExitStack() as stack:
         config, folder = with_source(config), Folder(config)
-
-        def prepare() -> None:
-            stack.enter_context(lock(config.folder))
-            folder.prepare(config)
-
-        members.lead(prepare)
+        members.lead(lambda: stack.enter_context(lock(config.folder)))
         if members.leads:
             stack.callback(folder.forget)
-        saved = load_checkpoint(folder.last) if folder.last.exists() else None
-        if saved:
+        saved = load_checkpoint(folder.last) if config.resume and folder.last.exists() else None
+        if saved and folder.begun:
             members.lead(lambda: folder.require_same(config))
         known = recall(saved) if saved else None  # the data that the run was begun on
         data = data or open_own(config.data, known, config.run, progress=members.leads)
-        Training(config, members, data, task_of(config, data), saved).run()
+        training = Training(config, members, data, task_of(config, data), saved)
+        members.lead(lambda: folder.prepare(config))  # what stood there goes only for a training that can begin
+        training.run()
 
 
 def task_of(config: TrainConfig, data: Packed) -> Task:
