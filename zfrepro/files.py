@@ -33,6 +33,7 @@ UNITS = {"GB": 1e9, "MB": 1e6, "kB": 1e3}  # bytes
 LOCKLESS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems without locks answer
 UNSYNCED = (errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.EOPNOTSUPP)  # what those without `fsync` answer
 DAY = 86_400  # seconds
+STARTED = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # how many of it there are
 PATIENCE = 5.0  # seconds for which a file may be open elsewhere on Windows
 
 # ---------------------------------------------------------------------------------------------------------------- writing
@@ -189,7 +190,7 @@ def lock(folder: Path) -> Iterator[None]:
     existed, guard = folder.exists(), _acquire(folder / ".lock", blocking=False)
     if guard is None:
         raise UserError(
-            f"{shown(folder)}: another process is working on this run; wait for it or give run=<another name>"
+            f"{shown(folder)}: another process is working on this run; wait for it or give run=<another name>" + _strangers()
         )
     try:
         yield
@@ -199,6 +200,12 @@ def lock(folder: Path) -> Iterator[None]:
             with contextlib.suppress(OSError):  # another process may have begun in it meanwhile
                 (folder / ".lock").unlink(missing_ok=True)
                 folder.rmdir()
+
+
+def _strangers() -> str:
+    """What is to be said where srun or mpirun has started the same command several times."""
+    several = any(os.environ.get(name, "1") not in ("", "1") for name in STARTED)
+    return "; processes of srun or mpirun know nothing of one another: those of torchrun train together" * several
 
 
 @contextlib.contextmanager
