@@ -75,6 +75,8 @@ def explain_os_error(error: OSError) -> str:
     """One line for a failed file operation, with what to do."""
     if error.errno == errno.ENOENT and not error.filename and not _has_working_folder():
         return "the working folder is not there any more; change into one that is (`cd`), then give the command again"
+    if "temporary directory" in str(error.strerror):
+        return f"{error.strerror}; make one of them writable, or set TMPDIR=<folder>"
     place = error.filename or "the file system"
     if is_full(error):
         return f"{place}: no space left on the disk; free some, then give the same command again: finished work is kept"
