@@ -199,6 +199,8 @@ def damaged_runs() -> Iterator[Case]:
     yield Case(["evolve"], "epoch_1.pt", cut("checkpoints/epoch_1.pt"))
     yield Case(["train", *TINY], "last.pt", cut("checkpoints/last.pt"))
     yield Case(["train", *TINY, "epochs=3"], "epochs")
+    yield Case(["train", *TINY, "batch_size=100000", "resume=false"], "batch_size")  # what stood there stays
+    yield Case(["evaluate", "runs=[tiny,copy]"], "runs=copy", lambda run: shutil.copytree(run, run.with_name("copy")))
 
 
 def with_entry(name: str, value: object, run: Path) -> None:
@@ -254,8 +256,8 @@ def bad_files() -> Iterator[Case]:
 
 def bad_weights() -> Iterator[Case]:
     """Files of weights that hold something else, for a sound table; see `weights_folder`."""
-    for name in ("tensor.pt", "list.pt", "empty.pt", "texts.pt", "hostile.pt", "other.pt", "nan.pt", "net.h5", "net.safetensors",
-                 "net.onnx", "net.npz", "pipe.png", "folder.png"):  # fmt: skip
+    for name in ("tensor.pt", "list.pt", "empty.pt", "alphabet.pt", "texts.pt", "hostile.pt", "other.pt", "nan.pt", "net.h5",
+                 "net.safetensors", "net.onnx", "net.npz", "pipe.png", "folder.png"):  # fmt: skip
         given = ["model=zfnet_demo", "mean=[0.5]", "std=[0.5]", "data=embedded", "run=other"]
         yield Case(["import", f"weights={name}", *given], name)
 
@@ -268,6 +270,7 @@ def weights_folder(here: Path) -> None:
     held = {
         "tensor.pt": filters, "list.pt": [filters], "empty.pt": {}, "texts.pt": {"a": "b"}, "other.pt": {"a.weight": filters},
         "nan.pt": {"a.weight": filters / 0, "a.bias": torch.zeros(32)},
+        "alphabet.pt": {f"{n}.weight": filters for n in sorted(map(str, range(11)))},
     }  # fmt: skip
     for name, value in held.items():
         torch.save(value, here / name)

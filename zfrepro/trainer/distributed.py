@@ -19,8 +19,6 @@ from zfrepro.devices import resolve_device
 from zfrepro.errors import UserError
 
 RESOLVING = 30.0  # seconds in which a machine's name must become known: on some clusters it does with its process
-
-
 LOST = r"Connection (closed|reset) by peer|gloo/transport|remote process exit"  # gloo's and NCCL's words
 
 

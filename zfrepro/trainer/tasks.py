@@ -16,6 +16,9 @@ from torch import Tensor
 from zfrepro.data import Packed, Split
 
 
+GUESSES = 5  # of which one may be right: the top-5 error, which says nothing of so few classes
+
+
 class Task(Protocol):
     """A task for a network of `outputs` numbers on top; B images in a batch."""
 
@@ -70,7 +73,7 @@ class Classification:
 
     def count(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(2,): images whose true class is not the first, and not among the first five."""
-        top = outputs.topk(min(5, outputs.shape[1]), dim=1).indices == targets[:, None]
+        top = outputs.topk(min(GUESSES, outputs.shape[1]), dim=1).indices == targets[:, None]
         return torch.stack([(~top[:, 0]).sum(), (~top.any(1)).sum()]).double()
 
     def errors(self, counts: list[float], images: int) -> dict[str, float]:

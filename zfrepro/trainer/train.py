@@ -25,7 +25,6 @@ from zfrepro.errors import UserError
 from zfrepro.files import lock, shown
 from zfrepro.models.network import Network, Noise, initialise
 from zfrepro.options.commands import TrainConfig
-from zfrepro.statistics import has_top5
 from zfrepro.trainer.distributed import Team, team
 from zfrepro.trainer.feed import Feed, epoch_order
 from zfrepro.trainer.folder import Folder
@@ -33,7 +32,7 @@ from zfrepro.trainer.localisation import BEGIN, Localisation
 from zfrepro.trainer.optimiser import LearningRate, renormalise, restore_momentum
 from zfrepro.trainer.progress import Progress, Tally, Totals
 from zfrepro.trainer.start import freeze, open_source, own_inputs, source_inputs, take_over, with_source
-from zfrepro.trainer.tasks import Classification, Task
+from zfrepro.trainer.tasks import GUESSES, Classification, Task
 from zfrepro.trainer.views import view_of
 from zfrepro.workers import Interrupted, stop_signals
 
@@ -327,7 +326,7 @@ class Training:
         )
 
     def _errors(self, m: dict[str, Any]) -> str:
-        top5 = m.get("val_top5_error") if has_top5(self.task.outputs) else None
+        top5 = m.get("val_top5_error") if self.task.outputs > GUESSES else None
         return f"{m[self.task.best]:.1f} %" + ("" if top5 is None else f" (top-5 {top5:.1f} %)")
 
     def _say_finished(self) -> None:
