@@ -28,7 +28,7 @@ from zfrepro.data.trees import holds_runs
 from zfrepro.errors import UserError
 from zfrepro.options.shared import DataConfig
 
-KEY_VERSION = 2  # of what a layout is read as, and of the key itself
+KEY_VERSION = 3  # of what a layout is read as, and of the key itself
 FEW = 50_000  # files
 SETTLED = (
     2.0  # seconds: what is younger than the coarsest clock of a file system may change without a change of its times
