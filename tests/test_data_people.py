@@ -148,6 +148,9 @@ def test_copies_are_told_before_anything_is_packed(tmp_path: Path, monkeypatch: 
     problems, notes = examine(config_of(tmp_path, pets))
     assert not problems and "4 of 4 validation images are copies of training images" in notes[0]
     assert not (tmp_path / "cache").exists()
+    (pets / "train" / "cat" / "0.bmp").write_bytes(b"")  # of such files all is read
+    assert examine(config_of(tmp_path, pets)) == ([], [])
+    (pets / "train" / "cat" / "0.bmp").unlink()
     monkeypatch.setattr("zfrepro.data.identity.FEW", 13)
     assert examine(config_of(tmp_path, pets)) == ([], [])
 
@@ -180,10 +183,10 @@ def test_a_class_without_validation_pictures_is_told(tmp_path: Path) -> None:
     make(tmp_path / "pets" / "train", ("ant", "bee", "cat", "dog"), count=4)
     make(tmp_path / "pets" / "val", ("bee", "dog"), count=3)
     (tmp_path / "pets" / "val" / "cat").mkdir()
-    problems, (note,) = examine(config_of(tmp_path, tmp_path / "pets"))
+    problems, (note, _) = examine(config_of(tmp_path, tmp_path / "pets"))
     assert not problems and "no validation picture" in note and note.endswith("2 of the classes (ant, cat)")
     make(tmp_path / "pets" / "val", ("ant", "cat"), count=1)
-    assert examine(config_of(tmp_path, tmp_path / "pets")) == ([], [])
+    assert not any("no validation picture" in note for note in examine(config_of(tmp_path, tmp_path / "pets"))[1])
 
 
 def test_an_empty_file_is_no_picture(tmp_path: Path) -> None:
@@ -198,7 +201,7 @@ def test_folders_beside_the_splits_are_named(tmp_path: Path) -> None:
     for name, count in (("Train", 4), ("val", 3), ("test", 2), ("extra", 1)):
         make(tmp_path / "pets" / name, count=count)
     picture(0, 0).save(tmp_path / "pets" / "cover.png")
-    problems, (note,) = examine(config_of(tmp_path, tmp_path / "pets"))
+    problems, (note, _) = examine(config_of(tmp_path, tmp_path / "pets"))
     assert not problems and "3 files or folders" in note and "cover.png, extra/, test/" in note
     data = opened(tmp_path, tmp_path / "pets")
     assert (len(data.train), len(data.val)) == (8, 6)

@@ -23,6 +23,7 @@ from zfrepro.data.cache import remembered, short_hash, writable
 from zfrepro.data.imagenet import companions
 from zfrepro.data.layouts import open_layout
 from zfrepro.data.locating import find_base, how_to_get
+from zfrepro.data.marks import COMPRESSED
 from zfrepro.data.sources import Source
 from zfrepro.data.trees import holds_runs
 from zfrepro.errors import UserError
@@ -103,10 +104,11 @@ def copies_in(train: np.ndarray | None, val: np.ndarray | None) -> list[tuple[in
 
 
 def told_of(source: Source) -> list[str]:
-    """What is to be known of a data set that is not packed, a line for each kind: its copies too, where it has so few files
-    that looking into them takes seconds."""
+    """What is to be known of a data set that is not packed, a line for each kind: its copies too, where it takes seconds to look
+    for them, into the ends of not too many files."""
     splits = (source.train, source.val)
-    if sum(len(listing.files) for listing in splits) > FEW:
+    files = [name for listing in splits for name in listing.files]
+    if len(files) > FEW or not all(name.lower().endswith(tuple(COMPRESSED)) for name in files):
         return source.told
     return [*source.told, *told_of_copies(source, copies_in(*(listing.content()[1] for listing in splits)))]
 
