@@ -6,8 +6,8 @@ import importlib.util
 import json
 import math
 import os
-import signal
 import shlex
+import signal
 import subprocess
 import sys
 import time

@@ -56,7 +56,9 @@ def test_failures_of_the_machine_are_one_line(tmp_path: Path, monkeypatch: pytes
     ) is None
     assert "`ulimit -n`" in explain_os_error(OSError(errno.EMFILE, "Too many open files", "x"))
     assert "give a path at which" in explain_os_error(OSError(errno.ENOTDIR, "Not a directory", "f/a"))
-    nowhere = FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp', '/']")  # as tempfile says it
+    nowhere = FileNotFoundError(
+        errno.ENOENT, "No usable temporary directory found in ['/tmp', '/']"
+    )  # as tempfile says it
     assert explain_os_error(nowhere).endswith("make one of them writable, or set TMPDIR=<folder>")
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")

@@ -213,12 +213,12 @@ def test_two_processes_at_one_run(tmp_path: Path, zfrepro: Zfrepro) -> None:
         done = zfrepro("train", f"outputs={tmp_path}", "run=one", *TINY, check=False)
     assert done.returncode == 2 and "another process" in done.stderr and "torchrun" not in done.stderr
 
+
 def test_processes_of_srun_are_strangers(tmp_path: Path, zfrepro: Zfrepro, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
     with lock(tmp_path / "one"):
         done = zfrepro("train", f"outputs={tmp_path}", "run=one", *TINY, check=False)
     assert done.stderr.count("\n") == 1 and "those of torchrun train together" in done.stderr
-
 
 
 @pytest.mark.parametrize(

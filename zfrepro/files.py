@@ -190,7 +190,8 @@ def lock(folder: Path) -> Iterator[None]:
     existed, guard = folder.exists(), _acquire(folder / ".lock", blocking=False)
     if guard is None:
         raise UserError(
-            f"{shown(folder)}: another process is working on this run; wait for it or give run=<another name>" + _strangers()
+            f"{shown(folder)}: another process is working on this run; wait for it or give run=<another name>"
+            + _strangers()
         )
     try:
         yield

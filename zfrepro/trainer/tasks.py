@@ -15,7 +15,6 @@ from torch import Tensor
 
 from zfrepro.data import Packed, Split
 
-
 GUESSES = 5  # of which one may be right: the top-5 error, which says nothing of so few classes
 
 
