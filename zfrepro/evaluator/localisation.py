@@ -474,7 +474,7 @@ def _files9(
     named = ", ".join(map(str, bench.config.class_scales))
     at = f" at {named} px" if named else ""
     said = f"dense over the whole image, five classes guessed{at}; the constants need no network"
-    out.table(columns, rows, notes(bench, said))
+    out.table(columns, rows, notes(bench, said) + statistics.remark_on_top5(bench.classifiers[0].data.num_classes))
     out.figure(
         "errors.png", draw_bars(bars, f"Table 9: {bench.config.run}", "localisation error (%), five classes guessed")
     )
@@ -523,5 +523,4 @@ def notes(bench: Bench, how: str) -> str:
         f"{int(bench.known.sum())} validation images with boxes, {first.epochs} epochs of fine-tuning at a learning rate of "
         f"{first.lr:g}{rules}, seeds {config.seeds or [config.seed]}; boxes within a class are merged up to a match score of "
         f"{config.threshold:g} ({config.match}, {config.mean}{merged})."
-        + statistics.remark_on_top5(bench.classifiers[0].data.num_classes)
     )
