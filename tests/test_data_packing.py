@@ -321,6 +321,9 @@ def test_unreadable_pictures_are_counted_or_skipped(
         for row, name in enumerate(split.files):
             assert name.startswith(f"class_{split.labels[row]}/")
             assert np.array_equal(split.images[row], read_picture(tree / name, SIZE, fit))
+    pixels = np.concatenate([data.train.images[row].reshape(-1, 3) for row in range(len(data.train))]).astype(float)
+    np.testing.assert_allclose(data.colour, pixels.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(data.covariance, np.cov(pixels.T, bias=True), rtol=1e-9)
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EMFILE, "Too many open files"), MemoryError()])

@@ -204,6 +204,11 @@ def test_boxes_of_the_mirror_image_are_mirrored_back() -> None:
     np.testing.assert_allclose(found, expected, atol=0.02)
     other = propose([(net, [45])], image[None, :, ::-1].copy(), torch.tensor([[1]]), MERGING)
     assert torch.equal(both.confidence[:, :, count:], other.confidence)
+    seeing, given = Localiser(run_of(4), [run_of(CLASSES)]), Merging(0.0, "centre_iou", "members", True)
+    found = propose([(seeing, [45])], image[None], torch.tensor([[1]]), given).boxes[0, 0, count:]
+    turned = propose([(seeing, [45])], image[None, :, ::-1].copy(), torch.tensor([[1]]), MERGING).boxes[0, 0]
+    expected = [[61 - x1, y0, 61 - x0, y1] for x0, y0, x1, y1 in turned.tolist()]
+    np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
 def test_all_images_of_all_shapes_in_their_order() -> None:

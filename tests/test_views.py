@@ -15,6 +15,7 @@ from torch import Tensor
 
 from zfrepro.checkpoints import load_checkpoint
 from zfrepro.data import Packed, Split
+from zfrepro.data.rescaling import Places
 from zfrepro.models.network import Network, deviation, initialise
 from zfrepro.options.commands import TrainConfig
 from zfrepro.options.compose import load_model
@@ -110,6 +111,20 @@ def test_the_last_batch_is_left_out_of_training_where_it_is_not_full_and_validat
         *((4, rows) for rows in full),
         (3, [8, 9, 10]),
     ]
+
+
+def test_where_a_crop_lies_in_its_image() -> None:
+    """Of 9 x 13 pixels rescaled to 10 x 14 one is 0.9 high and 13 / 14 wide: the larger side is rounded down."""
+    data = toy_whole(12)
+    view = feed(data, Team(0, 1, CPU), train_scale=[8, 14]).view
+    places, unlike = Places(*torch.tensor([[10] * 12, [1] * 12, [2] * 12, [0] * 12])), 0
+    for (left, top, right, bottom), image in zip(view.crops(np.arange(12), places).tolist(), data.train.images):
+        height, width = image.shape[:2]
+        down, across = (side / (side * 10 // min(height, width)) for side in (height, width))
+        assert (left, top) == pytest.approx((2 * across, down))
+        assert (right, bottom) == pytest.approx((10 * across, 9 * down))
+        unlike += abs(down - across) > 0.01
+    assert unlike
 
 
 def test_the_centre_of_the_middle_scale_is_validated() -> None:
