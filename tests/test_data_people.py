@@ -189,6 +189,15 @@ def test_a_class_without_validation_pictures_is_told(tmp_path: Path) -> None:
     assert not any("no validation picture" in note for note in examine(config_of(tmp_path, tmp_path / "pets"))[1])
 
 
+def test_a_picture_of_too_many_pixels_is_to_be_made_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As some telephones take them; Pillow takes it for an attack."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
+    with pytest.raises(
+        UserError, match=r"0\.png: cannot be read as an image \(more than 400 pixels; make it smaller\)"
+    ):
+        read_image(make(tmp_path / "pets") / "cat" / "0.png", 16)
+
+
 def test_an_empty_file_is_no_picture(tmp_path: Path) -> None:
     (make(tmp_path / "pets") / "cat" / "e.png").touch()
     with pytest.raises(UserError, match=r"cat/e\.png \(the file is empty; fetch or copy it again\)"):

@@ -83,6 +83,8 @@ def reason(error: Exception) -> str:
         return "no such file"
     if isinstance(error, Image.UnidentifiedImageError):
         return "no image format that is known"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; make it smaller"
     return " ".join(str(error).split()) or type(error).__name__
 
 
