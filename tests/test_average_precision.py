@@ -9,7 +9,12 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from zfrepro import statistics
-from zfrepro.evaluator.average_precision import average_precision, average_precisions, mean_precision, precision_gain
+from zfrepro.evaluator.average_precision import average_precisions, mean_precision, precision_gain
+
+
+def average_precision(scores: np.ndarray, truth: np.ndarray, levels: int | None = None) -> float:
+    """Of one class, (N,) both."""
+    return float(average_precisions(scores[:, None], truth[:, None], levels)[0])
 
 
 def devkit(scores: np.ndarray, truth: np.ndarray) -> float:

@@ -21,8 +21,9 @@ from PIL import Image
 
 from zfrepro.data import Packed, decode, find_problems, open_data, packed_folder, packing, read_image, rows
 from zfrepro.data.decode import measure_files, picture_size, read_picture
-from zfrepro.data.packed import changed_files, load
+from zfrepro.data.packed import load
 from zfrepro.errors import UserError
+from zfrepro.files import file_hash
 from zfrepro.options.shared import DataConfig
 
 SIZE = 16
@@ -57,6 +58,12 @@ def entries(cache: Path) -> list[str]:
 
 
 # ------------------------------------------------------------------------------------------------------------- content
+
+
+def changed_files(packed: Packed) -> list[str]:
+    """The arrays whose bytes are no longer those of the manifest."""
+    entries = packed.manifest["arrays"].items()
+    return [name for name, entry in entries if file_hash(packed.folder / name) != entry["sha256"]]
 
 
 def test_packed_equals_direct_decoding(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from zfrepro.data.packed import Whole
 from zfrepro.data.rescaling import (
+    Images,
     Places,
     by_shape,
     draw_places,
@@ -16,7 +17,6 @@ from zfrepro.data.rescaling import (
     resample,
     rescaled,
     rescaled_shapes,
-    scaled_crops,
     shapes_of,
 )
 from zfrepro.errors import UserError
@@ -42,6 +42,13 @@ def pillow(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def pixels(tensor: torch.Tensor) -> np.ndarray:
     return tensor.permute(0, 2, 3, 1).numpy()
+
+
+def scaled_crops(
+    images: Images, rows: np.ndarray, places: Places, crop: int, colour: torch.Tensor, scale: float | torch.Tensor = 1.0
+) -> torch.Tensor:
+    """One crop of each of the images `rows` at its place, on the colour's device."""
+    return resample(read_crops(images, rows, places, crop).to(colour.device), colour, scale)
 
 
 @pytest.mark.parametrize("side", [20, 23, 29, 37, 64, 91])

@@ -10,8 +10,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-MATCHES = ("centre_iou", "paper")
-MEANS = ("members", "plain")
 RIGHT = 0.5  # IoU from which a box is right; the official routine's, which counts below 0.5 as wrong
 MERGE_CELLS = 1 << 22  # match scores in memory at a time
 
@@ -27,14 +25,8 @@ def intersection(a: Tensor, b: Tensor) -> Tensor:
     return (high - low).clamp(min=0).prod(-1)
 
 
-def iou(a: Tensor, b: Tensor, inclusive: bool = False) -> Tensor:
-    """Intersection over union (...) of boxes (..., 4), which broadcast; 0 where neither has an area.
-
-    inclusive: the corners x1, y1 belong to the boxes, as PASCAL VOC's, ILSVRC's and Tiny ImageNet's do.
-    """
-    if inclusive:
-        edge = a.new_tensor([0, 0, 1, 1])
-        a, b = a + edge, b + edge
+def iou(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union (...) of boxes (..., 4), which broadcast; 0 where neither has an area."""
     shared = intersection(a, b)
     union = sides(a).prod(-1) + sides(b).prod(-1) - shared
     return torch.where(union > 0, shared / union, torch.zeros_like(union))
@@ -54,20 +46,16 @@ def encode(boxes: Tensor, crops: Tensor, flip: Tensor | None = None) -> Tensor:
     upper left corner; of the mirrored crop where `flip` (...). Not clipped: what leaves the crop is below 0 or above 1."""
     origin, extent = crops[..., :2], crops[..., 2:] - crops[..., :2]
     centre = ((boxes[..., :2] + boxes[..., 2:]) / 2 - origin) / extent
-    return torch.cat([_mirrored(centre, flip), (boxes[..., 2:] - boxes[..., :2]) / extent], -1)
+    if flip is not None:
+        centre = torch.stack([torch.where(flip.bool(), 1 - centre[..., 0], centre[..., 0]), centre[..., 1]], -1)
+    return torch.cat([centre, (boxes[..., 2:] - boxes[..., :2]) / extent], -1)
 
 
-def decode(values: Tensor, crops: Tensor, flip: Tensor | None = None) -> Tensor:
-    """The boxes (..., 4) whose `encode` in the same crops is `values` (..., 4)."""
+def decode(values: Tensor, crops: Tensor) -> Tensor:
+    """The boxes (..., 4) whose `encode` in the same crops, not mirrored, is `values` (..., 4)."""
     origin, extent = crops[..., :2], crops[..., 2:] - crops[..., :2]
-    centre, half = origin + _mirrored(values[..., :2], flip) * extent, values[..., 2:] * extent / 2
+    centre, half = origin + values[..., :2] * extent, values[..., 2:] * extent / 2
     return torch.cat([centre - half, centre + half], -1)
-
-
-def _mirrored(centre: Tensor, flip: Tensor | None) -> Tensor:
-    if flip is None:
-        return centre
-    return torch.stack([torch.where(flip.bool(), 1 - centre[..., 0], centre[..., 0]), centre[..., 1]], -1)
 
 
 def crop_boxes(y: Tensor, x: Tensor, crop: int, ratio: Tensor) -> Tensor:
@@ -107,32 +95,27 @@ def match_scores(a: Tensor, b: Tensor, match: str = "centre_iou") -> Tensor:
 
 
 def merge(
-    boxes: Tensor, confidence: Tensor, threshold: float, match: str = "centre_iou", mean: str = "members",
-    members: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    boxes: Tensor, confidence: Tensor, threshold: float, match: str = "centre_iou", mean: str = "members"
+) -> tuple[Tensor, Tensor, Tensor]:
     """OverFeat's greedy merging (section 4.3) of G groups of n boxes: boxes (G, n, 4), confidence (G, n), members (G, n).
 
     The two boxes of a group with the smallest match score become one, until that score is above `threshold`. Coordinates are
-    the mean over the members, or with mean=plain of the two; confidences add up. members: (G, n) int64, 1 for a box, 0 for
-    an empty place, which is what the results have beyond their boxes. The order of a group's boxes does not matter.
+    the mean over the members, or with mean=plain of the two; confidences add up. members: (G, n) int64, how many boxes became
+    this one; 0 for a place that is empty then. The order of a group's boxes does not matter.
     """
-    members = torch.ones_like(confidence, dtype=torch.int64) if members is None else members
     size = max(1, MERGE_CELLS // max(1, boxes.shape[1]) ** 2)
     parts = [
         _merge(*part, threshold, match, mean)
-        for part in zip(boxes.double().split(size), confidence.double().split(size), members.split(size))
+        for part in zip(boxes.double().split(size), confidence.double().split(size))
     ]
     return tuple(torch.cat(values) for values in zip(*parts))  # type: ignore[return-value]
 
 
-def _merge(
-    boxes: Tensor, confidence: Tensor, members: Tensor, threshold: float, match: str, mean: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    boxes, confidence, members = _sorted(boxes, confidence, members)
-    count = boxes.shape[1]
+def _merge(boxes: Tensor, confidence: Tensor, threshold: float, match: str, mean: str) -> tuple[Tensor, Tensor, Tensor]:
+    boxes, confidence = _sorted(boxes, confidence)
+    count, members = boxes.shape[1], torch.ones_like(confidence, dtype=torch.int64)
     scores = match_scores(boxes[:, :, None], boxes[:, None], match)
-    empty = members == 0
-    scores.masked_fill_(empty[:, :, None] | empty[:, None] | torch.eye(count, dtype=torch.bool), torch.inf)
+    scores.masked_fill_(torch.eye(count, dtype=torch.bool), torch.inf)
     for _ in range(count - 1):
         least, flat = scores.flatten(1).min(1)
         group = torch.nonzero((least <= threshold) & (least < torch.inf))[:, 0]
@@ -154,12 +137,12 @@ def _merge(
     return boxes, confidence, members
 
 
-def _sorted(boxes: Tensor, confidence: Tensor, members: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _sorted(boxes: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor]:
     """Each group in the order of its coordinates, then confidences: of equal match scores the first pair is merged."""
     order = torch.arange(boxes.shape[1]).expand(confidence.shape)
     for key in (confidence, *boxes.flip(-1).unbind(-1)):
         order = order.gather(1, key.gather(1, order).argsort(dim=1, stable=True))
-    return boxes.gather(1, order[..., None].expand_as(boxes)), confidence.gather(1, order), members.gather(1, order)
+    return boxes.gather(1, order[..., None].expand_as(boxes)), confidence.gather(1, order)
 
 
 def best(boxes: Tensor, confidence: Tensor, members: Tensor) -> Tensor:
@@ -171,19 +154,12 @@ def best(boxes: Tensor, confidence: Tensor, members: Tensor) -> Tensor:
 # ----------------------------------------------------------------------------------------------------------------- error
 
 
-def found(
-    classes: Tensor, boxes: Tensor, true_boxes: Tensor, true_classes: Tensor, owners: Tensor, inclusive: bool = False
-) -> Tensor:
+def found(classes: Tensor, boxes: Tensor, true_boxes: Tensor, true_classes: Tensor, owners: Tensor) -> Tensor:
     """Which of N images are localised, (N,) bool: one of its K guesses, classes (N, K) with boxes (N, K, 4), has the class of
     a true box of the image and an IoU of at least 0.5 with it.
 
     true_boxes: (M, 4), those of all images, with their classes (M,) and images (M,), 0..N-1. An image without any is not found.
     """
-    overlap = iou(boxes[owners], true_boxes[:, None], inclusive)
+    overlap = iou(boxes[owners], true_boxes[:, None])
     hits = ((classes[owners] == true_classes[:, None]) & (overlap >= RIGHT)).any(1)
     return torch.zeros(len(classes), dtype=torch.int64).index_add_(0, owners, hits.long()) > 0
-
-
-def localisation_error(right: Tensor) -> float:
-    """The share of images that are not `found`, in percent."""
-    return 100 * float(1 - right.double().mean())

@@ -17,7 +17,6 @@ from typing import Any, overload
 import numpy as np
 
 from zfrepro.errors import UserError, is_of_machine
-from zfrepro.files import file_hash
 
 MANIFEST = "manifest.json"
 NOT_HERE = (
@@ -242,9 +241,3 @@ def _split(name: str, arrays: dict[str, np.ndarray]) -> Split:
     if "box_starts" in own:
         boxes = Boxes(*(np.array(own[f"box_{part}"]) for part in ("starts", "corners", "labels")))
     return Split(name, own["images"], np.array(own["labels"]), Names(own["files"]), own.get("multi"), truth, boxes)
-
-
-def changed_files(packed: Packed) -> list[str]:
-    """The arrays whose bytes are no longer those that were packed (reads all of them)."""
-    entries = packed.manifest["arrays"].items()
-    return [name for name, entry in entries if file_hash(packed.folder / name) != entry["sha256"]]

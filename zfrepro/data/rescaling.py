@@ -170,14 +170,7 @@ def _matrix(regions: Regions, axis: int, part: slice) -> Tensor:
     return (weights / weights.sum(2, keepdim=True)).float()
 
 
-# ------------------------------------------------------------------------------------------------------- both in one call
-
-
-def scaled_crops(
-    images: Images, rows: np.ndarray, places: Places, crop: int, colour: Tensor, scale: float | Tensor = 1.0
-) -> Tensor:
-    """(B, 3, c, c): one crop of each of the images `rows` (B,) at its place, on the colour's device; see `resample`."""
-    return resample(read_crops(images, rows, places, crop).to(colour.device), colour, scale)
+# ----------------------------------------------------------------------------------------------------------- whole images
 
 
 def rescaled(images: Images, rows: np.ndarray, side: int, colour: Tensor, scale: float | Tensor = 1.0) -> Tensor:

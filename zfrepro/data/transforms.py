@@ -84,29 +84,11 @@ def _scaled(values: Tensor, scale: float | Tensor) -> Tensor:
     return values if scale == 1.0 else values.mul_(scale)  # `values` is always our own fresh tensor
 
 
-def random_crops(
-    images: Tensor, mean: Tensor, crop: int, scale: float | Tensor, mode: str, generator: torch.Generator
-) -> Tensor:
-    """(B, 3, c, c): one drawn crop of every image, see `draw_crops`."""
-    y, x, flip = draw_crops(len(images), images.shape[1], crop, mode, generator)
-    return take_crops(images, mean, y, x, flip, crop, scale)
-
-
 def centre_crop(images: Tensor, mean: Tensor, crop: int, scale: float | Tensor = 1.0) -> Tensor:
     """(B, 3, c, c): the crop at the centre, the fifth of `crop_positions`."""
     y, x, _ = crop_positions(images.shape[1], crop)[4].tolist()
     place = slice(y, y + crop), slice(x, x + crop)
     return _scaled(images[:, place[0], place[1]] - mean[place], scale).permute(0, 3, 1, 2)
-
-
-def ten_crops(images: Tensor, mean: Tensor, crop: int, scale: float | Tensor = 1.0) -> Tensor:
-    """(B, 10, 3, c, c): all crops of `crop_positions`; `.flatten(0, 1)` of it is channels_last."""
-    centred = _scaled(images - mean, scale)
-    crops = []
-    for y, x, flip in crop_positions(images.shape[1], crop).tolist():
-        taken = centred[:, y : y + crop, x : x + crop]
-        crops.append(taken.flip(2) if flip else taken)
-    return torch.stack(crops, dim=1).permute(0, 1, 4, 2, 3)
 
 
 def resized(images: Tensor, size: tuple[int, int]) -> Tensor:

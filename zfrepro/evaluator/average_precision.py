@@ -11,11 +11,6 @@ from zfrepro.statistics import Measure
 DRAWS = 1000  # of the bootstrap
 
 
-def average_precision(scores: np.ndarray, truth: np.ndarray, levels: int | None = None) -> float:
-    """Of one class, (N,) both; see `average_precisions`."""
-    return float(average_precisions(scores[:, None], truth[:, None], levels)[0])
-
-
 def average_precisions(scores: np.ndarray, truth: np.ndarray, levels: int | None = None) -> np.ndarray:
     """Area under the precision envelope over all recall levels (VOC 2010-2012), (C,) in [0, 1]; NaN without a positive image.
 

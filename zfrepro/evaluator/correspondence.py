@@ -99,7 +99,7 @@ def correspond(config: CorrespondConfig) -> None:
         parts = len(chosen.parts)
         shown = own[:, :, first][..., first]  # (L, P + R, n, n)
         draws = np.stack(
-            [scores(own, generator.permutation(len(chosen))[:count], parts)[0] for _ in range(config.draws)], axis=1
+            [scores(own, generator.permutation(len(chosen))[:count], parts) for _ in range(config.draws)], axis=1
         )
         groups = disjoint_groups(subjects, distances, count, generator)
         table = [score_pairs(shown[i], parts) for i in range(len(layers))]
@@ -398,10 +398,9 @@ def score_pairs(hamming: np.ndarray, parts: int) -> tuple[np.ndarray, np.ndarray
     return np.array([values.mean() for values in split]), np.array([values.std() for values in split])
 
 
-def scores(hamming: np.ndarray, rows: np.ndarray, parts: int) -> tuple[np.ndarray, np.ndarray]:
-    """Means and stds of one draw of images at every layer: (L, P + 1) each. hamming: (L, P + R, N, N)."""
-    found = [score_pairs(layer[:, rows][:, :, rows], parts) for layer in hamming]
-    return np.stack([mean for mean, _ in found]), np.stack([std for _, std in found])
+def scores(hamming: np.ndarray, rows: np.ndarray, parts: int) -> np.ndarray:
+    """Means of one draw of images at every layer: (L, P + 1). hamming: (L, P + R, N, N)."""
+    return np.stack([score_pairs(layer[:, rows][:, :, rows], parts)[0] for layer in hamming])
 
 
 @dataclass(frozen=True)
@@ -424,8 +423,8 @@ def disjoint_groups(
         found, order = distances[one.class_name], generator.permutation(len(one))
         for group in range(len(one) // count):
             rows = order[group * count : (group + 1) * count]
-            paper_way.append(scores(found.hamming, rows, len(one.parts))[0])
-            changed.append(scores(found.changed, rows, len(one.parts))[0])
+            paper_way.append(scores(found.hamming, rows, len(one.parts)))
+            changed.append(scores(found.changed, rows, len(one.parts)))
             apart = ~np.eye(count, dtype=bool)
             other.append(found.other_part[:, rows][:, :, rows][:, apart].mean(1))
             matched.append(found.matched[:, :, rows][..., rows][:, :, apart].mean(2))

@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from zfrepro import statistics
 from zfrepro.data.transforms import centre_crop
-from zfrepro.errors import require_choice, require_layer
+from zfrepro.errors import require_layer
 from zfrepro.evaluator import pictures as choice
 from zfrepro.figures.invariance import draw_claims, draw_invariance
 from zfrepro.files import digest
@@ -60,7 +60,6 @@ class Curves:
 
 def invariance(config: InvarianceConfig) -> None:
     """Write `fig5_invariance/`: the figure, its arrays and the claims' numbers."""
-    require_choice("fill", config.fill, BORDERS)
     run = open_run(config)
     layers = list(config.layers) or [run.network.feature_layers[0], run.network.feature_layers[-1]]
     for layer in layers:

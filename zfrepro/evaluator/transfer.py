@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from zfrepro import papers, statistics
 from zfrepro.errors import UserError, require_layer
-from zfrepro.evaluator.average_precision import average_precision, average_precisions
+from zfrepro.evaluator.average_precision import average_precisions, mean_precision
 from zfrepro.evaluator.overlap import compare_with_source, remark
 from zfrepro.evaluator.softmax import choose_strength, fit
 from zfrepro.evaluator.splits import Fold, draw_fold, mean_class_accuracy, possible_sizes
@@ -459,8 +459,7 @@ def multi_label(
     held = [Fold(np.sort(order[part:]), np.sort(order[:part]))] if part else []
 
     def score(probabilities: np.ndarray, positions: np.ndarray) -> float:
-        truth = marks[usable[positions]]
-        return float(np.nanmean([average_precision(p, t) for p, t in zip(probabilities.T, truth.T)]))
+        return mean_precision(probabilities, marks[usable[positions]])
 
     strength = choose_strength(train, targets, config.strengths, held, score)
     model = fit(train, targets, strength)

@@ -100,12 +100,12 @@ def positive(value: float) -> str | None:
     return None if 0 < value < math.inf else "must be a positive number"
 
 
-def at_least(low: int, why: str = "") -> Check:
+def at_least(low: int) -> Check:
     """Whole numbers from `low` on, as far as 32 bits go."""
 
     def check(value: int) -> str | None:
         most = f" and {LARGEST} at most" if value > LARGEST else ""
-        return None if low <= value <= LARGEST else f"must be {low} or more{most}{why}"
+        return None if low <= value <= LARGEST else f"must be {low} or more{most}"
 
     return check
 
