@@ -214,7 +214,7 @@ def _task(cfg: DictConfig) -> None:
 def _refuse_inside_runs(config: Common) -> None:
     """A run may share a folder with others, as torchvision/vgg16, but not lie in another's."""
     for above in Path(config.run).parents[:-1]:
-        if (config.folder.parents[len(Path(config.run).parts) - 1] / above / "train" / "config.yaml").exists():
+        if (config.runs_folder / above / "train" / "config.yaml").exists():
             raise UserError(f"run={config.run}: lies within the run {above.as_posix()}; give another name")
 
 

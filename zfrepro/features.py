@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zfrepro.data import Packed
-from zfrepro.errors import UserError, require_layer
-from zfrepro.files import in_bytes, move, pending, read_array
+from zfrepro.errors import require_layer
+from zfrepro.files import move, pending, read_array, require_space
 from zfrepro.forward import forward
 from zfrepro.models.network import Network
 from zfrepro.run import TrainedRun
@@ -57,7 +56,8 @@ def _fill(run: TrainedRun, data: Packed, layers: Sequence[int], folder: Path, dt
     folder.mkdir(parents=True, exist_ok=True)
     total, kind = len(data.train) + len(data.val), np.dtype(dtype)
     widths = {layer: width(run.network, layer, pool) for layer in layers}
-    _check_space(folder, total * sum(widths.values()) * kind.itemsize)
+    size = total * sum(widths.values()) * kind.itemsize  # a memory map on a full disk ends the process without a word
+    require_space(folder, size, "features", "give pool=<n> or dtype=float16, or make room")
     with pending(run.folder, "features") as fresh:
         files = {
             layer: np.lib.format.open_memmap(fresh / f"{layer}.npy", "w+", kind, (total, widths[layer]))
@@ -70,16 +70,6 @@ def _fill(run: TrainedRun, data: Packed, layers: Sequence[int], folder: Path, dt
         for layer in layers:
             files.pop(layer).flush()
             move(fresh / f"{layer}.npy", folder / f"layer{layer}.npy")
-
-
-def _check_space(folder: Path, size: int) -> None:
-    """Refuse what does not fit: a memory map on a full disk ends the process without a word."""
-    free = shutil.disk_usage(folder).free
-    if size > free:
-        raise UserError(
-            f"{folder}: features need {in_bytes(size)}, {in_bytes(free)} are free; give pool=<n> or dtype=float16, "
-            "or make room"
-        )
 
 
 def images_of(data: Packed) -> Callable[[np.ndarray], np.ndarray]:

@@ -45,8 +45,7 @@ def layer_table(network: Network) -> list[str]:
     parameters, work = sum(row.parameters for row in rows), sum(row.multiply_adds for row in rows)
     lines = [["layer", "name", "what", "output", "field/stride", "parameters", "multiply-adds"]]
     for row in rows:
-        numbers = [f"{row.parameters:,}", f"{row.multiply_adds:,}"]
-        lines.append([str(row.number), row.name, row.what, row.output, row.field, *numbers])
+        lines.append(row.cells)
     lines.append(["total", "", "", "", "", f"{parameters:,}", f"{work:,}"])
     return [
         f"{network.config.name}: input {network.channels}x{side}x{side}, {network.outputs} classes",
@@ -88,7 +87,7 @@ def doctor(config: DoctorConfig) -> None:
         )
     if not torch.cuda.device_count():
         print("gpu: none" + ("" if torch.backends.cuda.is_built() else " (torch is a CPU build)"))
-    outputs = Path(config.outputs).expanduser().resolve()
+    outputs = config.runs_folder
     runs = runs_in(outputs)
     print(f"runs in {shown(outputs)}/: {', '.join(runs) or 'none yet; begin with `zfrepro train`'}")
     cache = config.data.cache_folder

@@ -190,13 +190,10 @@ def class_number(classes: Classes, name: str, key: str = "labels") -> int:
     raise UserError(f"{key}={name}: no class of this run{hint}")
 
 
-FILLS = ("grey", "mean", "black", "noise")
-
-
 def fill_input(run: TrainedRun, kind: str, seed: int) -> Tensor:
     """What an occluder shows, as a network input (3, s, s): mid-grey pixels (the paper's square), the mean image,
     black, or uniform noise drawn by seed."""
-    require_choice("fill", kind, FILLS)
+    require_choice("fill", kind, ("grey", "mean", "black", "noise"))
     size = run.mean.shape[0]
     if kind == "mean":
         return torch.zeros(3, run.network.input_size, run.network.input_size, device=run.device)
@@ -209,7 +206,5 @@ def fill_input(run: TrainedRun, kind: str, seed: int) -> Tensor:
 
 def fill_pixels(run: TrainedRun, fill: Tensor) -> np.ndarray:
     """A network input (3, s, s) as displayable pixels (s, s, 3) uint8."""
-    start = (run.mean.shape[0] - run.network.input_size) // 2
-    place = slice(start, start + run.network.input_size)
-    pixels = fill.permute(1, 2, 0) / run.scale + run.mean[place, place]
+    pixels = fill.permute(1, 2, 0) / run.scale + run.crops(run.mean[None])[0]
     return pixels.round().clamp(0, 255).to(torch.uint8).cpu().numpy()

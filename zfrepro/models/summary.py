@@ -25,6 +25,12 @@ class Row:
     parameters: int
     multiply_adds: int  # for one image; biases, pooling and normalisation not counted
 
+    @property
+    def cells(self) -> list[str]:
+        """As a row of a table."""
+        numbers = f"{self.parameters:,}", f"{self.multiply_adds:,}"
+        return [str(self.number), self.name, self.what, self.output, self.field, *numbers]
+
 
 def on_paper(config: ModelConfig, outputs: int) -> Network:
     """The network without memory for its weights: to be described, not run."""

@@ -229,9 +229,14 @@ class Common:
     debug: bool = option(False, "show tracebacks of user errors", anything, neutral=True)
 
     @property
+    def runs_folder(self) -> Path:
+        """Absolute path of `outputs`."""
+        return home_expanded("outputs", self.outputs).resolve()
+
+    @property
     def folder(self) -> Path:
         """Absolute path of the run's folder."""
-        return home_expanded("outputs", self.outputs).resolve() / self.run
+        return self.runs_folder / self.run
 
 
 RESUME = "false: make a result again that is up to date"

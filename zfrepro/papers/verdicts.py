@@ -27,6 +27,11 @@ class Half:
     where: str = ""  # on what, where an item measures several things: a target data set
 
     @property
+    def says(self) -> str:
+        """The half-sentence, and on what."""
+        return self.part.says + (f" ({self.where})" if self.where else "")
+
+    @property
     def measured(self) -> str:
         """The number with its interval, in words; or why there is none."""
         return self.measure.why if isinstance(self.measure, Missing) else written(self.measure)
@@ -49,7 +54,7 @@ class Finding:
     @property
     def measured(self) -> str:
         """The measurements in words."""
-        return "; ".join(f"{_begin(half)}: {half.measured}" for half in self.halves)
+        return "; ".join(f"{half.says}: {half.measured}" for half in self.halves)
 
     @property
     def remark(self) -> str:
@@ -57,17 +62,12 @@ class Finding:
         said = []
         for half in self.halves:
             if half.verdict == CONTRADICTED:
-                said.append(f"contradicted: {_begin(half)}" if len(self.halves) > 1 else "")
+                said.append(f"contradicted: {half.says}" if len(self.halves) > 1 else "")
             elif half.verdict == UNDECIDED:
-                said.append((f"open: {_begin(half)}; " if len(self.halves) > 1 else "") + half.wanted)
+                said.append((f"open: {half.says}; " if len(self.halves) > 1 else "") + half.wanted)
             elif half.verdict == NOT_MEASURED and self.verdict != NOT_MEASURED:
-                said.append(f"not measured: {_begin(half)} ({half.measured})")
+                said.append(f"not measured: {half.says} ({half.measured})")
         return ". ".join(line for line in said if line)
-
-
-def _begin(half: Half) -> str:
-    """The half-sentence, and on what."""
-    return half.part.says + (f" ({half.where})" if half.where else "")
 
 
 # ------------------------------------------------------------------------------------------------------------- deciding

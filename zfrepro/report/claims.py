@@ -112,7 +112,7 @@ def claim_row(finding: Finding, paper: Paper, run: Run) -> dict[str, Any]:
 def _half(half: Half) -> dict[str, str]:
     """A part of a claim on the page."""
     return {
-        "says": half.part.says + (f" ({half.where})" if half.where else ""),
+        "says": half.says,
         "threshold": half.part.threshold,
         "measured": half.measured,
         "verdict": half.verdict,
@@ -150,7 +150,7 @@ def picture_of(findings: Sequence[Finding], narrow: bool) -> Picture | None:
         return None
     figure = draw_claims(
         [name for name, _, _ in rows],
-        [half.part.says + (f" ({half.where})" if half.where else "") for _, half, _ in rows],
+        [half.says for _, half, _ in rows],
         np.array([ends for _, _, ends in rows]),
         [half.verdict for _, half, _ in rows],
         [short(half.measure) for _, half, _ in rows if isinstance(half.measure, Estimate)],

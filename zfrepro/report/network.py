@@ -125,8 +125,5 @@ def recipe(config: TrainConfig) -> str:
 def layer_table(model: ModelConfig, classes: int) -> Table:
     """A row for each layer."""
     columns = ["layer", "name", "what", "output", "receptive field / stride", "parameters", "multiply-adds"]
-    rows: list[Sequence[str]] = [
-        [str(row.number), row.name, row.what, row.output, row.field, f"{row.parameters:,}", f"{row.multiply_adds:,}"]
-        for row in summary.describe(summary.on_paper(model, classes))
-    ]
+    rows = [row.cells for row in summary.describe(summary.on_paper(model, classes))]
     return make_table("The layers", columns, rows, "")

@@ -35,7 +35,7 @@ class Written:
 def report(config: ReportConfig) -> None:
     """Write a run's `report/index.html` and `report/claims.json`; with `runs`, theirs, and the table of claims over all of
     them beside the runs. Raises UserError where there is no such run."""
-    outputs = Path(config.outputs).expanduser().resolve()
+    outputs = config.runs_folder
     if config.runs:
         for name in config.runs:
             _require_run(outputs, "runs", name)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from zfrepro.checkpoints import load_checkpoint
 from zfrepro.data import Packed
+from zfrepro.data.transforms import resized
 from zfrepro.errors import UserError, nearest, require
 from zfrepro.files import file_hash, shown
 from zfrepro.models.network import Network
@@ -80,7 +81,7 @@ class Source:
 
 def source_path(config: TrainConfig) -> Path:
     """The checkpoint that `config.init_from` names."""
-    return Path(config.outputs).expanduser().resolve() / str(config.init_from) / "train" / "checkpoints" / "best.pt"
+    return config.runs_folder / str(config.init_from) / "train" / "checkpoints" / "best.pt"
 
 
 def source_hash(config: TrainConfig) -> str | None:
@@ -91,9 +92,9 @@ def source_hash(config: TrainConfig) -> str | None:
 
 def open_source(config: TrainConfig) -> Source:
     """The run that `config.init_from` names. Raises UserError where it has no weights."""
-    path, outputs, name = source_path(config), Path(config.outputs).expanduser().resolve(), str(config.init_from)
+    path, name = source_path(config), str(config.init_from)
     if not path.exists():
-        runs = runs_in(outputs)
+        runs = runs_in(config.runs_folder)
         raise UserError(
             f"init_from={name}: {shown(path)} is not there{nearest(name, runs)}; "
             f"give the name of a trained run" + (f", of {', '.join(runs)}" if runs else "")
@@ -197,6 +198,4 @@ def source_inputs(state: dict[str, Any], size: int, rescaled: bool = False) -> t
         return mean.mean((0, 1)), scale
     if mean.ndim == 1 or mean.shape[0] == size:
         return mean, scale
-    channels = mean.permute(2, 0, 1)[None]
-    resized = torch.nn.functional.interpolate(channels, (size, size), mode="bilinear", antialias=True)
-    return resized[0].permute(1, 2, 0).contiguous(), scale
+    return resized(mean[None], (size, size))[0].contiguous(), scale
