@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from zfrepro.figures.style import COLOURS, INK, label, new_figure, styled
+from zfrepro.figures.style import COLOURS, INK, bare, label, new_figure, styled
 
 TRUE, FOUND, MISSED = "#ffffff", COLOURS[2], COLOURS[1]
 MOST = 60  # boxes of places that are drawn, the most confident
@@ -53,7 +53,7 @@ def draw_examples(examples: Sequence[Example], title: str) -> Figure:
 
 
 def _answer(axes: Axes, one: Example) -> None:
-    _bare(axes, one.image)
+    _show(axes, one.image)
     colour = FOUND if one.overlap >= 0.5 else MISSED
     for box in one.true:
         _rectangle(axes, box, INK, 3.2)
@@ -64,7 +64,7 @@ def _answer(axes: Axes, one: Example) -> None:
 
 def _boxes(axes: Axes, image: np.ndarray, boxes: np.ndarray, confidence: np.ndarray) -> None:
     """The most confident last, and the stronger."""
-    _bare(axes, 255 - (255 - image.mean(2, keepdims=True).repeat(3, 2)) * 0.55)
+    _show(axes, 255 - (255 - image.mean(2, keepdims=True).repeat(3, 2)) * 0.55)
     order = np.argsort(confidence)[-MOST:]
     high = max(float(confidence.max(initial=0)), 1e-12)
     for index in order:
@@ -78,10 +78,8 @@ def _rectangle(axes: Axes, box: np.ndarray, colour: object, width: float) -> Non
     axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=width, clip_on=True))
 
 
-def _bare(axes: Axes, image: np.ndarray) -> None:
+def _show(axes: Axes, image: np.ndarray) -> None:
     axes.imshow(image.astype(np.uint8), interpolation="nearest")
     height, width = image.shape[:2]
-    axes.set(xticks=[], yticks=[], xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
-    axes.grid(False)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    bare(axes)

@@ -10,10 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from zfrepro.figures.style import COLOURS, INK, label, new_figure, styled, symmetric, tile
+from zfrepro.figures.style import COLOURS, INK, bare, label, new_figure, styled, symmetric, tile
 
 MAX_CLASSES = 7  # in panel (e); the rest share a colour
 PALE = "#d8d8d8"
@@ -73,18 +74,11 @@ def draw_occlusion(examples: Sequence[Example], class_names: Sequence[str], laye
     return figure
 
 
-def _bare(axes: Axes) -> None:
-    axes.set(xticks=[], yticks=[])
-    axes.grid(False)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-
-
 def _input(axes: Axes, one: Example) -> None:
     axes.imshow(one.covered, interpolation="nearest")
     y, x = one.corner
     axes.add_patch(Rectangle((x - 0.5, y - 0.5), one.square, one.square, fill=False, edgecolor="white", linewidth=1.2))
-    _bare(axes)
+    bare(axes)
 
 
 def _extent(one: Example) -> tuple[float, float, float, float]:
@@ -95,22 +89,19 @@ def _extent(one: Example) -> tuple[float, float, float, float]:
     return low, high, high, low
 
 
-def _backdrop(axes: Axes, one: Example) -> None:
-    """The image, faded and grey, so that one sees where a place on the map is."""
-    size = len(one.image)
-    grey = 255 - (255 - one.image.mean(2)) * 0.45
+def _over(axes: Axes, one: Example, values: np.ndarray, **colours: Any) -> AxesImage:
+    """A map over the image, at the places of the square's centre; the image faded and grey, so that one sees where a place is."""
+    grey, size = 255 - (255 - one.image.mean(2)) * 0.45, len(one.image)
     axes.imshow(grey, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    drawn = axes.imshow(values, extent=_extent(one), interpolation="nearest", **colours)
     axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))
-    _bare(axes)
+    bare(axes)
+    return drawn
 
 
 def _heat(figure: Figure, axes: Axes, beside: Axes, one: Example, values: np.ndarray, low: float) -> None:
-    """A map over the image, at the places of the square's centre, with its colour bar."""
-    _backdrop(axes, one)
-    high = max(float(values.max()), low + 1e-12)
-    drawn = axes.imshow(values, extent=_extent(one), cmap="viridis", vmin=low, vmax=high, interpolation="nearest")
-    size = len(one.image)
-    axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))
+    """A map over the image, with its colour bar."""
+    drawn = _over(axes, one, values, cmap="viridis", vmin=low, vmax=max(float(values.max()), low + 1e-12))
     bar = figure.colorbar(drawn, cax=beside)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=7, length=2)
@@ -125,12 +116,11 @@ def _projections(axes: Axes, one: Example) -> None:
     axes.imshow(tile(np.stack(drawn), columns, gap=2), interpolation="nearest")
     size = len(one.projection)
     axes.add_patch(Rectangle((0.5, 0.5), size + 2, size + 2, fill=False, edgecolor=INK, linewidth=2))
-    _bare(axes)
+    bare(axes)
 
 
 def _classes(axes: Axes, one: Example, class_names: Sequence[str]) -> None:
     """The most probable class at each position, the frequent ones coloured and named."""
-    _backdrop(axes, one)
     found, counts = np.unique(one.top_class, return_counts=True)
     order = found[np.argsort(-counts, kind="stable")][:MAX_CLASSES]
     index = np.full(one.top_class.shape, len(order))
@@ -138,9 +128,7 @@ def _classes(axes: Axes, one: Example, class_names: Sequence[str]) -> None:
         index[one.top_class == one_class] = number
     colours = [*COLOURS[:MAX_CLASSES][: len(order)], PALE]
     palette = ListedColormap([to_rgb(colour) for colour in colours])
-    axes.imshow(index, extent=_extent(one), cmap=palette, vmin=-0.5, vmax=len(order) + 0.5, interpolation="nearest")
-    size = len(one.image)
-    axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))
+    _over(axes, one, index, cmap=palette, vmin=-0.5, vmax=len(order) + 0.5)
     names = [Patch(color=colour, label=label(class_names[one_class])) for colour, one_class in zip(colours, order)]
     if len(found) > len(order):
         names.append(Patch(color=PALE, label=f"{len(found) - len(order)} others"))

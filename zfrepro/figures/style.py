@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 import matplotlib
 import numpy as np
 from cycler import cycler
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, fontManager, get_font
 from matplotlib.font_manager import findfont as find_font
@@ -105,6 +106,13 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 def new_figure(width: float, height: float, layout: Any = "constrained") -> Figure:
     """An empty figure of width x height inches."""
     return Sheet(figsize=(width, height), layout=layout)
+
+
+def bare(axes: Axes) -> None:
+    """A picture without marks, lines and frame around it."""
+    axes.set(xticks=[], yticks=[])
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
 
 
 def label(name: str, longest: int = 18) -> str:
