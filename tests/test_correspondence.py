@@ -76,25 +76,21 @@ def test_signs_equal_their_definition(run: TrainedRun) -> None:
 
 
 def test_disjoint_groups_share_no_image() -> None:
+    """Each image is a bit, the distance of two their sum: over the ordered pairs of three images, two thirds of all bits."""
     one = correspondence.Subjects("a", [], np.zeros((7, 1)), ("p",), np.zeros((7, 1, 4)), np.zeros((7, 1, 4)))
-    places = np.full((1, 1, 7, 7), 3.0)
-    distances = correspondence.Distances(np.zeros((1, 2, 7, 7)), np.ones((1, 2, 7, 7)), np.full((1, 7, 7), 2.0), places)
-    used: list[int] = []
-    original = correspondence.scores
-
-    def spy(hamming: np.ndarray, rows: np.ndarray, parts: int) -> tuple[np.ndarray, np.ndarray]:
-        used.extend(rows.tolist())
-        return original(hamming, rows, parts)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(correspondence, "scores", spy)
-        groups = correspondence.disjoint_groups([one], {"a": distances}, 3, np.random.default_rng(0))
-    assert groups.hamming.shape == groups.changed.shape == (1, 2, 2)
-    assert (groups.hamming.max(), groups.changed.min(), groups.other_part.tolist()) == (0, 1, [[2, 2]])
-    assert groups.classes == ["a", "a"] and groups.matched.tolist() == [[[3], [3]]]
-    assert used[::2] != used[1::2]
-    assert len(set(used)) == 6
-    assert sorted(used) == sorted([*set(used)] * 2)  # once for each measure
+    bits = 2.0 ** np.arange(7)
+    pairs = (bits[:, None] + bits)[None]  # (1, 7, 7)
+    places = np.stack([pairs, 2 * pairs], 1)  # (1, 2, 7, 7): a part, a random place
+    distances = correspondence.Distances(places, 3 * places, 4 * pairs, 5 * pairs[:, None])
+    groups = correspondence.disjoint_groups([one], {"a": distances}, 3, np.random.default_rng(0))
+    images = 1.5 * groups.hamming[0, :, 0]  # (G,) which are in each draw
+    first, second = np.rint(images).astype(int).tolist()
+    assert groups.classes == ["a", "a"] and first & second == 0
+    assert bin(first).count("1") == bin(second).count("1") == 3 and first not in (0b111, 0b111000)  # in no order
+    expected = {"hamming": [1, 2], "changed": [3, 6], "other_part": [4], "matched": [5]}
+    for name, factors in expected.items():  # the same images for each measure
+        found = getattr(groups, name)[0].reshape(2, -1)
+        np.testing.assert_allclose(1.5 * found, images[:, None] * factors)
 
 
 def test_the_paired_test_finds_what_is_there() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import toy_data, toy_table
+from conftest import small_table, toy_data, toy_table
 from hydra import compose, initialize_config_dir
 
 from zfrepro.options.commands import TrainConfig
@@ -112,6 +112,26 @@ def test_renormalise_against_a_loop(shape: tuple[int, ...]) -> None:
     assert count > 0
     assert int(renormalise(filters, 0.1)) == count
     assert torch.allclose(filters, expected, rtol=1e-12)
+
+
+def test_renormalisation_is_for_convolutional_filters_alone(tmp_path: Path) -> None:
+    """ZFNet, section 3: "each filter in the convolutional layers". After an update all else is as without it, bit for bit: all
+    biases, and the weights of the fully connected layer and of the softmax layer, whose RMS is above the radius too."""
+    data, radius = toy_data(12, size=31), 0.02
+    inputs, labels = torch.randn(4, 3, 31, 31, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0])
+    after = []
+    for given in (None, radius):
+        made = config(model=small_table(), outputs=str(tmp_path), init="he_all", renorm_radius=given)
+        training = Training(made, Team(0, 1, torch.device("cpu")), data, Classification(data))
+        training.update(inputs, labels, 0)
+        after.append(training.network.state_dict())
+    for name, plain in after[0].items():
+        rms = plain.flatten(1).square().mean(1).sqrt() if plain.ndim > 1 else plain.abs()
+        assert rms.max() > (radius if plain.ndim > 1 else 0), name
+        factor = (radius / rms).clamp(max=1).view(-1, 1, 1, 1) if plain.ndim == 4 else 1
+        torch.testing.assert_close(
+            after[1][name], plain * factor, **({} if plain.ndim == 4 else {"rtol": 0, "atol": 0})
+        )
 
 
 def test_plateau_divides_by_ten() -> None:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
+from zfrepro.data.rows import run_tasks
 from zfrepro.errors import UserError
 from zfrepro.workers import Interrupted, cpus, handling, in_parallel
 
@@ -27,8 +28,12 @@ def squared(number: int) -> tuple[int, int, int, set[int]]:
     import torch
 
     print(f"squaring {number}")
-    blas = {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
-    return number * number, os.getpid(), torch.get_num_threads(), blas
+    return number * number, os.getpid(), torch.get_num_threads(), blas_threads()
+
+
+def blas_threads() -> set[int]:
+    """Of the libraries of matrix products that are loaded here."""
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
 
 
 def trained(outputs: Path) -> None:
@@ -80,7 +85,11 @@ def test_without_semaphores_one_process_does_it(monkeypatch: pytest.MonkeyPatch,
             assert [(square, pid) for square, pid, *_ in found] == [(n * n, os.getpid()) for n in range(3)]
 
 
-def test_tasks_run_in_processes_of_their_own_and_print_into_their_logs(tmp_path: Path) -> None:
+def test_tasks_run_in_processes_of_their_own_and_print_into_their_logs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zfrepro.workers.cpus", lambda: 6)
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")  # as far as there are CPUs; a suite may run under 1
     logs = [tmp_path / str(number) / "train.log" for number in range(5)]
     tasks = [*(partial(squared, n) for n in range(5)), partial(trained, tmp_path)]
     found = in_parallel(tasks, [*logs, tmp_path / "toy" / "train.log"], 2, "cpu", "squaring and training")  # type: ignore[arg-type]
@@ -88,11 +97,19 @@ def test_tasks_run_in_processes_of_their_own_and_print_into_their_logs(tmp_path:
     squares, pids, threads, blas = zip(*found)
     assert sorted(squares) == [0, 1, 4, 9, 16]
     assert os.getpid() not in pids and len(set(pids)) <= 2
-    assert set(threads) == {max(1, cpus() // 2)}
+    assert set(threads) == {3}  # its share of six
     assert set.union(*blas) <= {1}  # they would fight for the CPUs; none: a library that cannot be told
     assert [log.read_text() for log in logs] == [f"squaring {number}\n" for number in range(5)]
     assert "epoch   4/4" in (tmp_path / "toy" / "train.log").read_text()
     assert (tmp_path / "toy" / "train" / "checkpoints" / "last.pt").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_packing_s_processes_keep_to_one_thread_each() -> None:
+    """A fork brings along NumPy's matrix products as the parent has them: with two threads here."""
+    with threadpool_limits(2, user_api="blas"):
+        here, *found = blas_threads(), *run_tasks([blas_threads] * 4, 2)
+    assert here <= {2} and set.union(*found) <= {1}  # none: a library that cannot be told
 
 
 def test_one_at_a_time_stays_in_this_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
