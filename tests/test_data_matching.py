@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.conftest import Zfrepro
-from zfrepro.data.embedded import SOURCE_CLASSES
+from zfrepro.data.embedded_kinds import SOURCE_CLASSES
 from zfrepro.data.matching import Classes, candidates, imagenet_wnids, match_classes, plain
 from zfrepro.errors import UserError
 from zfrepro.evaluator.pictures import class_number

@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zfrepro.data import Packed, decode, find_problems, open_data, packed_folder, packing, read_image, rows
+from zfrepro.data import Packed, decode, embedded, find_problems, open_data, packed_folder, packing, read_image, rows
 from zfrepro.data.decode import measure_files, picture_size, read_picture
+from zfrepro.data.embedded_kinds import KEYPOINTS, SOURCE_CLASSES, TARGET_CLASSES
 from zfrepro.data.packed import load
 from zfrepro.errors import UserError
 from zfrepro.files import file_hash
@@ -161,13 +162,11 @@ def test_parallel_packing_equals_serial(tmp_path: Path, fit: str) -> None:
 
 @pytest.mark.parametrize("part", ["source", "target", "scenes"])
 def test_embedded_is_packed_as_it_is_drawn(tmp_path: Path, part: str) -> None:
-    from zfrepro.data import embedded
-
     config = config_of(
         tmp_path, name="embedded", root=None, size=24, part=part, train_per_class=3, val_per_class=1, split_seed=5
     )
     data = open_data(config, progress=False)
-    classes = embedded.TARGET_CLASSES if part == "target" else embedded.SOURCE_CLASSES
+    classes = TARGET_CLASSES if part == "target" else SOURCE_CLASSES
     assert data.class_ids == tuple(classes) and len(data.train) == 3 * len(classes) and len(data.val) == len(classes)
     ids = np.arange(len(data.train))
     if part == "scenes":
@@ -184,24 +183,22 @@ def test_embedded_is_packed_as_it_is_drawn(tmp_path: Path, part: str) -> None:
     assert truth is not None and np.array_equal(truth.masks, drawing.masks)
     assert np.array_equal(truth.boxes, drawing.boxes)
     assert np.array_equal(truth.keypoints, drawing.keypoints, equal_nan=True)
-    assert data.keypoint_names == tuple(embedded.KEYPOINTS)
+    assert data.keypoint_names == tuple(KEYPOINTS)
     again = embedded.draw(classes, data.val.labels, 1_000_000 + np.arange(len(classes)), 24, 5)
     assert np.array_equal(data.val.images, again.images)
 
 
 @pytest.mark.parametrize("part", ["target", "scenes"])
 def test_embedded_rectangles_are_packed_as_they_are_drawn(tmp_path: Path, part: str) -> None:
-    from zfrepro.data import embedded
-
     change = {"train_per_class": 2, "val_per_class": 1, "split_seed": 5, "fit": "whole", "workers": 1}
     data = open_data(config_of(tmp_path, name="embedded", root=None, size=24, part=part, **change), progress=False)
     ids = np.arange(len(data.train))
     if part == "scenes":
-        scenes = embedded.draw_whole_scenes(embedded.SOURCE_CLASSES, ids, 24, 5)
+        scenes = embedded.draw_scenes(SOURCE_CLASSES, ids, 24, 5, "whole")
         assert all(np.array_equal(data.train.images[i], scenes.images[i]) for i in ids)
         assert np.array_equal(data.train.multi, scenes.labels)
         return
-    drawing = embedded.draw_whole(embedded.TARGET_CLASSES, ids % len(embedded.TARGET_CLASSES), ids, 24, 5)
+    drawing = embedded.draw(TARGET_CLASSES, ids % len(TARGET_CLASSES), ids, 24, 5, "whole")
     assert len({image.shape for image in drawing.images}) > 3
     truth = data.train.truth
     assert truth is not None

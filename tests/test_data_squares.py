@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from zfrepro.data import embedded, open_data
+from zfrepro.data.embedded_kinds import TARGET_CLASSES
 from zfrepro.data.packed import Boxes
 from zfrepro.data.squares import Squares, squared
 from zfrepro.options.shared import DataConfig
@@ -21,8 +22,8 @@ def embedded_data(tmp_path: Path, part: str, fit: str, size: int) -> DataConfig:
 
 def test_drawn_rectangles_are_packed_as_they_are_drawn(tmp_path: Path) -> None:
     data = open_data(embedded_data(tmp_path, "target", "whole", 32), progress=False)
-    classes, count = embedded.TARGET_CLASSES, len(data.train)
-    drawing = embedded.draw_whole(classes, np.arange(count) % len(classes), np.arange(count), 32, 0)
+    classes, count = TARGET_CLASSES, len(data.train)
+    drawing = embedded.draw(classes, np.arange(count) % len(classes), np.arange(count), 32, 0, "whole")
     truth, boxes = data.train.truth, data.train.boxes
     assert truth is not None and boxes is not None
     assert len({image.shape for image in drawing.images}) > 3

@@ -8,25 +8,22 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from zfrepro.data import embedded, embedded_portrait
-from zfrepro.data.embedded import (
-    FACE_CLASSES,
+from zfrepro.data.embedded import Drawing, draw, draw_scenes, scene_shapes, whole_shapes
+from zfrepro.data.embedded_kinds import (
+    CLASSES,
     KEYPOINTS,
+    KINDS,
+    PLACES,
     SOURCE_CLASSES,
     TARGET_CLASSES,
-    Drawing,
-    draw,
-    draw_scenes,
-    draw_whole,
-    draw_whole_scenes,
-    scene_shapes,
-    whole_shapes,
+    Kind,
 )
-from zfrepro.data.embedded_kinds import CLASSES, KINDS, PLACES, Kind
 from zfrepro.data.embedded_parts import eyes, nose
 from zfrepro.data.embedded_portrait import _pose
 from zfrepro.data.embedded_sketch import Sketch, box, uniforms
 
 ALL = SOURCE_CLASSES + TARGET_CLASSES
+FACE_CLASSES = tuple(name for name, (kind, _) in CLASSES.items() if {eyes, nose} <= set(kind.parts))
 RIGHT, LEFT, NOSE = (KEYPOINTS.index(name) for name in ("right_eye", "left_eye", "nose"))
 
 
@@ -245,7 +242,7 @@ def test_the_truth_is_that_of_a_drawing_eight_times_as_fine() -> None:
 def test_a_rectangle_shows_its_square_and_more(size: int) -> None:
     """Shading and shadows look a few pixels over the square's rim; within it the pixels are the same."""
     rows = np.arange(60)
-    square, whole = (how(ALL, rows, rows, size, 1) for how in (draw, draw_whole))
+    square, whole = (draw(ALL, rows, rows, size, 1, fit) for fit in ("square", "whole"))
     assert (whole.shapes == whole_shapes(ALL, rows, rows, size, 1)).all() and (whole.shapes.min(1) == size).all()
     assert {(h > w) - (h < w) for h, w in whole.shapes.tolist()} == {-1, 0, 1}
     longest = whole.shapes.max(1)
@@ -264,7 +261,7 @@ def test_a_rectangle_shows_its_square_and_more(size: int) -> None:
 
 
 def test_a_rectangle_does_not_depend_on_its_batch() -> None:
-    many, few = (draw_whole(ALL, rows, rows, 24, 2) for rows in (np.arange(40), np.array([31, 7])))
+    many, few = (draw(ALL, rows, rows, 24, 2, "whole") for rows in (np.arange(40), np.array([31, 7])))
     for i, row in enumerate((31, 7)):
         np.testing.assert_array_equal(few.images[i], many.images[row])
         np.testing.assert_array_equal(few.boxes[i], many.boxes[row])
@@ -272,7 +269,7 @@ def test_a_rectangle_does_not_depend_on_its_batch() -> None:
 
 def test_a_scene_s_rectangle_shows_its_square_and_more() -> None:
     ids = np.arange(24)
-    square, whole = draw_scenes(SOURCE_CLASSES, ids, 32, 3), draw_whole_scenes(SOURCE_CLASSES, ids, 32, 3)
+    square, whole = (draw_scenes(SOURCE_CLASSES, ids, 32, 3, fit) for fit in ("square", "whole"))
     assert (whole.shapes == scene_shapes(ids, 32, 3)).all() and whole.shapes.max() > 40
     np.testing.assert_array_equal(whole.object_labels, square.object_labels)
     assert ((whole.labels != 0) == (square.labels != 0)).all()

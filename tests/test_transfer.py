@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 
 from tests.conftest import handed_over, toy_data
 from zfrepro.data import open_data
-from zfrepro.data.embedded import TARGET_CLASSES
+from zfrepro.data.embedded_kinds import TARGET_CLASSES
 from zfrepro.errors import UserError
 from zfrepro.evaluator import overlap
 from zfrepro.evaluator.average_precision import average_precisions

@@ -5,54 +5,40 @@ drawn again anywhere, at any size, and the class, mask, box and named parts are 
 classes are, `embedded_parts` has the stock that they are made of, `embedded_sketch` turns parts into pixels,
 `embedded_scenery` draws what is around them, `embedded_portrait` puts the two together.
 
-Every picture is a rectangle between 1:1 and 3:2, lying or standing; `draw` and `draw_scenes` show its middle square,
-`draw_whole` and `draw_whole_scenes` all of it. The objects are placed in the square.
+Every picture is a rectangle between 1:1 and 3:2, lying or standing, of which `draw` and `draw_scenes` show the middle square
+or all. The objects are placed in the square.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from zfrepro.data.embedded_kinds import CLASSES, FACE_CLASSES, KEYPOINTS, MIRRORED, SOURCE_CLASSES, TARGET_CLASSES
+from zfrepro.data.embedded_kinds import CLASSES, KEYPOINTS
 from zfrepro.data.embedded_portrait import SCENE_SLOTS, cast, chunks, group_portrait, portraits
 from zfrepro.data.embedded_scenery import Canvas, longest, proportions
 from zfrepro.data.embedded_sketch import Array, scramble
-
-__all__ = [
-    "FACE_CLASSES",
-    "KEYPOINTS",
-    "MIRRORED",
-    "SOURCE_CLASSES",
-    "TARGET_CLASSES",
-    "VERSION",
-    "Drawing",
-    "Scenes",
-    "WholeDrawing",
-    "WholeScenes",
-    "draw",
-    "draw_scenes",
-    "draw_whole",
-    "draw_whole_scenes",
-    "scene_shapes",
-    "whole_shapes",
-]
 
 VERSION = 6  # of the pixels: part of the key under which packed data is kept
 MIN_SIZE = 16
 HIDDEN, TINY = 0.3, 0.008  # visible share of an object, and share of the image, below which it is 'difficult'
 
 
+Pictures = Array | list[Array]  # (B, S, S, ...); drawn whole, B of (h, w, ...)
+
+
 @dataclass(frozen=True)
 class Drawing:
-    """B images of one object each, with the truth about them."""
+    """B images of one object each, with the truth about them. Boxes and key points count from the image's own corner."""
 
-    images: Array  # (B, S, S, 3) uint8
+    images: Pictures  # (B, S, S, 3) uint8
     labels: Array  # (B,) int64 index into the classes
-    masks: Array  # (B, S, S) uint8 coverage by the visible object, 0 to 255
+    shapes: Array  # (B, 2) int64 h, w; the smaller is S
+    masks: Pictures  # (B, S, S) uint8 coverage by the visible object, 0 to 255
     boxes: Array  # (B, 4) int16 x0, y0, x1, y1, half-open, around the pixels at least half covered
     keypoints: (
         Array  # (B, K, 2) float32 x, y in pixels (the first pixel's centre is 0.5), NaN where absent, hidden or outside
@@ -60,78 +46,47 @@ class Drawing:
 
 
 @dataclass(frozen=True)
-class WholeDrawing:
-    """As `Drawing`, whole rectangles: image i has shapes[i] pixels, its boxes and key points count from its corner."""
-
-    images: list[Array]  # B of (h, w, 3) uint8
-    labels: Array  # (B,) int64
-    shapes: Array  # (B, 2) int64 h, w; the smaller is S
-    masks: list[Array]  # B of (h, w) uint8
-    boxes: Array  # (B, 4) int16
-    keypoints: Array  # (B, K, 2) float32
-
-
-@dataclass(frozen=True)
 class Scenes:
     """B images of one to four objects each; O = 4 slots, the later in front of the earlier, unused ones padded."""
 
-    images: Array  # (B, S, S, 3) uint8
+    images: Pictures  # (B, S, S, 3) uint8
+    shapes: Array  # (B, 2) int64 h, w
     labels: Array  # (B, C) int8: 1 present, 0 absent, -1 present only as 'difficult' objects
-    masks: Array  # (B, S, S) uint8 coverage by any object
-    owners: Array  # (B, S, S) int8: the slot seen at the pixel, -1 for the background
+    masks: Pictures  # (B, S, S) uint8 coverage by any object
+    owners: Pictures  # (B, S, S) int8: the slot seen at the pixel, -1 for the background
     object_labels: Array  # (B, O) int64, -1 where the slot is unused
     boxes: Array  # (B, O, 4) int16, half-open, around the visible pixels; zeros where there are none
     visible: Array  # (B, O) float32: visible share of the object's pixels inside the image
     difficult: Array  # (B, O) bool: mostly hidden or tiny
 
 
-@dataclass(frozen=True)
-class WholeScenes:
-    """As `Scenes`, whole rectangles; boxes count from the rectangle's corner."""
-
-    images: list[Array]  # B of (h, w, 3) uint8
-    shapes: Array  # (B, 2) int64 h, w
-    labels: Array  # (B, C) int8
-    masks: list[Array]  # B of (h, w) uint8
-    owners: list[Array]  # B of (h, w) int8
-    object_labels: Array  # (B, O) int64
-    boxes: Array  # (B, O, 4) int16
-    visible: Array  # (B, O) float32
-    difficult: Array  # (B, O) bool
-
-
 # -------------------------------------------------------------------------------- single objects
-def draw(classes: Sequence[str], labels: Array, ids: Array, size: int, seed: int) -> Drawing:
-    """Draws image ids[i] of class classes[labels[i]], size x size pixels, for every i.
+def draw(classes: Sequence[str], labels: Array, ids: Array, size: int, seed: int, fit: str = "square") -> Drawing:
+    """Draws image ids[i] of class classes[labels[i]] for every i: its middle square of size x size pixels, or, fit=whole, the
+    rectangle whose smaller side has `size` pixels.
 
     Image i depends only on (seed, classes[labels[i]], ids[i], size), bit for bit; another size shows the same picture.
     Raises ValueError for an unknown class, a label outside the classes, ids unlike the labels, or size < 16.
     """
     labels, ids = _checked(classes, labels, ids, size)
-    square = np.full((len(labels), 2), size)
-    images, masks, boxes, keypoints = _drawn(classes, labels, ids, square, size, seed)
-    return Drawing(_stack(images, (size, size, 3)), labels, _stack(masks, (size, size)), boxes, keypoints)
-
-
-def draw_whole(classes: Sequence[str], labels: Array, ids: Array, size: int, seed: int) -> WholeDrawing:
-    """Draws the whole rectangles of which `draw` shows the middle squares; the smaller side has `size` pixels."""
-    labels, ids = _checked(classes, labels, ids, size)
-    shapes = whole_shapes(classes, labels, ids, size, seed)
-    images, masks, boxes, keypoints = _drawn(classes, labels, ids, shapes, size, seed)
-    return WholeDrawing(images, labels, shapes, masks, boxes, keypoints)
+    keys = _class_keys(classes, labels, ids, seed)
+    shapes = _shapes(keys, size) if fit == "whole" else np.full((len(labels), 2), size)
+    images, masks, *truth = _drawn(classes, labels, keys, shapes, size)
+    if fit == "whole":
+        return Drawing(images, labels, shapes, masks, *truth)
+    return Drawing(_stack(images, (size, size, 3)), labels, shapes, _stack(masks, (size, size)), *truth)
 
 
 def whole_shapes(classes: Sequence[str], labels: Array, ids: Array, size: int, seed: int) -> Array:
-    """(B, 2) int64: height and width of `draw_whole`'s images, without drawing them."""
+    """(B, 2) int64: height and width of `draw`'s whole images, without drawing them."""
     labels, ids = _checked(classes, labels, ids, size)
     return _shapes(_class_keys(classes, labels, ids, seed), size)
 
 
 def _drawn(
-    classes: Sequence[str], labels: Array, ids: Array, shapes: Array, size: int, seed: int
+    classes: Sequence[str], labels: Array, keys: Array, shapes: Array, size: int
 ) -> tuple[list[Array], list[Array], Array, Array]:
     """Images and masks cut to `shapes` (B, 2), their boxes and key points."""
-    keys = _class_keys(classes, labels, ids, seed)
     names = [classes[label] for label in labels.tolist()]
     count = len(labels)
     images, masks = [np.empty(0)] * count, [np.empty(0)] * count
@@ -150,33 +105,28 @@ def _drawn(
 
 
 # -------------------------------------------------------------------------------- several objects
-def draw_scenes(classes: Sequence[str], ids: Array, size: int, seed: int) -> Scenes:
-    """Draws scene ids[i] with one to four objects of the classes, size x size pixels, for every i.
+def draw_scenes(classes: Sequence[str], ids: Array, size: int, seed: int, fit: str = "square") -> Scenes:
+    """Draws scene ids[i] with one to four objects of the classes, as `draw` does, for every i.
 
     Scene i depends only on (seed, classes, ids[i], size). Raises ValueError as `draw` does.
     """
     _, ids = _checked(classes, np.zeros(len(ids), np.int64), ids, size)
-    whole = _scenes(classes, ids, np.full((len(ids), 2), size), size, seed)
-    pictures = (_stack(whole.images, (size, size, 3)), whole.labels, _stack(whole.masks, (size, size)))
-    owners = _stack(whole.owners, (size, size), np.int8)
-    return Scenes(*pictures, owners, whole.object_labels, whole.boxes, whole.visible, whole.difficult)
-
-
-def draw_whole_scenes(classes: Sequence[str], ids: Array, size: int, seed: int) -> WholeScenes:
-    """Draws the whole rectangles of which `draw_scenes` shows the middle squares."""
-    _, ids = _checked(classes, np.zeros(len(ids), np.int64), ids, size)
-    return _scenes(classes, ids, scene_shapes(ids, size, seed), size, seed)
+    if fit == "whole":
+        return _scenes(classes, ids, scene_shapes(ids, size, seed), size, seed)
+    whole, square = _scenes(classes, ids, np.full((len(ids), 2), size), size, seed), (size, size)
+    parts = {"images": _stack(whole.images, (*square, 3)), "masks": _stack(whole.masks, square)}
+    return dataclasses.replace(whole, **parts, owners=_stack(whole.owners, square, np.int8))
 
 
 def scene_shapes(ids: Array, size: int, seed: int) -> Array:
-    """(B, 2) int64: height and width of `draw_whole_scenes`' images, without drawing them."""
+    """(B, 2) int64: height and width of `draw_scenes`' whole images, without drawing them."""
     return _shapes(_keys(seed, "a scene", np.asarray(ids, np.int64)), size)
 
 
-def _scenes(classes: Sequence[str], ids: Array, shapes: Array, size: int, seed: int) -> WholeScenes:
+def _scenes(classes: Sequence[str], ids: Array, shapes: Array, size: int, seed: int) -> Scenes:
     count, keys = len(ids), _keys(seed, "a scene", ids)
     blank = [np.empty(0)] * count
-    out = WholeScenes(
+    out = Scenes(
         images=blank.copy(),
         shapes=shapes,
         labels=np.zeros((count, len(classes)), np.int8),
@@ -198,7 +148,7 @@ def _scenes(classes: Sequence[str], ids: Array, shapes: Array, size: int, seed: 
     return out
 
 
-def _describe(out: WholeScenes, rows: Array, seen: Array, whole: Array, canvas: Canvas) -> None:
+def _describe(out: Scenes, rows: Array, seen: Array, whole: Array, canvas: Canvas) -> None:
     """Fills the truth of `rows` from the visible coverage (n, O, H, W) and the whole areas (n, O)."""
     used = out.object_labels[rows] >= 0
     total = seen.sum(axis=1)
@@ -275,9 +225,9 @@ def _boxes(visible: Array, corner: Array) -> Array:
     return (np.concatenate([low - corner, high - corner], axis=1) * columns.max(axis=1)[:, None]).astype(np.int16)
 
 
-def _stack(pictures: list[Array], shape: tuple[int, ...], dtype: type = np.uint8) -> Array:
+def _stack(pictures: Pictures, shape: tuple[int, ...], dtype: type = np.uint8) -> Array:
     """(B, *shape); B may be 0."""
-    return np.stack(pictures) if pictures else np.empty((0, *shape), dtype)
+    return np.stack(pictures) if len(pictures) else np.empty((0, *shape), dtype)
 
 
 # -------------------------------------------------------------------------------- bookkeeping

@@ -160,4 +160,3 @@ def _classes(kinds: dict[str, Kind]) -> dict[str, tuple[Kind, int]]:
 CLASSES = _classes(KINDS)
 SOURCE_CLASSES = tuple(_classes(_SOURCE))
 TARGET_CLASSES = tuple(_classes(_TARGET))
-FACE_CLASSES = tuple(name for name, (kind, _) in CLASSES.items() if {eyes, nose} <= set(kind.parts))

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from zfrepro.data import embedded
 from zfrepro.data.decode import read_picture, upright
 from zfrepro.data.packed import Packed, Split
 from zfrepro.options.shared import DataConfig
@@ -58,8 +59,6 @@ def _alike(path: Path, packed: np.ndarray) -> bool:
 
 def _drawn(config: DataConfig, data: Packed, names: Sequence[str], size: int) -> np.ndarray:
     """Drawn pictures at another size; their names hold their class and number."""
-    from zfrepro.data import embedded
-
     classes, ids = zip(*(name.rsplit("/", 1) for name in names))
     labels = np.array([data.class_ids.index(one) for one in classes])
-    return embedded.draw(data.class_ids, labels, np.array(ids, np.int64), size, config.split_seed).images
+    return np.asarray(embedded.draw(data.class_ids, labels, np.array(ids, np.int64), size, config.split_seed).images)

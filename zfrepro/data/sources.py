@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from zfrepro.data import embedded as drawn
 from zfrepro.data.decode import Chunk, measure_files, read_arrays, read_files, rescaled_shape
+from zfrepro.data.embedded_kinds import KEYPOINTS, SOURCE_CLASSES, TARGET_CLASSES
 from zfrepro.data.marks import mark_files
 from zfrepro.data.packed import Boxes
 from zfrepro.errors import UserError
@@ -142,22 +144,18 @@ def split_by_class(files: Sequence[str], labels: np.ndarray, fraction: float, se
 
 def embedded(config: DataConfig) -> Source:
     """The drawn data set: source or target classes, one object an image, or scenes of several source objects."""
-    from zfrepro.data import embedded as drawn
-
-    classes = drawn.TARGET_CLASSES if config.part == "target" else drawn.SOURCE_CLASSES
+    classes = TARGET_CLASSES if config.part == "target" else SOURCE_CLASSES
     listing = _scenes if config.part == "scenes" else _objects
     counts = (config.train_per_class, config.val_per_class)
     splits = zip((0, VAL_IDS), counts, strict=True)
     train, val = (listing(config, classes, first, count * len(classes)) for first, count in splits)
-    keypoints = () if config.part == "scenes" else drawn.KEYPOINTS
+    keypoints = () if config.part == "scenes" else KEYPOINTS
     names = [name.replace("_", " ") for name in classes]
     return Source(names, classes, train, val, keypoints, {"part": config.part, "drawing_version": drawn.VERSION})
 
 
 def _objects(config: DataConfig, classes: Sequence[str], first: int, count: int) -> Listing:
     """Classes take turns, so that any beginning of the rows is balanced."""
-    from zfrepro.data import embedded as drawn
-
     labels = np.arange(count) % len(classes)
     ids = np.arange(first, first + count)
 
@@ -169,7 +167,7 @@ def _objects(config: DataConfig, classes: Sequence[str], first: int, count: int)
         rows = slice(start, stop)
         return partial(drawn.whole_shapes, classes, labels[rows], ids[rows], config.size, config.split_seed)
 
-    keypoints = ("float32", (len(drawn.KEYPOINTS), 2))
+    keypoints = ("float32", (len(KEYPOINTS), 2))
     image = _drawn_fields(config)
     mask = ("uint8", image["images"][1][:2])
     fields = image | {"masks": mask, "boxes": ("int16", (4,)), "keypoints": keypoints}
@@ -179,8 +177,6 @@ def _objects(config: DataConfig, classes: Sequence[str], first: int, count: int)
 
 def _scenes(config: DataConfig, classes: Sequence[str], first: int, count: int) -> Listing:
     """What is in a scene is known once it is drawn: labels follow from the chunks' 'multi'."""
-    from zfrepro.data import embedded as drawn
-
     ids = np.arange(first, first + count)
 
     def recipe(start: int, stop: int) -> Callable[[], Chunk]:
@@ -208,17 +204,13 @@ def drawing_chunk(size: int) -> int:
 
 def draw_objects(classes: Sequence[str], labels: np.ndarray, ids: np.ndarray, size: int, seed: int, fit: str) -> Chunk:
     """One object an image, with its truth."""
-    from zfrepro.data import embedded as drawn
-
-    d = (drawn.draw_whole if fit == "whole" else drawn.draw)(classes, labels, ids, size, seed)
+    d = drawn.draw(classes, labels, ids, size, seed, fit)
     return Chunk({"images": d.images, "masks": d.masks, "boxes": d.boxes, "keypoints": d.keypoints})
 
 
 def draw_scenes(classes: Sequence[str], ids: np.ndarray, size: int, seed: int, fit: str) -> Chunk:
     """Several objects an image; 'multi' is (n, C) int8 as in Split.multi."""
-    from zfrepro.data import embedded as drawn
-
-    scenes = (drawn.draw_whole_scenes if fit == "whole" else drawn.draw_scenes)(classes, ids, size, seed)
+    scenes = drawn.draw_scenes(classes, ids, size, seed, fit)
     objects = {"object_boxes": scenes.boxes, "object_labels": scenes.object_labels}
     return Chunk({"images": scenes.images, "multi": scenes.labels, **objects})
 
@@ -231,19 +223,15 @@ def first_present(multi: np.ndarray) -> np.ndarray:
 
 def drawn_from(config: DataConfig) -> dict[str, Any]:
     """What determines the embedded data set's images, but for their size."""
-    from zfrepro.data import embedded as drawn
-
     own = {"name": config.name, "part": config.part, "split_seed": config.split_seed, "drawing_version": drawn.VERSION}
     return own | {"train_per_class": config.train_per_class, "val_per_class": config.val_per_class}
 
 
 def check_embedded(config: DataConfig) -> None:
     """Refuse sizes and numbers that the drawing board cannot do."""
-    from zfrepro.data import embedded as drawn
-
     if config.size < drawn.MIN_SIZE:
         raise UserError(f"data.size={config.size}: the embedded data set is drawn at {drawn.MIN_SIZE} pixels or more")
-    classes = drawn.TARGET_CLASSES if config.part == "target" else drawn.SOURCE_CLASSES
+    classes = TARGET_CLASSES if config.part == "target" else SOURCE_CLASSES
     most = VAL_IDS // len(classes)
     if max(config.train_per_class, config.val_per_class) > most:
         raise UserError(
