@@ -31,6 +31,11 @@ def nearest(given: str, valid: Collection[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
+def listed(names: Sequence[str], most: int) -> str:
+    """The first `most` of the names in a line, and a sign where there are more."""
+    return ", ".join(names[:most]) + "..." * (len(names) > most)
+
+
 def require(key: str, given: object, ok: bool, possible: str) -> None:
     """Refuse `key=given` with what is possible, unless `ok`."""
     if not ok:

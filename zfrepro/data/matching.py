@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from zfrepro.errors import listed
+
 NAMED = 5  # classes that a message names
 
 
@@ -43,7 +45,7 @@ class Matching:
     def note(self) -> str:
         """What could not be matched, in a line; '' where all was."""
         parts = [
-            f"{len(names)} of {len(self.numbers)} classes of the data set {what} ({_listed(names)})"
+            f"{len(names)} of {len(self.numbers)} classes of the data set {what} ({listed(names, NAMED)})"
             for names, what in (
                 (self.missing, "are none of the network's"),
                 (self.ambiguous, "may be several of the network's"),
@@ -51,10 +53,6 @@ class Matching:
             if names
         ]
         return "; ".join(parts)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:NAMED]) + ("..." if len(names) > NAMED else "")
 
 
 def match_classes(network: Classes, data: Classes) -> Matching:

@@ -14,7 +14,7 @@ from zfrepro.data.locating import locate
 from zfrepro.data.packed import Packed
 from zfrepro.data.packing import find_packed, open_data
 from zfrepro.data.sources import Source
-from zfrepro.errors import UserError
+from zfrepro.errors import UserError, listed
 from zfrepro.options.shared import DataConfig
 
 DRAWN_SPLITS = ("caltech101", "caltech256", "folder")  # may have to be split by us
@@ -109,5 +109,4 @@ def difference(known: Known, then: Packed | None, now: Source) -> str:
 
 
 def _classes(names: Sequence[str], word: str) -> str:
-    listed = ", ".join(names[:NAMED]) + ("..." if len(names) > NAMED else "")
-    return f"{len(names)} class{'es' if len(names) > 1 else ''} {word} ({listed})"
+    return f"{len(names)} class{'es' if len(names) > 1 else ''} {word} ({listed(names, NAMED)})"

@@ -20,7 +20,7 @@ from zfrepro.data.decode import Chunk, measure_files, read_arrays, read_files, r
 from zfrepro.data.embedded_kinds import KEYPOINTS, SOURCE_CLASSES, TARGET_CLASSES
 from zfrepro.data.marks import mark_files
 from zfrepro.data.packed import Boxes
-from zfrepro.errors import UserError
+from zfrepro.errors import UserError, listed
 from zfrepro.files import digest
 from zfrepro.options.shared import DataConfig
 
@@ -67,13 +67,8 @@ class Source:
         told, count = [], len(self.passed_over)
         if count:
             what = f"{count} file{'s' * (count > 1)} or folders that are no pictures of a class"
-            told.append(f"{what} are passed over: {first_five(self.passed_over)}")
+            told.append(f"{what} are passed over: {listed(self.passed_over, 5)}")
         return told + [self.notes[note] for note in ("boxes", "unseen") if note in self.notes]
-
-
-def first_five(names: Sequence[str]) -> str:
-    """The first of the names in a line, and a sign where there are more."""
-    return ", ".join(names[:5]) + "..." * (len(names) > 5)
 
 
 def image_fields(config: DataConfig) -> Fields:

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from zfrepro.data.annotations import BoxLines
-from zfrepro.data.sources import Source, first_five, from_files, split_by_class
-from zfrepro.errors import UserError
+from zfrepro.data.sources import Source, from_files, split_by_class
+from zfrepro.errors import UserError, listed
 from zfrepro.options.shared import DataConfig
 
 SUFFIXES = {
@@ -162,7 +162,7 @@ def _why_empty(others: list[str]) -> str:
     if archives:
         first = Path(archives[0]).name
         return f"its {len(archives)} archives ({first}...) are not extracted; extract each into a folder of its own"
-    where = f" ({', '.join(others[:3])}{'...' * (len(others) > 3)})" if others else ""
+    where = f" ({listed(others, 3)})" if others else ""
     return f"there are no pictures directly in this class folder{where}; put some there, or take the folder away"
 
 
@@ -203,5 +203,5 @@ def without_pictures(names: Sequence[str], labels: Sequence[int]) -> dict[str, s
     missing = [names[label] for label in sorted(set(range(len(names))) - set(labels))]
     if not missing:
         return {}
-    which = f"{len(missing)} of the classes ({first_five(missing)})"
+    which = f"{len(missing)} of the classes ({listed(missing, 5)})"
     return {"unseen": f"no validation picture, so that errors say nothing of them: {which}"}

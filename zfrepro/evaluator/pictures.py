@@ -13,7 +13,7 @@ from torch import Tensor
 from zfrepro.data import read_image
 from zfrepro.data.finer import finer, finest
 from zfrepro.data.matching import Classes, candidates
-from zfrepro.errors import UserError, nearest, require, require_choice
+from zfrepro.errors import UserError, listed, nearest, require, require_choice
 from zfrepro.forward import forward, logits
 from zfrepro.run import TrainedRun
 
@@ -186,7 +186,7 @@ def class_number(classes: Classes, name: str, key: str = "labels") -> int:
         by = classes.ids or (classes.names if unique else [str(number) for number in range(len(classes.names))])
         raise UserError(f"{key}={name}: may be any of {', '.join(by[one] for one in found)}; give one of these")
     lower = [known.lower() for known in classes.names]
-    hint = nearest(name.lower(), lower) or f"; known are {', '.join(classes.names[:8])}{'...' * (len(lower) > 8)}"
+    hint = nearest(name.lower(), lower) or f"; known are {listed(classes.names, 8)}"
     raise UserError(f"{key}={name}: no class of this run{hint}")
 
 

@@ -112,10 +112,13 @@ def to_dataclass(cfg: DictConfig, cls: type[T]) -> T:
     return typed  # type: ignore[return-value]
 
 
+NO_YAML = (yaml.YAMLError, OmegaConfBaseException, RecursionError, ValueError)
+
+
 def parse_yaml(text: str, aliases: int) -> Any:
     """YAML as a config, with so many aliases of anchors at most: with more, a few lines can mean more than fits into memory.
 
-    Raises UserError for more of them; ValueError, RecursionError and YAML's and OmegaConf's own errors for what is no YAML.
+    Raises UserError for more of them, NO_YAML for what is no YAML.
     """
     starred = yaml.parse(text, yaml.SafeLoader) if "*" in text else ()  # no alias without a star
     if sum(isinstance(event, yaml.AliasEvent) for event in starred) > aliases:
@@ -137,8 +140,8 @@ def load_saved(path: Path, cls: type[T], here: dict[str, Any]) -> T:
         raise UserError(f"{shown(path)}: {error}") from error
     except OSError as error:
         raise UserError(f"{shown(path)}: cannot be read ({error.strerror or error})") from error
-    except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException, RecursionError, ValueError) as error:
-        raise UserError(f"{shown(path)}: not readable as YAML ({_yaml_fault(error)})") from error
+    except NO_YAML as error:
+        raise UserError(f"{shown(path)}: not readable as YAML ({yaml_fault(error)})") from error
 
 
 @functools.lru_cache(64)  # an experiment looks at the same runs again and again, and OmegaConf takes its time
@@ -204,8 +207,10 @@ def _wrong_type(cfg: DictConfig, cls: type, error: OmegaConfBaseException) -> st
     return f"{key}={'null' if given is None else given}: must be {words}"
 
 
-def _yaml_fault(error: Exception) -> str:
-    """What is wrong and in which line, where YAML says it."""
+def yaml_fault(error: Exception) -> str:
+    """What is wrong with YAML and in which line, where it says so."""
+    if isinstance(error, RecursionError):
+        return "nested without end"
     if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
         return f"line {error.problem_mark.line + 1}: {error.problem}"
     return _first_line(error)

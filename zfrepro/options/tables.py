@@ -7,13 +7,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from zfrepro.errors import UserError
 from zfrepro.lists import read_text
-from zfrepro.options.compose import parse_yaml, to_dataclass
+from zfrepro.options.compose import NO_YAML, parse_yaml, to_dataclass, yaml_fault
 from zfrepro.options.shared import LayerConfig, ModelConfig
 
 ALIASES = 16  # of anchors, in a table: each can at most double what it means
@@ -85,22 +83,13 @@ def read_table(path: str) -> DictConfig:
         raise UserError(f"model={path}: {error}") from error
     except OSError as error:
         raise UserError(f"model={path}: cannot be read ({error.strerror})") from error
-    except RecursionError as error:
-        raise UserError(f"model={path}: not readable as YAML (nested without end)") from error
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
-        raise UserError(f"model={path}: not readable as YAML ({_why(error)})") from error
+    except NO_YAML as error:
+        raise UserError(f"model={path}: not readable as YAML ({yaml_fault(error)})") from error
     if not isinstance(table, DictConfig) or not ({"layers", "defaults"} & set(table)):
         raise UserError(f"model={path}: not a layer table; it needs input_size and layers, as those of conf/model have")
     if "layers" in table:
         _check_rows(path, table)
     return table
-
-
-def _why(error: Exception) -> str:
-    """What is wrong with YAML, and in which line."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-        return f"line {error.problem_mark.line + 1}: {error.problem}"
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _check_rows(path: str, table: DictConfig) -> None:
