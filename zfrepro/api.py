@@ -25,7 +25,7 @@ from zfrepro import run as runs
 from zfrepro.data import Packed, read_image
 from zfrepro.data.decode import fitted
 from zfrepro.errors import UserError, require, require_choice, require_layer
-from zfrepro.evaluator.occlusion import slide_of, slide_over
+from zfrepro.evaluator.occlusion import slide_of, slide_over, stacked
 from zfrepro.forward import forward
 from zfrepro.models.deconvnet import Rules
 from zfrepro.models.window import project
@@ -212,10 +212,7 @@ class Run:
             require("labels", list(labels), all(0 <= label < classes for label in labels), numbers)
         network, inputs = self.opened.network, self.opened.inputs(pixels)
         found = [slide_over(network, image, int(label), slide) for image, label in zip(inputs, labels, strict=True)]
-        fields = ("activity", "probability", "top_class", "top_probability", "clean_activity", "clean_probability")
-        stacked = {name: np.stack([getattr(one, name) for one in found]) for name in (*fields, "clean_top_class")}
-        maps, units = np.array([one.map for one in found]), np.array([one.unit for one in found])
-        return Occlusion(np.array(slide.starts), slide.square, np.array(labels), maps, units, **stacked)
+        return Occlusion(np.array(slide.starts), slide.square, np.array(labels), **stacked(found))
 
 
 def _packed(image: object, side: int) -> np.ndarray:

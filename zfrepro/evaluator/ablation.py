@@ -30,7 +30,7 @@ from zfrepro.results import writing
 from zfrepro.run import TrainedRun, open_run, open_source, require_recipe
 from zfrepro.statistics import Measure, Missing, below_chance, mean_std
 from zfrepro.trainer.folder import Folder
-from zfrepro.trainer.recipe import FROM_SCRATCH, derive, finished
+from zfrepro.trainer.recipe import FROM_SCRATCH, derive, finished, overridden
 from zfrepro.trainer.several import raise_failures, train_all
 from zfrepro.workers import in_parallel
 
@@ -112,17 +112,14 @@ def seeds_of(config: AblateConfig, variant: str) -> list[int]:
 
 def job(config: AblateConfig, source: TrainConfig, variant: str, seed: int) -> TrainConfig:
     """The training of one row with one seed: the run's own but for the table, the seed and what `config` overrides."""
-    given = {key: getattr(config, key) for key in ("epochs", "batch_size", "lr", "warmup_steps")}
-    data = dataclasses.replace(source.data, per_class=config.data.per_class or source.data.per_class)
     return derive(
         source,
         config,
         f"{FOLDER}/{variant}" + (f"_s{seed}" if seed else ""),
         model=edited(source.model, variant, config.dropout),
-        data=data,
         seed=seed,
         **FROM_SCRATCH,
-        **{key: value for key, value in given.items() if value is not None},
+        **overridden(source, config),
     )
 
 

@@ -105,8 +105,13 @@ def methods_of(nets: Sequence[Net], join: str) -> list[Method]:
     found = [
         Method((index,), how) for index, net in enumerate(nets) for how in (ways if len(net.scales) > 1 else ("one",))
     ]
-    together = tuple(index for index, net in enumerate(nets) if net.of_vgg)
-    return [*found, Method(together, join)] if len(together) > 1 else found
+    return [*found, *together(nets, join)]
+
+
+def together(nets: Sequence[Net], join: str) -> list[Method]:
+    """VGG's networks stacked; nothing where there are not several."""
+    own = tuple(index for index, net in enumerate(nets) if net.of_vgg)
+    return [Method(own, join)] if len(own) > 1 else []
 
 
 def preferred(net: Net, index: int, join: str) -> Method:

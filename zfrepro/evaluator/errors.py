@@ -78,10 +78,14 @@ def answer(config: EvaluateConfig, run: TrainedRun, rows: np.ndarray) -> tuple[n
     return posteriors(run, split, config.method, config.test_scales, rows, config.batch_size, config), centre
 
 
+def most_probable(probabilities: np.ndarray) -> np.ndarray:
+    """(N, 5) int64: the five most probable classes in their order; of equal ones, the first wins. probabilities: (N, C)."""
+    return np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
+
+
 def top_errors(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Top-1 and top-5 errors in percent. probabilities (N, C), labels (N,); of equal ones, the first class wins."""
-    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
-    right = best == labels[:, None]
+    """Top-1 and top-5 errors in percent. probabilities (N, C), labels (N,)."""
+    right = most_probable(probabilities) == labels[:, None]
     return 100 * float(1 - right[:, 0].mean()), 100 * float(1 - right.any(axis=1).mean())
 
 
@@ -128,7 +132,7 @@ def write(
     table = [[row.get(column) for column in columns] for row in reference]
     table += [[f"ours: {name}", *(result.get(column) for column in columns[1:])] for name, result in results.items()]
     out.table(columns, table, notes(config, runs, len(rows)))
-    top = [np.argsort(-found, axis=1, kind="stable")[:, :5] for found, _ in answers.values()]
+    top = [most_probable(found) for found, _ in answers.values()]
     probability = [found[np.arange(len(labels)), labels] for found, _ in answers.values()]
     arrays = {"labels": labels, "top": np.stack(top), "probability": np.stack(probability)}
     out.arrays("arrays.npz", names=np.array(list(answers)), **arrays)

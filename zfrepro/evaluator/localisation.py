@@ -24,6 +24,7 @@ from zfrepro.data import Split
 from zfrepro.errors import UserError, require
 from zfrepro.evaluator.constants import constant_boxes
 from zfrepro.evaluator.depth import as_text
+from zfrepro.evaluator.errors import most_probable
 from zfrepro.evaluator.explanation import density, evidence, painted
 from zfrepro.evaluator.localisers import (
     Localiser,
@@ -46,12 +47,11 @@ from zfrepro.options.commands import LocalizeConfig, OccludeConfig, TrainConfig
 from zfrepro.results import Output, writing
 from zfrepro.run import TrainedRun, open_run, open_source, require_apart, require_softmax, training_of_a_head
 from zfrepro.statistics import Measure, Missing, mean_std, to_data
-from zfrepro.trainer.localisation import has_boxes
-from zfrepro.trainer.recipe import derive, finished
+from zfrepro.trainer.localisation import has_boxes, without_boxes
+from zfrepro.trainer.recipe import derive, finished, overridden
 from zfrepro.trainer.several import raise_failures, train_all
 
 TABLE8, TABLE9 = "vgg_table8_localisation", "vgg_table9_localisation"
-GUESSES = 5
 
 
 @dataclass(frozen=True)
@@ -121,11 +121,9 @@ def require_like(config: LocalizeConfig, run: TrainedRun, first: TrainedRun) -> 
 
 def require_boxes(run: TrainedRun) -> None:
     """Refuse data that do not say of every class where its objects are."""
-    data = run.data
-    counts = np.bincount(data.train.labels[has_boxes(data.train)], minlength=data.num_classes)
-    missing = [name for name, count in zip(data.class_names, counts) if not count]
-    if missing or not has_boxes(data.val).any():
-        lacks = f"training boxes of {', '.join(missing[:3])}" if 0 < len(missing) < len(counts) else "boxes"
+    missing = without_boxes(run.data)
+    if missing or not has_boxes(run.data.val).any():
+        lacks = f"training boxes of {', '.join(missing[:3])}" if 0 < len(missing) < run.data.num_classes else "boxes"
         raise UserError(
             f"run={run.config.run}: its data set, {run.config.data.name}, has no {lacks}; give a run on data that say where the "
             "objects are: a folder with a boxes.csv, say (image,left,top,right,bottom)"
@@ -134,8 +132,6 @@ def require_boxes(run: TrainedRun) -> None:
 
 def job(config: LocalizeConfig, source: TrainConfig, row: Row, seed: int) -> TrainConfig:
     """The training of one row from a source's weights: the source's recipe but for what `config` overrides; S is fixed."""
-    given = {key: getattr(config, key) for key in ("epochs", "batch_size", "lr", "warmup_steps")}
-    data = dataclasses.replace(source.data, per_class=config.data.per_class or source.data.per_class)
     scales = list(source.train_scale)
     convolutions = [layer.number for layer in layers_of(source.model) if layer.kind == "conv"]
     return derive(
@@ -150,9 +146,8 @@ def job(config: LocalizeConfig, source: TrainConfig, row: Row, seed: int) -> Tra
         inputs="auto",
         freeze=convolutions[-1] if row.fine_tune == "fc" else 0,
         train_scale=[round((scales[0] + scales[1]) / 2)] if len(scales) == 2 else scales,
-        data=data,
         seed=seed,
-        **{key: value for key, value in given.items() if value is not None},
+        **overridden(source, config),
     )
 
 
@@ -382,7 +377,7 @@ def guesses(bench: Bench) -> tuple[np.ndarray, list[str]]:
     runs = bench.guessing or bench.classifiers
     names = [run.config.run for run in runs]
     mean = np.mean([posteriors(run, bench.val, "dense", bench.config.class_scales) for run in runs], axis=0)
-    return np.argsort(-mean, axis=1, kind="stable")[:, :GUESSES], names
+    return most_probable(mean), names
 
 
 def write_table9(bench: Bench) -> None:

@@ -161,6 +161,17 @@ def slide_over(network: Network, image: Tensor, label: int, slide: Slide) -> Map
     )
 
 
+STACKED = (
+    "probability", "top_class", "top_probability", "activity", "clean_probability", "clean_activity", "clean_top_class",
+)  # fmt: skip
+
+
+def stacked(maps: Sequence[Maps]) -> dict[str, np.ndarray]:
+    """Several images' maps as arrays, by the names that they have in `arrays.npz`."""
+    places = {"maps": np.array([m.map for m in maps]), "units": np.array([m.unit for m in maps])}
+    return places | {name: np.stack([getattr(m, name) for m in maps]) for name in STACKED}
+
+
 def project_maps(network: Network, images: Tensor, layer: int, maps: Sequence[Maps]) -> np.ndarray:
     """The strongest unit of each image's map, projected: (N, s, s, 3), both signs."""
     found = project(network, images, layer, [(m.map, *m.unit) for m in maps], range(len(maps)))
@@ -207,6 +218,16 @@ def heat_map(drop: np.ndarray, cover: np.ndarray) -> np.ndarray:
     return (cover.T @ drop @ cover) / np.maximum(counts, 1)
 
 
+def correlations(drops: np.ndarray, below: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(M,) of each image's drop with what lies below the square, over positions, and with what lies below it in the next image;
+    NaN where one of them is the same everywhere. drops, below: (M, P, P)."""
+    own, others = (
+        np.array([correlation(drop, given) for drop, given in zip(drops, several)])
+        for several in (below, np.roll(below, -1, 0))
+    )
+    return own, others
+
+
 def measure_claims(
     run: TrainedRun, seen: Survey, slide: Slide, which: np.ndarray, missing: str = ""
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -236,10 +257,8 @@ def measure_claims(
         claims["probabilities"] = f"missing: {missing}"
     else:
         arrays["probability_drop"] = np.stack([m.clean_probability - m.probability for m in maps])
-    claims["activity_falls_where_the_projection_is"] = _beside_control(
-        [correlation(d, e) for d, e in zip(arrays["activity_drop"], arrays["energy"])],
-        [correlation(d, e) for d, e in zip(arrays["activity_drop"], np.roll(arrays["energy"], -1, 0))],
-    )
+    falls = correlations(arrays["activity_drop"], arrays["energy"])
+    claims["activity_falls_where_the_projection_is"] = _beside_control(*falls)
     if split.truth is not None:
         masks = run.crops(np.stack([split.truth.masks[row] for row in seen.rows[which]])).numpy() / 255.0
         arrays["cover"] = np.stack([below_square(mask, cover) for mask in masks]) / slide.square**2
@@ -261,10 +280,7 @@ def estimates(arrays: dict[str, np.ndarray], missing: str = "") -> dict[str, Mea
             why = "needs images whose objects' masks are known: the embedded data set"
             found |= dict.fromkeys(names, Missing(why if below not in arrays else missing))
             continue
-        own, other = (
-            np.array([correlation(d, c) for d, c in zip(arrays[drop], given)])
-            for given in (arrays[below], np.roll(arrays[below], -1, 0))
-        )
+        own, other = correlations(arrays[drop], arrays[below])
         both = ~(np.isnan(own) | np.isnan(other))  # an image in which nothing falls has no correlation
         found[names[0]] = statistics.mean(own[both], "images")
         note = f"{own[both].mean():.2f} against {other[both].mean():.2f}" if both.any() else ""
@@ -277,10 +293,7 @@ def _mask_claims(drops: np.ndarray, masks: np.ndarray, covered: np.ndarray, cove
     heats = [heat_map(np.maximum(drop, 0), cover) for drop in drops]
     others = np.roll(masks, -1, 0)
     return {
-        "probability_falls_where_the_object_is": _beside_control(
-            [correlation(d, c) for d, c in zip(drops, covered)],
-            [correlation(d, c) for d, c in zip(drops, np.roll(covered, -1, 0))],
-        ),
+        "probability_falls_where_the_object_is": _beside_control(*correlations(drops, covered)),
         "drop_inside_mask_percent": _beside_control(
             [100 * share_inside(h, m) for h, m in zip(heats, masks)],
             [100 * share_inside(h, m) for h, m in zip(heats, others)],
@@ -303,7 +316,7 @@ def points_at(heat: np.ndarray, mask: np.ndarray) -> bool:
     return bool(mask.flat[heat.argmax()] >= 0.5)
 
 
-def _beside_control(own: list[float], control: list[float]) -> dict[str, float]:
+def _beside_control(own: Sequence[float] | np.ndarray, control: Sequence[float] | np.ndarray) -> dict[str, float]:
     """Mean, spread and control of a measure, and the one-sided Wilcoxon signed-rank test that own > control."""
     a, b = np.array(own), np.array(control)
     both = ~(np.isnan(a) | np.isnan(b))
@@ -384,8 +397,6 @@ def _draw(
             )
         )
     out.figure("occlusion.png", draw_occlusion(examples, run.class_names, slide.layer))
-    fields = ("probability", "top_class", "top_probability", "activity")
-    clean = ("clean_probability", "clean_activity", "clean_top_class")
     out.arrays(
         "arrays.npz",
         images=images,
@@ -398,10 +409,7 @@ def _draw(
         stride=np.array(slide.stride),
         fill_pixels=filled,
         layer=np.array(slide.layer),
-        maps=np.array([m.map for m in maps]),
-        units=np.array([m.unit for m in maps]),
-        **{name: np.stack([getattr(m, name) for m in maps]) for name in fields},
-        **{name: np.array([getattr(m, name) for m in maps]) for name in clean},
+        **stacked(maps),
         **panel_c,
     )
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from zfrepro import papers, statistics
 from zfrepro.errors import UserError, require_layer
 from zfrepro.evaluator.overlap import elsewhere
-from zfrepro.evaluator.splits import draw_fold, possible_sizes
+from zfrepro.evaluator.splits import draw_fold, possible_sizes, usual_size
 from zfrepro.evaluator.svm import svm_accuracy
 from zfrepro.evaluator.target import Target, open_target, softmax_accuracy
 from zfrepro.features import extract, width
@@ -22,9 +22,6 @@ from zfrepro.options.commands import ProbeConfig
 from zfrepro.results import Output, parts_of, writing
 from zfrepro.run import TrainedRun, open_run
 from zfrepro.statistics import Measure, Missing, mean_std, rank_correlation
-
-PER_CLASS = {"caltech256": 60}  # as in Table 7
-USUAL = 30
 
 
 def probe(config: ProbeConfig) -> None:
@@ -42,7 +39,7 @@ def probe(config: ProbeConfig) -> None:
             return
         if target.data.train.multi is not None:
             raise UserError(f"data={part}: its images have several labels; Table 7 needs one")
-        size = config.per_class or PER_CLASS.get(target.config.name, USUAL)
+        size = config.per_class or usual_size(target.config.name)
         if not possible_sizes(target.labels, [size]):
             smallest = int(np.unique(target.labels, return_counts=True)[1].min())
             raise UserError(

@@ -38,6 +38,11 @@ def draw_fold(labels: np.ndarray, per_class: int, test_per_class: int, seed: int
     return Fold(np.sort(np.concatenate(train)), np.sort(np.concatenate(test)))
 
 
+def usual_size(data_set: str) -> int:
+    """Training images per class where nothing else is said, as in ZFNet's Table 7 and in VGG's Table 11."""
+    return 60 if data_set == "caltech256" else 30
+
+
 def possible_sizes(labels: np.ndarray, sizes: Sequence[int]) -> list[int]:
     """Those of `sizes`, rising, that leave every class an image to test on."""
     smallest = int(np.unique(labels, return_counts=True)[1].min())

@@ -68,8 +68,9 @@ class Bench:
     run: TrainedRun
     layer: int
     opened: dict[str, Target] = dataclasses.field(default_factory=dict)
-    targets: dict[str, Target] = dataclasses.field(default_factory=dict)  # the same, compared with the source
-    overlaps: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    compared: dict[str, tuple[Target, dict[str, Any]]] = dataclasses.field(
+        default_factory=dict
+    )  # the same, with the source
     # target, size and fold -> how its network scored
     scratch: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
 
@@ -80,16 +81,12 @@ class Bench:
             self.opened[key] = open_target(data, self.run)
         return self.opened[key]
 
-    def target(self, data: DataConfig) -> Target:
-        """A target, compared with the source once."""
+    def compare(self, data: DataConfig) -> tuple[Target, dict[str, Any]]:
+        """A target without what is to be left out of it, and what it has in common with the source; compared once."""
         key = f"{data.name} {data.part}"
-        if key not in self.targets:
-            self.targets[key], self.overlaps[key] = compare_with_source(self.config, self.run, self.open(data))
-        return self.targets[key]
-
-    def overlap(self, data: DataConfig) -> dict[str, Any]:
-        """What the comparison found."""
-        return self.overlaps[f"{data.name} {data.part}"]
+        if key not in self.compared:
+            self.compared[key] = compare_with_source(self.config, self.run, self.open(data))
+        return self.compared[key]
 
 
 def transfer(config: TransferConfig) -> None:
@@ -175,7 +172,7 @@ def network_hash(run: TrainedRun) -> str:
 def caltech(bench: Bench, item: papers.Item, out: Output) -> None:
     """Accuracy against the number of training images per class, over random folds."""
     config, run = bench.config, bench.run
-    target = bench.target(config.data)
+    target, _ = bench.compare(config.data)
     if target.data.train.multi is not None:
         raise UserError(f"data={target.config.name}: its images have several labels; give tables=[table6]")
     labels = target.labels[target.rows]
@@ -371,7 +368,7 @@ def origin(bench: Bench, target: Target) -> dict[str, Any]:
         "target_key": target.data.key,
         "layer": bench.layer,
         "network_hash": network_hash(bench.run),
-        "overlap": bench.overlap(target.config),
+        "overlap": bench.compare(target.config)[1],
     }
 
 
@@ -404,7 +401,7 @@ def caltech_notes(bench: Bench, target: Target, scratch: dict[int, list[dict[str
         f"Ours: {target.name}, {target.data.num_classes} classes, at {source.data.size} px, at most {config.test_per_class} test "
         f"images of each; {source.origin}; a softmax on the features of layer {bench.layer} "
         f"(centre crops), its regularisation chosen by {config.parts}-fold cross-validation within the training images. "
-        f"{remark(bench.overlap(target.config))}"
+        f"{remark(bench.compare(target.config)[1])}"
     )
     if any(scratch.values()):
         found = averages(scratch)
@@ -428,7 +425,7 @@ def caltech_notes(bench: Bench, target: Target, scratch: dict[int, list[dict[str
 def pascal(bench: Bench, item: papers.Item, out: Output) -> None:
     """Average precision of every class on images that hold several objects, from one softmax over the classes."""
     config, run = bench.config, bench.run
-    target = bench.target(target_of(config, "table6"))
+    target, _ = bench.compare(target_of(config, "table6"))
     data = target.data
     if data.train.multi is None or data.val.multi is None:
         raise UserError(f"scenes={target.config.name}: its images have one label each; Table 6 needs several")
@@ -486,7 +483,7 @@ def write_pascal(
         f"Average precision in percent ({BY_LEVELS if target.config.name in LEVELS else BY_AREA}; classes only 'difficult' in "
         f"an image are ignored there). The paper's: PASCAL VOC 2012 test. Ours: {target.name}, {count} training and "
         f"{len(truth)} validation images at {source.data.size} px; {source.origin}, "
-        f"softmax on layer {bench.layer}. {remark(bench.overlap(target.config))}"
+        f"softmax on layer {bench.layer}. {remark(bench.compare(target.config)[1])}"
     )
     out.table(["class", *(f"paper_{key}" for key in theirs), "ours"], rows, notes)
     out.arrays("arrays.npz", average_precisions=precisions, probabilities=probabilities, truth=truth)

@@ -17,7 +17,7 @@ from zfrepro import papers
 from zfrepro.data import Split
 from zfrepro.errors import UserError
 from zfrepro.evaluator.average_precision import mean_precision, precision_gain
-from zfrepro.evaluator.describers import Descriptors, Method, Net, last_of_vgg, named, preferred, sizes_of
+from zfrepro.evaluator.describers import Descriptors, Method, Net, last_of_vgg, named, preferred, sizes_of, together
 from zfrepro.evaluator.descriptors import Cut, Pool, unit_length
 from zfrepro.evaluator.one_against_all import score_images
 from zfrepro.evaluator.target import Target
@@ -75,9 +75,7 @@ def action_part(config: TransferConfig, nets: Sequence[Net], target: Target, out
 
 def combinations(nets: Sequence[Net], join: str) -> list[Method]:
     """Each network, and VGG's together."""
-    single = [preferred(net, index, join) for index, net in enumerate(nets)]
-    together = tuple(index for index, net in enumerate(nets) if net.of_vgg)
-    return [*single, Method(together, join)] if len(together) > 1 else single
+    return [*(preferred(net, index, join) for index, net in enumerate(nets)), *together(nets, join)]
 
 
 def write(

@@ -32,7 +32,7 @@ from zfrepro.evaluator.describers import (
 from zfrepro.evaluator.descriptors import Pool
 from zfrepro.evaluator.one_against_all import choose_cost, score_images, train_machines
 from zfrepro.evaluator.overlap import compare_with_source
-from zfrepro.evaluator.splits import Fold, draw_fold, inner_folds, mean_class_accuracy, possible_sizes
+from zfrepro.evaluator.splits import Fold, draw_fold, inner_folds, mean_class_accuracy, possible_sizes, usual_size
 from zfrepro.evaluator.target import Target, has_several, packed_target
 from zfrepro.evaluator.vgg_actions import TABLE12, action_part
 from zfrepro.figures.transfer import Bar, draw_bars
@@ -97,7 +97,7 @@ def recall_part(config: TransferConfig, nets: Sequence[Net], target: Target, out
     """Mean class recall over random splits (Caltech-101, Caltech-256)."""
     target, overlap = compare_with_source(config, nets[0].run, target)
     labels = target.labels[target.rows]
-    size = config.images_per_class or (60 if target.config.name == "caltech256" else 30)
+    size = config.images_per_class or usual_size(target.config.name)
     if not possible_sizes(labels, [size]):
         most = int(np.unique(labels, return_counts=True)[1].min()) - 1
         raise UserError(f"images_per_class={size}: the smallest class of {target.name} leaves at most {most}")
@@ -256,7 +256,7 @@ def notes(config: TransferConfig, nets: Sequence[Net], target: Target, measured:
         images = f"{len(data.train)} training and {len(data.val)} validation images"
         chosen = "a random half"
     else:
-        size = config.images_per_class or (60 if target.config.name == "caltech256" else 30)
+        size = config.images_per_class or usual_size(target.config.name)
         images = (
             f"{size} training and at most {config.test_per_class} test images a class, {config.splits} random splits"
         )

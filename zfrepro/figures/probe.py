@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from zfrepro.figures.style import COLOURS, new_figure, styled
+from zfrepro.figures.style import curve, new_figure, styled
 
 
 @styled
@@ -16,18 +16,7 @@ def draw_depth(curves: Mapping[str, tuple[Sequence[int], Sequence[float], Sequen
     axes = figure.subplots()
     for index, (label, (layers, means, spread)) in enumerate(curves.items()):
         theirs = label.startswith("the paper's")
-        axes.errorbar(
-            layers,
-            means,
-            yerr=spread,
-            label=label,
-            color=COLOURS[index % len(COLOURS)],
-            marker="s" if "softmax" in label else "o",
-            markersize=4,
-            linestyle="--" if theirs else "-",
-            linewidth=1 if theirs else 1.8,
-            capsize=3,
-        )
+        curve(axes, index, layers, means, spread, label, theirs, "s" if "softmax" in label else "o")
     layers = sorted({layer for own, _, _ in curves.values() for layer in own})
     axes.set(title=title, xlabel="layer", ylabel="accuracy (%)", ylim=(0, 100), xticks=layers)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))

@@ -6,7 +6,7 @@ A function that draws is `styled`: it runs under our settings alone and leaves e
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
@@ -106,6 +106,22 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 def new_figure(width: float, height: float, layout: Any = "constrained") -> Figure:
     """An empty figure of width x height inches."""
     return Sheet(figsize=(width, height), layout=layout)
+
+
+def curve(
+    axes: Axes,
+    index: int,
+    x: Sequence[float],
+    mean: Sequence[float],
+    std: Sequence[float],
+    label: str,
+    theirs: bool,
+    marker: str,
+) -> None:
+    """Means with their spread as a line; the paper's dashed and thin. index: which of the axes' curves it is."""
+    line: dict[str, Any] = {"linestyle": "--", "linewidth": 1} if theirs else {"linestyle": "-", "linewidth": 1.8}
+    colour = COLOURS[index % len(COLOURS)]
+    axes.errorbar(x, mean, yerr=std, label=label, color=colour, marker=marker, markersize=4, capsize=3, **line)
 
 
 def bare(axes: Axes) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from zfrepro.figures.style import COLOURS, label, new_figure, shortened, styled
+from zfrepro.figures.style import COLOURS, curve, label, new_figure, shortened, styled
 
 
 @dataclass(frozen=True)
@@ -28,20 +28,10 @@ def draw_accuracies(curves: Sequence[Curve], title: str) -> Figure:
     """Accuracy against the number of training images per class, with error bars (paper, Fig. 9); the paper's dashed."""
     figure = new_figure(9.5, 4.2)
     axes = figure.subplots()
-    for index, curve in enumerate(curves):
-        axes.errorbar(
-            curve.sizes,
-            curve.mean,
-            yerr=[std or 0.0 for std in curve.std],
-            label=curve.label,
-            color=COLOURS[index % len(COLOURS)],
-            marker="s" if curve.paper else "o",
-            markersize=4,
-            linestyle="--" if curve.paper else "-",
-            linewidth=1 if curve.paper else 1.8,
-            capsize=3,
-        )
-    ours = sorted({size for curve in curves for size in curve.sizes})
+    for index, one in enumerate(curves):
+        spread = [std or 0.0 for std in one.std]
+        curve(axes, index, one.sizes, one.mean, spread, one.label, one.paper, "s" if one.paper else "o")
+    ours = sorted({size for one in curves for size in one.sizes})
     axes.set(
         title=title,
         xlabel="training images per class",

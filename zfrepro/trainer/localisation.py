@@ -31,9 +31,7 @@ class Localisation:
     def __init__(self, data: Packed, regression: str, rules: LearnedBoxes) -> None:
         self.rules, classes = rules, data.num_classes
         self.outputs = 4 * classes if regression == "pcr" else 4  # as `run.outputs_of` has it
-        known = has_boxes(data.train)
-        found = np.bincount(data.train.labels[known], minlength=classes)
-        missing = [name for name, count in zip(data.class_names, found) if not count]
+        missing = without_boxes(data)
         if missing and (regression == "pcr" or len(missing) == classes):
             lacks = "no boxes" if len(missing) == classes else f"no boxes of {', '.join(missing[:3])}"
             give = "data that have them: a folder with a boxes.csv, say (image,left,top,right,bottom)"
@@ -116,6 +114,12 @@ def has_boxes(split: Split) -> np.ndarray:
     images = split.boxes.images
     own = images[split.boxes.labels == split.labels[images]]
     return np.bincount(own, minlength=len(split)) > 0
+
+
+def without_boxes(data: Packed) -> list[str]:
+    """Names of the classes of which no training image has a box."""
+    counts = np.bincount(data.train.labels[has_boxes(data.train)], minlength=data.num_classes)
+    return [name for name, count in zip(data.class_names, counts) if not count]
 
 
 def padded_boxes(split: Split, rows: np.ndarray) -> np.ndarray:
