@@ -14,19 +14,23 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from zfrepro.data import Packed, Split, open_data
 from zfrepro.data.packed import Whole
-from zfrepro.options.compose import load_model
+from zfrepro.options.compose import conf_folder, load_model, to_dataclass
 from zfrepro.options.identity import write_config
-from zfrepro.options.shared import DataConfig, LayerConfig, ModelConfig
+from zfrepro.options.shared import Common, DataConfig, LayerConfig, ModelConfig
+from zfrepro.run import TrainedRun, open_run
 from zfrepro.workers import in_parallel
+
+T = TypeVar("T")
 
 # The demo's network with a quarter of its maps and units.
 NARROW = [
@@ -113,6 +117,27 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, zfrepro: Zfrepro, cache: 
     outputs = tmp_path_factory.mktemp("outputs")
     zfrepro("train", f"outputs={outputs}", "run=tiny", "snapshot_epochs=[1,2]", *TINY)
     return outputs
+
+
+@pytest.fixture(scope="session")
+def run(tiny_run: Path) -> TrainedRun:
+    """The run `tiny`, opened: not to be changed."""
+    return open_run(Common(run="tiny", outputs=str(tiny_run), precision="fp32"))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Tensors that are small are computed faster by one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def composed(command: str, options: type[T], *words: str) -> T:
+    """The options of a command, its config with some words of Hydra's."""
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return to_dataclass(compose(command, list(words)), options)
 
 
 def small_table(size: int = 31, **last: int) -> ModelConfig:

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
-from tests.conftest import narrow
+from tests.conftest import composed, narrow
 from zfrepro import papers
 from zfrepro.checkpoints import save_checkpoint
 from zfrepro.data import open_data
@@ -27,7 +26,7 @@ from zfrepro.files import write_text
 from zfrepro.models.network import Network, initialise
 from zfrepro.models.summary import on_paper
 from zfrepro.options.commands import AblateConfig, TrainConfig
-from zfrepro.options.compose import conf_folder, load_model, to_dataclass
+from zfrepro.options.compose import load_model
 from zfrepro.options.identity import write_config
 from zfrepro.run import open_run
 
@@ -48,9 +47,7 @@ def trainer(monkeypatch: pytest.MonkeyPatch) -> Put:
 
 
 def config(outputs: Path, *overrides: str) -> AblateConfig:
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        cfg = compose("ablate", [f"outputs={outputs}", "run=tiny", "precision=fp32", "workers=1", *overrides])
-    return to_dataclass(cfg, AblateConfig)
+    return composed("ablate", AblateConfig, f"outputs={outputs}", "run=tiny", "precision=fp32", "workers=1", *overrides)
 
 
 class Stub:

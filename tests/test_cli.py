@@ -11,14 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import TINY, Zfrepro, small_table
-from hydra import compose, initialize_config_dir
+from conftest import TINY, Zfrepro, composed, small_table
 
 from zfrepro import provenance
 from zfrepro.cli import COMMANDS, main
 from zfrepro.options.arguments import for_hydra
 from zfrepro.options.commands import OccludeConfig, TrainConfig
-from zfrepro.options.compose import conf_folder, to_dataclass
+from zfrepro.options.compose import conf_folder
 from zfrepro.options.identity import write_config
 from zfrepro.options.shared import DataConfig
 
@@ -336,8 +335,7 @@ def test_what_is_typed_is_what_the_option_holds() -> None:
         "labels=[carpenter's kit,true,3,a\"b,-]",
         "run=1_000",
     ]
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        config = to_dataclass(compose("occlude", for_hydra("occlude", OccludeConfig, given)), OccludeConfig)
+    config = composed("occlude", OccludeConfig, *for_hydra("occlude", OccludeConfig, given))
     assert config.images == ["it's \\ (1).jpg", "été.jpg", "a, b.jpg", "3.jpg", "null"]
     assert config.labels == ["carpenter's kit", "true", "3", 'a"b', "-"] and config.run == "1_000"
 

@@ -15,13 +15,7 @@ from PIL import Image
 from tests.conftest import Zfrepro
 from zfrepro.errors import UserError
 from zfrepro.evaluator import correspondence, pictures
-from zfrepro.options.shared import Common
-from zfrepro.run import TrainedRun, open_run
-
-
-@pytest.fixture(scope="module")
-def run(tiny_run: Path) -> TrainedRun:
-    return open_run(Common(run="tiny", outputs=str(tiny_run)))
+from zfrepro.run import TrainedRun
 
 
 def test_hamming_of_ternary_signs_by_hand() -> None:

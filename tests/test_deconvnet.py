@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -21,14 +20,7 @@ from zfrepro.models.window import project
 from zfrepro.options.compose import conf_folder, to_dataclass
 from zfrepro.options.shared import LayerConfig, ModelConfig
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tensors this small are computed faster by one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def network_of(config: ModelConfig, seed: int = 0) -> Network:

@@ -17,13 +17,8 @@ from zfrepro.data.finer import finer, finest
 from zfrepro.data.squares import squared
 from zfrepro.evaluator import invariance
 from zfrepro.options.commands import InvarianceConfig
-from zfrepro.options.shared import Common, DataConfig
-from zfrepro.run import TrainedRun, open_run
-
-
-@pytest.fixture(scope="module")
-def run(tiny_run: Path) -> TrainedRun:
-    return open_run(Common(run="tiny", outputs=str(tiny_run), precision="fp32"))
+from zfrepro.options.shared import DataConfig
+from zfrepro.run import TrainedRun
 
 
 def by_loop(image: np.ndarray, kind: str, value: float, border: np.ndarray) -> np.ndarray:

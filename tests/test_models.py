@@ -14,17 +14,10 @@ from zfrepro import papers
 from zfrepro.errors import UserError
 from zfrepro.models.network import Network, Noise, contrast_normalise, dropout, initialise, multiply_adds
 from zfrepro.models.table import Op, layers_of, op_sizes, ops_of, receptive_box, receptive_field
-from zfrepro.options.compose import conf_folder, to_dataclass
+from zfrepro.options.compose import conf_folder
+from zfrepro.options.compose import load_model as model
 from zfrepro.options.shared import ModelConfig
 from zfrepro.tools import layer_table
-
-
-def model(name: str) -> ModelConfig:
-    """conf/model/<name>.yaml as Hydra would compose it."""
-    from hydra import compose, initialize_config_dir
-
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return to_dataclass(compose("summary", [f"model={name}"]).model, ModelConfig)
 
 
 def on_meta(config: ModelConfig, classes: int) -> Network:

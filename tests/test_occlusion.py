@@ -18,15 +18,9 @@ from zfrepro.evaluator import occlusion, pictures
 from zfrepro.models.network import Network
 from zfrepro.models.partial import square_positions
 from zfrepro.options.commands import OccludeConfig
-from zfrepro.options.shared import Common
-from zfrepro.run import TrainedRun, open_run
+from zfrepro.run import TrainedRun
 
 SMALL = ["num_images=2", "claims_images=4", "square=20", "stride=18", "others=2"]
-
-
-@pytest.fixture(scope="module")
-def run(tiny_run: Path) -> TrainedRun:
-    return open_run(Common(run="tiny", outputs=str(tiny_run), precision="fp32"))
 
 
 def test_maps_equal_a_loop_over_positions() -> None:

@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import small_table, toy_data, toy_table
-from hydra import compose, initialize_config_dir
+from conftest import composed, small_table, toy_data, toy_table
 
 from zfrepro.options.commands import TrainConfig
-from zfrepro.options.compose import conf_folder, to_dataclass
 from zfrepro.trainer.distributed import Team
 from zfrepro.trainer.optimiser import LearningRate, renormalise
 from zfrepro.trainer.tasks import Classification
@@ -25,8 +23,7 @@ def config(**options: object) -> TrainConfig:
 
 
 def preset(name: str, *overrides: str) -> TrainConfig:
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return to_dataclass(compose("train", [f"preset={name}", "data.root=/nowhere", *overrides]), TrainConfig)
+    return composed("train", TrainConfig, f"preset={name}", "data.root=/nowhere", *overrides)
 
 
 def test_the_papers_recipe_to_the_letter() -> None:

@@ -11,10 +11,9 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from sklearn.svm import SVC
 
-from tests.conftest import small_table
+from tests.conftest import composed, small_table
 from zfrepro.errors import UserError
 from zfrepro.evaluator import svm
 from zfrepro.evaluator.probe import probe, with_layers
@@ -23,7 +22,7 @@ from zfrepro.evaluator.svm import fit_svm, products, svm_accuracy
 from zfrepro.features import flat, width
 from zfrepro.models.network import Network
 from zfrepro.options.commands import ProbeConfig
-from zfrepro.options.compose import conf_folder, load_model, to_dataclass
+from zfrepro.options.compose import load_model
 from zfrepro.run import TrainedRun
 
 CPU = torch.device("cpu")
@@ -92,9 +91,7 @@ def test_separable_classes_are_told_apart() -> None:
 
 def config(outputs: Path, *overrides: str) -> ProbeConfig:
     small = ["data.train_per_class=6", "data.val_per_class=3", "test_per_class=3", "folds=2"]
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        cfg = compose("probe", [f"outputs={outputs}", "run=tiny", *small, *overrides])
-    return to_dataclass(cfg, ProbeConfig)
+    return composed("probe", ProbeConfig, f"outputs={outputs}", "run=tiny", *small, *overrides)
 
 
 def test_probe_writes_table_7_and_keeps_other_targets_beside_it(tiny_run: Path) -> None:

@@ -13,10 +13,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from sklearn.linear_model import LogisticRegression
 
-from tests.conftest import handed_over, toy_data
+from tests.conftest import composed, handed_over, toy_data
 from zfrepro.data import open_data
 from zfrepro.data.embedded_kinds import TARGET_CLASSES
 from zfrepro.errors import UserError
@@ -29,7 +28,6 @@ from zfrepro.evaluator.target import Target, fold_data, open_target, softmax_acc
 from zfrepro.evaluator.transfer import LEVELS, fitting, multi_label, network_hash, transfer
 from zfrepro.features import extract
 from zfrepro.options.commands import IMPORTED, TransferConfig
-from zfrepro.options.compose import conf_folder, to_dataclass
 from zfrepro.options.shared import DataConfig
 from zfrepro.run import TrainedRun, load_config, open_run
 
@@ -279,9 +277,7 @@ def options(outputs: Path, *overrides: str) -> TransferConfig:
     small = [f"{split}_per_class={n}" for split, n in few]
     sizes = "per_class={table4:[2,4],table5:[2],fig9:[1,2,3,99]}"
     given = ["folds=2", "test_per_class=4", "scratch_steps=10", "scratch_doublings=0", "precision=fp32", sizes]
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        cfg = compose("transfer", [f"outputs={outputs}", "run=tiny", *small, *given, *overrides])
-    return to_dataclass(cfg, TransferConfig)
+    return composed("transfer", TransferConfig, f"outputs={outputs}", "run=tiny", *small, *given, *overrides)
 
 
 def test_the_demo_fills_all_four_folders(

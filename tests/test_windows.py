@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Zfrepro
-from hydra import compose, initialize_config_dir
+from conftest import Zfrepro, composed
 from omegaconf import OmegaConf
 from packaging.requirements import Requirement
 from test_data_people import config_of, make
@@ -32,7 +31,6 @@ from zfrepro.features import extract
 from zfrepro.files import move, write_text
 from zfrepro.options.arguments import for_hydra
 from zfrepro.options.commands import EvaluateConfig, TrainConfig
-from zfrepro.options.compose import conf_folder, to_dataclass
 from zfrepro.options.shared import DataConfig, Experiment, run_name
 from zfrepro.results import writing
 from zfrepro.run import load_config, open_run
@@ -175,9 +173,8 @@ def test_runs_that_can_be_no_folder_on_windows(name: str) -> None:
 )
 def test_paths_as_windows_has_them(path: str) -> None:
     """From the command line into the config, into YAML and back."""
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        composed = compose("train", for_hydra("train", TrainConfig, ["data=folder", f"data.root={path}"]))
-    config = to_dataclass(composed, TrainConfig)
+    words = for_hydra("train", TrainConfig, ["data=folder", f"data.root={path}"])
+    config = composed("train", TrainConfig, *words)
     saved = OmegaConf.create(OmegaConf.to_yaml(OmegaConf.structured(config)))
     assert config.data.root == saved.data.root == path
 
