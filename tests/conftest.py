@@ -223,6 +223,13 @@ def toy_whole(count: int) -> Packed:
     )
 
 
+def data_config(folder: Path, name: str, root: Path | str | None, **changes: object) -> DataConfig:
+    """A data set at 16 pixels, packed by this process into a cache in `folder`."""
+    settings: dict[str, object] = {"size": 16, "root": str(root) if root else None, "workers": 1}
+    settings |= {"cache": str(folder / "cache")} | changes
+    return DataConfig(name=name, **settings)  # type: ignore[arg-type]
+
+
 @pytest.fixture(scope="session")
 def reported(tmp_path_factory: pytest.TempPathFactory, zfrepro: Zfrepro, tiny_run: Path) -> Path:
     """A run's folder with a few small experiments and the page on it; the others are missing. Do not write into it."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import data_config as config_of
 from PIL import Image
 
 from zfrepro.boxes import decode, encode
@@ -15,9 +16,6 @@ from zfrepro.data.annotations import folder_boxes
 from zfrepro.data.imagenet import devkit_synsets, kaggle_rows, torchvision_meta
 from zfrepro.data.rescaling import draw_places, read_crops, resample, shapes_of
 from zfrepro.errors import UserError
-from zfrepro.options.shared import DataConfig
-
-SIZE = 16
 
 
 def save(path: Path, box: tuple[int, int, int, int] | None = None, size: tuple[int, int] = (20, 18)) -> None:
@@ -28,11 +26,6 @@ def save(path: Path, box: tuple[int, int, int, int] | None = None, size: tuple[i
         image.paste((255, 255, 255), box)
     image.save(path.with_suffix(".png"))
     path.with_suffix(".png").rename(path)
-
-
-def config_of(tmp_path: Path, name: str, root: Path, **changes: object) -> DataConfig:
-    settings = {"name": name, "size": SIZE, "root": str(root), "workers": 1, "cache": str(tmp_path / "cache")}
-    return DataConfig(**(settings | changes))  # type: ignore[arg-type]
 
 
 def opened(tmp_path: Path, name: str, root: Path, **changes: object) -> Packed:

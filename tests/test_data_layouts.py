@@ -9,25 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import data_config as config_of
 from PIL import Image
 
 from zfrepro.data import Packed, find_problems, locating, open_data, packed_folder
 from zfrepro.errors import UserError, line_of
 from zfrepro.options.shared import DataConfig
 
-SIZE = 16
-
 
 def save(path: Path, shade: int) -> None:
     """A plain picture of one shade, so that a row is recognised by its colour."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (20, 18), (shade, shade, shade)).save(path, quality=95)
-
-
-def config_of(tmp_path: Path, name: str, root: Path | None, **changes: object) -> DataConfig:
-    settings: dict[str, object] = {"name": name, "size": SIZE, "root": str(root) if root else None, "workers": 1}
-    settings |= {"cache": str(tmp_path / "cache")} | changes
-    return DataConfig(**settings)  # type: ignore[arg-type]
 
 
 def opened(tmp_path: Path, name: str, root: Path, **changes: object) -> Packed:

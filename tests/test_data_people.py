@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import NARROW, Zfrepro
+from conftest import NARROW, Zfrepro, data_config
 from PIL import Image, features
 
 from zfrepro.data import Packed, examine, find_problems, open_data, read_image
@@ -34,8 +34,7 @@ def make(folder: Path, classes: tuple[str, ...] = ("cat", "dog"), count: int = 5
 
 
 def config_of(tmp_path: Path, root: Path | str, **changes: object) -> DataConfig:
-    settings = {"root": str(root), "cache": str(tmp_path / "cache"), "workers": 1} | changes
-    return DataConfig(name="folder", size=16, **settings)  # type: ignore[arg-type]
+    return data_config(tmp_path, "folder", root, **changes)
 
 
 def opened(tmp_path: Path, root: Path | str) -> Packed:
@@ -327,12 +326,8 @@ def test_folders_that_are_not_as_they_should_be(tmp_path: Path) -> None:
     (imagenet / "train").mkdir(parents=True)
     (imagenet / "train" / "n01440764.tar").write_bytes(b"")
     make(imagenet / "val", ("n01440764",))
-    problem = find_problems(_imagenet(tmp_path, imagenet))[0]
+    problem = find_problems(data_config(tmp_path, "imagenet", imagenet))[0]
     assert str(imagenet / "train") in problem and "extract each of its archives" in problem
-
-
-def _imagenet(tmp_path: Path, root: Path) -> DataConfig:
-    return DataConfig(name="imagenet", size=16, root=str(root), cache=str(tmp_path / "cache"))
 
 
 def test_a_cache_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:
