@@ -62,13 +62,13 @@ class Output:
         """Write a PNG."""
         figure.savefig(self.path(name), dpi=dpi)
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], notes: str, name: str = "table") -> None:
-        """Write <name>.csv (plain numbers) and <name>.md (with `notes`: what ours were measured on). None: an empty cell."""
-        with self.path(f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], notes: str) -> None:
+        """Write table.csv (plain numbers) and table.md (with `notes`: what ours were measured on). None: an empty cell."""
+        with self.path("table.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([columns, *[["" if cell is None else cell for cell in row] for row in rows]])
         lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
         lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows]
-        self.path(f"{name}.md").write_text("\n".join(lines) + f"\n\n{notes}\n", encoding="utf-8")
+        self.path("table.md").write_text("\n".join(lines) + f"\n\n{notes}\n", encoding="utf-8")
 
     def table_with_others(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], notes: str) -> dict[str, Any]:
         """`table`, of this part and of the others that stand there already and belong to the same checkpoint: a part's name, then

@@ -102,9 +102,9 @@ def quantile(df: float | None, confidence: float = CONFIDENCE) -> float:
     return float(stats.norm.ppf(share) if df is None else stats.t.ppf(share, df))
 
 
-def exact(value: float, of: str, unit: str = "", n: int = 1, note: str = "") -> Estimate:
+def exact(value: float, of: str, unit: str = "", note: str = "") -> Estimate:
     """A number that is counted, not estimated: how many filters of a network are dead."""
-    return Estimate(float(value), float(value), float(value), n, of, unit, note)
+    return Estimate(float(value), float(value), float(value), 1, of, unit, note)
 
 
 def combined(
@@ -209,13 +209,13 @@ def resplits(
     return combined(float(given.mean()), sources, len(given), of, unit, note, shared=share)
 
 
-def proportion(count: int, n: int, of: str, unit: str = "%", note: str = "") -> Measure:
+def proportion(count: int, n: int, of: str) -> Measure:
     """A share in percent, with Wilson's interval."""
     if not n:
         return Missing(f"no {of} to measure on")
     found = stats.binomtest(count, n).proportion_ci(CONFIDENCE / 100, method="wilson")
     value = 100 * count / n
-    return Estimate(value, min(value, 100 * found.low), max(value, 100 * found.high), n, of, unit, note)
+    return Estimate(value, min(value, 100 * found.low), max(value, 100 * found.high), n, of, "%")
 
 
 def bootstrap(

@@ -160,11 +160,11 @@ def symmetric(values: np.ndarray, limit: float | None = None) -> np.ndarray:
     return np.clip(0.5 + 0.5 * values / max(limit, 1e-12), 0, 1)
 
 
-def tile(images: np.ndarray, columns: int, gap: int = 1, fill: float = 1.0) -> np.ndarray:
-    """(N, h, w, 3) images in [0, 1] -> one mosaic, row by row, `gap` pixels of `fill` between and around them."""
+def tile(images: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
+    """(N, h, w, 3) images in [0, 1] -> one mosaic, row by row, `gap` white pixels between and around them."""
     count, h, w, channels = images.shape
     rows = -(-count // columns)
-    mosaic = np.full((rows * (h + gap) + gap, columns * (w + gap) + gap, channels), fill, dtype=np.float32)
+    mosaic = np.ones((rows * (h + gap) + gap, columns * (w + gap) + gap, channels), dtype=np.float32)
     for index, image in enumerate(images):
         y, x = gap + index // columns * (h + gap), gap + index % columns * (w + gap)
         mosaic[y : y + h, x : x + w] = image

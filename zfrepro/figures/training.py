@@ -32,10 +32,10 @@ def draw_curves(metrics: list[dict[str, Any]], title: str) -> Figure:
 
 
 @styled
-def draw_filters(filters: np.ndarray, columns: int | None = None) -> Figure:
+def draw_filters(filters: np.ndarray) -> Figure:
     """First-layer filters (N, 3, k, k), symmetric about mid-grey with one scale for all (paper, Fig. 6)."""
     count = len(filters)
-    columns = columns or (12 if count > 48 else 8)
+    columns = 12 if count > 48 else 8
     mosaic = tile(symmetric(filters.transpose(0, 2, 3, 1)), columns)
     figure = new_figure(0.5 * columns, 0.5 * -(-count // columns))
     axes = figure.subplots()

@@ -228,15 +228,13 @@ class Windows:
     pixels: Tensor  # (U, channels, w, w)
     rows: list[int]  # image row of each window's first row; negative where it hangs over the upper edge
     columns: list[int]
-    activations: Tensor  # (U,) the values that were sent down
     input_size: int
 
     @classmethod
     def join(cls, parts: Sequence[Windows]) -> Windows:
         """Several of the same layer, one after the other."""
         rows, columns = ([start for part in parts for start in getattr(part, name)] for name in ("rows", "columns"))
-        pixels, activations = torch.cat([p.pixels for p in parts]), torch.cat([p.activations for p in parts])
-        return cls(pixels, rows, columns, activations, parts[0].input_size)
+        return cls(torch.cat([part.pixels for part in parts]), rows, columns, parts[0].input_size)
 
     def on_images(self) -> Tensor:
         """On whole images: (U, channels, S, S), zero outside the windows."""
@@ -305,13 +303,13 @@ def project_windows(
     """As `project`, but each projection as the window of pixels that it can reach."""
     units, which = checked_units(network, images, layer, units, which)
     if not len(units):
-        return Windows(images.new_zeros(0, network.channels, 1, 1), [], [], images.new_zeros(0), network.input_size)
+        return Windows(images.new_zeros(0, network.channels, 1, 1), [], [], network.input_size)
     ops = ops_of(network.layers, layer)
     sizes = op_sizes(ops, network.input_size)
     frames = cones(ops, sizes, units[:, 1].tolist(), units[:, 2].tolist())
     order: list[int] = []
     starts: list[tuple[int, int]] = []
-    found: list[tuple[Tensor, Tensor]] = []
+    found: list[Tensor] = []
     for group in chunks(network, frames, ops, which, images.element_size()):
         needed, rank = which[group].unique(return_inverse=True)
         at = [frame.of(group) for frame in frames]
@@ -320,13 +318,12 @@ def project_windows(
         # Alone: every other map's activation at the unit's place is set to zero.
         alone = torch.zeros_like(top).scatter_(1, maps[:, None, None, None], top.gather(1, maps[:, None, None, None]))
         pixels, frame = lower(network, alone, maps, at[-1], ops, sizes, kept, rules)
-        found.append((pixels, alone.sum((1, 2, 3))))
+        found.append(pixels)
         order += group
         starts += zip(frame.row, frame.column)
     back = torch.tensor(order).argsort()
-    pixels, activations = (torch.cat(parts)[back] for parts in zip(*found))
     rows, columns = ([starts[unit][axis] for unit in back.tolist()] for axis in (0, 1))
-    return Windows(pixels, rows, columns, activations, network.input_size)
+    return Windows(torch.cat(found)[back], rows, columns, network.input_size)
 
 
 @torch.no_grad()
