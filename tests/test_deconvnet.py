@@ -8,14 +8,15 @@ import random
 
 import pytest
 import torch
+import torch.nn.functional as F
 from omegaconf import OmegaConf
 from torch import Tensor
 
 from zfrepro.errors import UserError
-from zfrepro.models.deconvnet import TIES, Rules, ascend, descend, pool_up, unpool
+from zfrepro.models.deconvnet import TIES, Rules, pool_up, unpool
 from zfrepro.models.network import Network, initialise
 from zfrepro.models.oracle import autograd_projections
-from zfrepro.models.table import Op
+from zfrepro.models.table import Op, ops_of
 from zfrepro.models.window import project
 from zfrepro.options.compose import conf_folder, to_dataclass
 from zfrepro.options.shared import LayerConfig, ModelConfig
@@ -79,12 +80,29 @@ def samples(network: Network, layer: int, count: int, seed: int) -> tuple[Tensor
 
 
 def whole_image(network: Network, images: Tensor, layer: int, units: Tensor, rules: Rules) -> Tensor:
-    """Projections by the plain walk on whole maps."""
-    output, trace = ascend(network, images, layer, rules)
-    rows = torch.arange(len(units))
-    alone = torch.zeros_like(output)
-    alone[(rows, *units.T)] = output[(rows, *units.T)]
-    return descend(network, alone, trace, rules)
+    """Projections by the plain walk on whole maps (ZFNet, section 2.1): up, then one activation alone down through the ops in
+    reverse."""
+    x, steps = images, list[tuple[Op, int, Tensor | None]]()
+    for op in ops_of(network.layers, layer):
+        side, switches = x.shape[-1], None
+        if op.kind == "pool":
+            x, switches = pool_up(x, op, op.padding, rules.ties)
+        else:
+            x = network.step(op, x)
+        steps.append((op, side, switches))
+    alone = (torch.arange(len(units)), *units.T)
+    signal = torch.zeros_like(x)
+    signal[alone] = x[alone]
+    for op, side, switches in reversed(steps):
+        if op.kind == "relu":
+            signal = F.relu(signal)
+        elif switches is not None:
+            signal = unpool(signal, switches, side, rules.unpool)
+        elif op.kind == "conv":
+            reached = (signal.shape[-1] - 1) * op.stride - 2 * op.padding + op.kernel  # a stride may leave rows unread
+            filters = network.conv(op.layer).weight
+            signal = F.conv_transpose2d(signal, filters, None, op.stride, op.padding, side - reached)
+    return signal
 
 
 def difference(found: Tensor, expected: Tensor) -> float:

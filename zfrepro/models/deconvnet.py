@@ -5,20 +5,17 @@ A unit is one activation of a convolutional layer's output (after pooling and co
 table in reverse: contrast normalisation passed through, unpooling with the switches of the way up, ReLU on the signal,
 transposed filters without bias, until the pixels. No ReLU at the pixels: a projection has both signs.
 
-`ascend` and `descend` are that walk on whole maps, as plain as it gets; `window.project` is what to call: it gives the same
-projections at the cost of the units' receptive fields.
+`window.project` is that walk, at the cost of the units' receptive fields.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zfrepro.models.network import Network
-from zfrepro.models.table import Op, ops_of
+from zfrepro.models.table import Op
 
 UNPOOL = ("sum", "max")
 TIES = ("drop", "first")
@@ -46,12 +43,6 @@ class Rules:
 
 
 DEFAULT = Rules()
-
-
-def require_conv_layer(network: Network, layer: int) -> None:
-    """Raises ValueError for a layer that is no convolutional layer of the network."""
-    if layer not in network.conv_layers:
-        raise ValueError(f"layer {layer} has no projections: the convolutional layers are {network.conv_layers}")
 
 
 # ------------------------------------------------------------------------------------------------- one op up, one op down
@@ -84,47 +75,3 @@ def unpool(signal: Tensor, switches: Tensor, size: int, rule: str) -> Tensor:
     else:
         cells.scatter_reduce_(1, places, values, "amax")
     return cells.view(batch, size, size, channels).permute(0, 3, 1, 2)
-
-
-# ------------------------------------------------------------------------------------------------------------ whole maps
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What the way up leaves behind for the way down: per op its input's side and its switches."""
-
-    ops: list[Op]
-    sizes: list[int]  # side of the input of each op
-    switches: list[Tensor | None]  # of poolings, (B, C, h, w)
-
-
-@torch.no_grad()
-def ascend(network: Network, images: Tensor, layer: int, rules: Rules = DEFAULT) -> tuple[Tensor, Trace]:
-    """The layer's output (B, C, h, w) for images (B, channels, S, S), and the trace of the way up."""
-    require_conv_layer(network, layer)
-    x, trace = images, Trace(ops_of(network.layers, layer), [], [])
-    for op in trace.ops:
-        trace.sizes.append(x.shape[-1])
-        switches = None
-        if op.kind == "pool":
-            x, switches = pool_up(x, op, op.padding, rules.ties)
-        else:
-            x = network.step(op, x)
-        trace.switches.append(switches)
-    return x, trace
-
-
-@torch.no_grad()
-def descend(network: Network, signal: Tensor, trace: Trace, rules: Rules = DEFAULT) -> Tensor:
-    """A signal at the layer's output (B, C, h, w) down to pixels (B, channels, S, S)."""
-    for op, size, switches in zip(reversed(trace.ops), reversed(trace.sizes), reversed(trace.switches)):
-        if op.kind == "relu":
-            signal = F.relu(signal)
-        elif switches is not None:
-            signal = unpool(signal, switches, size, rules.unpool)
-        elif op.kind == "conv":
-            # A stride may leave rows at the lower edge unread; they come back as zeros.
-            reached = (signal.shape[-1] - 1) * op.stride - 2 * op.padding + op.kernel
-            filters = network.conv(op.layer).weight
-            signal = F.conv_transpose2d(signal, filters, None, op.stride, op.padding, size - reached)
-    return signal

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zfrepro.models.deconvnet import DEFAULT, NOWHERE, Rules, pool_up, require_conv_layer, unpool
+from zfrepro.models.deconvnet import DEFAULT, NOWHERE, Rules, pool_up, unpool
 from zfrepro.models.network import Network
 from zfrepro.models.table import Op, op_sizes, ops_of
 
@@ -247,7 +247,8 @@ def checked_units(
     which: Sequence[int] | Tensor | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Units (U, 3) and their images (U,) as integers on the device. Raises ValueError for what does not exist."""
-    require_conv_layer(network, layer)
+    if layer not in network.conv_layers:
+        raise ValueError(f"layer {layer} has no projections: the convolutional layers are {network.conv_layers}")
     ops = ops_of(network.layers, layer)
     side = op_sizes(ops, network.input_size)[-1]
     if images.ndim != 4 or images.shape[1:] != (network.channels, network.input_size, network.input_size):
