@@ -22,7 +22,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from zfrepro.data import Packed, Split, open_data
+from zfrepro.data import Packed, Split, examine, open_data
 from zfrepro.data.packed import Whole
 from zfrepro.options.compose import conf_folder, load_model, to_dataclass
 from zfrepro.options.identity import write_config
@@ -228,6 +228,11 @@ def data_config(folder: Path, name: str, root: Path | str | None, **changes: obj
     settings: dict[str, object] = {"size": 16, "root": str(root) if root else None, "workers": 1}
     settings |= {"cache": str(folder / "cache")} | changes
     return DataConfig(name=name, **settings)  # type: ignore[arg-type]
+
+
+def find_problems(config: DataConfig) -> list[str]:
+    """What is wrong with a data set."""
+    return examine(config)[0]
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import data_config as config_of
+from conftest import find_problems
 from PIL import Image
 
 from zfrepro.boxes import decode, encode
-from zfrepro.data import Packed, annotations, find_problems, open_data
+from zfrepro.data import Packed, annotations, open_data
 from zfrepro.data.annotations import folder_boxes
 from zfrepro.data.imagenet import devkit_synsets, kaggle_rows, torchvision_meta
 from zfrepro.data.rescaling import draw_places, read_crops, resample, shapes_of

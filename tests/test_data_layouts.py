@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import data_config as config_of
+from conftest import find_problems
 from PIL import Image
 
-from zfrepro.data import Packed, find_problems, locating, open_data, packed_folder
+from zfrepro.data import Packed, locating, open_data, packed_folder
 from zfrepro.errors import UserError, line_of
 from zfrepro.options.shared import DataConfig
 

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import find_problems
 from PIL import Image
 
-from zfrepro.data import Packed, decode, embedded, find_problems, open_data, packed_folder, packing, read_image, rows
+from zfrepro.data import Packed, decode, embedded, open_data, packed_folder, packing, read_image, rows
 from zfrepro.data.decode import measure_files, picture_size, read_picture
 from zfrepro.data.embedded_kinds import KEYPOINTS, SOURCE_CLASSES, TARGET_CLASSES
 from zfrepro.data.packed import load

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import NARROW, Zfrepro, data_config
+from conftest import NARROW, Zfrepro, data_config, find_problems
 from PIL import Image, features
 
-from zfrepro.data import Packed, examine, find_problems, open_data, read_image
+from zfrepro.data import Packed, examine, open_data, read_image
 from zfrepro.data.decode import read_picture
 from zfrepro.errors import UserError
 from zfrepro.options.shared import DataConfig

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Zfrepro, composed
+from conftest import Zfrepro, composed, find_problems
 from omegaconf import OmegaConf
 from packaging.requirements import Requirement
 from test_data_people import config_of, make
@@ -25,7 +25,6 @@ from test_data_people import config_of, make
 import zfrepro
 from zfrepro import cli, errors, files, tools, workers
 from zfrepro.data import open_data
-from zfrepro.data.packing import find_problems
 from zfrepro.errors import UserError, explain_os_error
 from zfrepro.features import extract
 from zfrepro.files import move, write_text

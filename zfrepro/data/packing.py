@@ -110,13 +110,9 @@ def find_packed(config: DataConfig, key: str) -> Packed | None:
     return None
 
 
-def find_problems(config: DataConfig) -> list[str]:
-    """What is wrong with a data set, without packing it: one sentence each, none if it can be packed (or is)."""
-    return examine(config)[0]
-
-
 def examine(config: DataConfig) -> tuple[list[str], list[str]]:
-    """What is wrong with a data set (see `find_problems`), and what is only to be known."""
+    """What is wrong with a data set, without packing it, one sentence each, none if it can be packed (or is); and what is only to
+    be known."""
     try:
         _check_cache(config.cache_folder)
         base = locate(config, fetch=False)
