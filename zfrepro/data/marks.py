@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -35,37 +34,27 @@ def mark_files(base: Path, files: Sequence[str]) -> tuple[str, np.ndarray]:
 def _mark_batch(base: str, files: Sequence[str]) -> tuple[bytes, np.ndarray]:
     digest, own = hashlib.sha256(), b""
     for name in files:
-        both = Both(digest, hashlib.sha256())
-        mark_file(os.path.join(base, name), both)  # noqa: PTH118 - a million of them
-        own += both.own.digest()[:8]
+        each = hashlib.sha256()
+        for piece in mark_file(os.path.join(base, name)):  # noqa: PTH118 - a million of them
+            digest.update(piece)
+            each.update(piece)
+        own += each.digest()[:8]
     return digest.digest(), np.frombuffer(own, np.uint64)
 
 
-class Both(NamedTuple):
-    """Two digests that are told the same."""
-
-    batch: hashlib._Hash
-    own: hashlib._Hash
-
-    def update(self, data: bytes) -> None:
-        """Tell both."""
-        self.batch.update(data)
-        self.own.update(data)
-
-
-def mark_file(path: str, digest: Both) -> None:
-    """Take a file's mark into the digests. What cannot be read is marked as such: the packing will say it."""
+def mark_file(path: str) -> Iterator[bytes]:
+    """What a file's mark is a hash of. What cannot be read is marked as such: the packing will say it."""
     try:
         if not stat.S_ISREG((status := os.stat(path)).st_mode):  # noqa: PTH116
-            digest.update(b"no file")  # a named pipe would wait forever
+            yield b"no file"  # a named pipe would wait forever
             return
         whole = status.st_size <= 2 * END or os.path.splitext(path)[1].lower() not in COMPRESSED  # noqa: PTH122
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123
-            digest.update(b"%d " % status.st_size)
+            yield b"%d " % status.st_size
             if not whole:
-                digest.update(file.read(END))
+                yield file.read(END)
                 file.seek(-END, os.SEEK_END)
             while block := file.read(1 << 20):
-                digest.update(block)
+                yield block
     except OSError as error:
-        digest.update(b"unreadable %d" % (error.errno or 0))
+        yield b"unreadable %d" % (error.errno or 0)
