@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def measure(listing: Listing, workers: int) -> np.ndarray | None:
         return None
     count = len(listing.files)
     starts = range(0, count, listing.chunk)
-    tasks = (Numbered(start, listing.measure(start, min(start + listing.chunk, count))) for start in starts)
+    tasks = (partial(_numbered, start, listing.measure(start, min(start + listing.chunk, count))) for start in starts)
     shapes = np.empty((count, 2), np.int64)
     for start, found in run_tasks(tasks, _processes(listing, workers)):
         shapes[start : start + len(found)] = found
@@ -224,16 +225,9 @@ def colour_sums(images: Sequence[np.ndarray]) -> np.ndarray:
     return total
 
 
-@dataclass(frozen=True)
-class Numbered(Generic[T]):
-    """A task that says which it was."""
-
-    number: int
-    make: Callable[[], T]
-
-    def __call__(self) -> tuple[int, T]:
-        """Do it."""
-        return self.number, self.make()
+def _numbered(number: int, make: Callable[[], T]) -> tuple[int, T]:
+    """What a task makes, and which task it was."""
+    return number, make()
 
 
 def run_tasks(tasks: Iterable[Callable[[], T]], workers: int) -> Iterator[T]:
