@@ -27,14 +27,10 @@ class Judged:
     paper: Paper
     findings: list[Finding]
 
-    @property
-    def tally(self) -> list[tuple[str, int]]:
-        """How many claims have each verdict."""
-        return tally(self.findings)
 
-
-def tally(findings: Sequence[Finding]) -> list[tuple[str, int]]:
-    """How many claims have each verdict."""
+def tally(judged: Sequence[Judged]) -> list[tuple[str, int]]:
+    """How many claims of all these papers have each verdict."""
+    findings = [finding for one in judged for finding in one.findings]
     return [(verdict, sum(finding.verdict == verdict for finding in findings)) for verdict in VERDICTS]
 
 

@@ -43,7 +43,7 @@ def write_overview(outputs: Path, runs: Sequence[tuple[Run, Sequence[Judged]]], 
         for claim in claims:
             if entry := found.get(claim["id"]):
                 claim["runs"][run.name] = {key: entry[key] for key in ("verdict", "measured", "remark")}
-    tallies = {run.name: dict(tally([f for one in judged for f in one.findings])) for run, judged in runs}
+    tallies = {run.name: dict(tally(judged)) for run, judged in runs}
     write_json(outputs / "report" / "claims.json", {"claims": claims, "tally": tallies, "provenance": origin})
 
 
@@ -75,8 +75,7 @@ def markdown(papers: Sequence[Paper], runs: Sequence[tuple[Run, Sequence[Judged]
 
 def column(run: Run, judged: Sequence[Judged]) -> dict[str, Any]:
     """A run at the head of the table."""
-    counts = tally([finding for one in judged for finding in one.findings])
-    return {"name": run.name, "model": run.model, "data": run.data, "link": link(run.name), "tally": counts}
+    return {"name": run.name, "model": run.model, "data": run.data, "link": link(run.name), "tally": tally(judged)}
 
 
 def rows(paper: Paper, runs: Sequence[tuple[Run, Sequence[Judged]]]) -> list[dict[str, Any]]:

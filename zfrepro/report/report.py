@@ -17,9 +17,9 @@ from zfrepro.papers import PAPERS
 from zfrepro.papers.verdicts import NOT_MEASURED
 from zfrepro.provenance import provenance
 from zfrepro.report import page
-from zfrepro.report.claims import Judged, claim_data, claim_row, judged, picture_of, tally
+from zfrepro.report.claims import Judged, claim_row, judged, picture_of, tally
 from zfrepro.report.network import Run, describe
-from zfrepro.report.overview import write_index, write_overview
+from zfrepro.report.overview import entries, write_index, write_overview
 from zfrepro.run import runs_in
 
 
@@ -76,11 +76,10 @@ def write_page(config: ReportConfig) -> Written:
     )
     out = folder / "report"
     write_text(out / "index.html", html)
-    entries = [claim_data(finding, one.paper, run) for one in papers for finding in one.findings]
     about = {"name": run.name, "model": run.model, "sentence": run.sentence, "papers": [one.paper.id for one in papers]}
-    counts = dict(tally([finding for one in papers for finding in one.findings]))
     origin = provenance(config, None, time.monotonic() - started)
-    write_json(out / "claims.json", {"run": about, "claims": entries, "tally": counts, "provenance": origin})
+    data = {"run": about, "claims": entries(run, papers), "tally": dict(tally(papers)), "provenance": origin}
+    write_json(out / "claims.json", data)
     return Written(run, papers, len(html.encode()))
 
 
@@ -89,7 +88,7 @@ def chapter(folder: Path, run: Run, judged: Judged) -> dict[str, Any]:
     measured = sum(finding.verdict != NOT_MEASURED for finding in judged.findings)
     return {
         "paper": judged.paper,
-        "tally": judged.tally,
+        "tally": tally([judged]),
         "measured": measured,
         "by_chance": max(1, round(0.05 * measured)),
         "picture": picture_of(judged.findings, narrow=False),
@@ -101,9 +100,8 @@ def chapter(folder: Path, run: Run, judged: Judged) -> dict[str, Any]:
 
 def say(written: Written, config: ReportConfig) -> None:
     """The verdicts, a line each, and what was written."""
-    findings = [finding for one in written.papers for finding in one.findings]
-    for finding in findings:
+    for finding in (finding for one in written.papers for finding in one.findings):
         print(f"  {finding.verdict:<13}  {finding.claim.sentence}")
-    counts = ", ".join(f"{count} {verdict}" for verdict, count in tally(findings))
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in tally(written.papers))
     there = shown(config.folder / "report" / "index.html")
     print(f"wrote {there} ({written.size / 1e6:.1f} MB) and claims.json: {counts}")
