@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from zfrepro import __version__
 from zfrepro.errors import UserError
 from zfrepro.files import read_json, write_json, write_text
 from zfrepro.papers import PAPERS, Paper
@@ -29,8 +27,6 @@ def write_overview(outputs: Path, runs: Sequence[tuple[Run, Sequence[Judged]]], 
         runs=[column(run, judged) for run, judged in runs],
         papers=[{"paper": paper, "rows": rows(paper, runs)} for paper in papers],
         signs=SIGNS,
-        written=time.strftime("%d %B %Y, %H:%M"),
-        version=__version__,
     )
     write_text(outputs / "report" / "index.html", html)
     write_text(outputs / "report" / "claims.md", "\n".join(markdown(papers, runs)))
@@ -106,8 +102,6 @@ def write_index(outputs: Path) -> None:
         "index.html.j2",
         runs=[entry(outputs, name) for name in names],
         claims=(outputs / "report" / "index.html").exists(),
-        written=time.strftime("%d %B %Y, %H:%M"),
-        version=__version__,
     )
     write_text(outputs / "index.html", html)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from zfrepro import papers
+from zfrepro import __version__, papers
 from zfrepro.files import file_hash, read_json
 from zfrepro.papers import Item, Paper
 from zfrepro.report.panels import evolution_panel, feature_panel, occlusion_panel
@@ -50,11 +51,12 @@ class Section:
 
 
 def render(template: str, **values: Any) -> str:
-    """A page as HTML; every value is escaped."""
+    """A page as HTML, which says when it was written and by which version; every value is escaped."""
     environment = Environment(
         loader=PackageLoader("zfrepro.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=False
     )
-    return environment.get_template(template).render(**values)
+    written = time.strftime("%d %B %Y, %H:%M")
+    return environment.get_template(template).render(written=written, version=__version__, **values)
 
 
 # ------------------------------------------------------------------------------------------------------------ sections

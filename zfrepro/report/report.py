@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zfrepro import __version__
 from zfrepro.errors import UserError, nearest
 from zfrepro.files import shown, write_json, write_text
 from zfrepro.options.commands import ReportConfig
@@ -71,8 +70,6 @@ def write_page(config: ReportConfig) -> Written:
         run=run,
         chapters=[chapter(folder, run, one) for one in papers],
         root="../" * (1 + len(Path(config.run).parts)),
-        written=time.strftime("%d %B %Y, %H:%M"),
-        version=__version__,
     )
     out = folder / "report"
     write_text(out / "index.html", html)
