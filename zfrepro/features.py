@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,7 @@ def _fill(run: TrainedRun, data: Packed, layers: Sequence[int], folder: Path, dt
             for layer in layers
         }
         title = f"layers {', '.join(map(str, layers))}"
-        for rows, found in forward(run, images_of(data), layers, np.arange(total), title=title):
+        for rows, found in forward(run, partial(images_of, data), layers, np.arange(total), title=title):
             for layer, values in found.items():
                 files[layer][rows] = flat(values, pool).cpu().numpy()
         for layer in layers:
@@ -72,16 +73,12 @@ def _fill(run: TrainedRun, data: Packed, layers: Sequence[int], folder: Path, dt
             move(fresh / f"{layer}.npy", folder / f"layer{layer}.npy")
 
 
-def images_of(data: Packed) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from rows, the training images' first and then the validation images', to those images, copied."""
-
-    def take(rows: np.ndarray) -> np.ndarray:
-        picked, first = np.empty((len(rows), data.size, data.size, 3), np.uint8), rows < len(data.train)
-        picked[first] = data.train.images[rows[first]]
-        picked[~first] = data.val.images[rows[~first] - len(data.train)]
-        return picked
-
-    return take
+def images_of(data: Packed, rows: np.ndarray) -> np.ndarray:
+    """(n, S, S, 3) uint8: images by row, the training images' first and then the validation images', copied."""
+    picked, first = np.empty((len(rows), data.size, data.size, 3), np.uint8), rows < len(data.train)
+    picked[first] = data.train.images[rows[first]]
+    picked[~first] = data.val.images[rows[~first] - len(data.train)]
+    return picked
 
 
 def width(network: Network, layer: int, pool: int | None = None) -> int:

@@ -44,7 +44,7 @@ class Target:
 
     def images(self, rows: np.ndarray) -> np.ndarray:
         """(n, S, S, 3) uint8, a copy."""
-        return images_of(self.data)(rows)
+        return images_of(self.data, rows)
 
     def files(self, rows: np.ndarray) -> list[str]:
         """Names of the sources of some rows."""
