@@ -228,10 +228,8 @@ def test_voc_counts_pixels_from_one(tmp_path: Path, year: int) -> None:
 @pytest.mark.parametrize("name", ["voc2007", "voc2012", "voc2012_actions"])
 def test_voc_boxes_that_are_none(tmp_path: Path, name: str, box: tuple[float, ...], says: str) -> None:
     running = "<actions><running>1</running></actions>"
-    sound, wrong = (
-        thing("person", (0, 0, 33, 17), running),
-        thing("person", box, running),
-    )  # counted from 0, by one too far
+    # counted from 0, by one too far
+    sound, wrong = thing("person", (0, 0, 33, 17), running), thing("person", box, running)
     names = ("train", "val", "trainval", "test")
     sets = {f"Main/{split}": "a" for split in names} | {f"Action/{split}": "a 1\na 2\n" for split in names}
     base = voc(tmp_path, 2007 if name == "voc2007" else 2012, sets, a=(sound, sound))

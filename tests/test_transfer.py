@@ -44,11 +44,8 @@ def test_folds_follow_caltechs_protocol() -> None:
     labels = np.repeat([0, 1, 2], [9, 60, 31])
     fold = draw_fold(labels, 8, 20, seed=0, fold=0)
     assert np.bincount(labels[fold.train]).tolist() == [8, 8, 8]
-    assert np.bincount(labels[fold.test]).tolist() == [
-        1,
-        20,
-        20,
-    ]  # the rest of a small class, at most 20 of a large one
+    # the rest of a small class, at most 20 of a large one
+    assert np.bincount(labels[fold.test]).tolist() == [1, 20, 20]
     assert not set(fold.train) & set(fold.test)
     again, other = draw_fold(labels, 8, 20, seed=0, fold=0), draw_fold(labels, 8, 20, seed=0, fold=1)
     np.testing.assert_array_equal(again.train, fold.train)

@@ -11,13 +11,8 @@ from pathlib import Path
 
 WINDOWS = os.name == "nt"
 MOST = 16  # names that a message lists
-MACHINE = (
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ENOMEM,
-    errno.EIO,
-    errno.ESTALE,
-)  # no fault of the file that was to be read
+# no fault of the file that was to be read
+MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE)
 NO_MEMORY = r"out of memory|can't allocate memory|could not create a primitive|bad_alloc"  # torch's and oneDNN's words
 
 

@@ -18,9 +18,8 @@ from zfrepro.files import as_named
 from zfrepro.lists import read_table
 
 FOLDER_COLUMNS = ("image", "left", "top", "right", "bottom")
-BoxLines = Callable[
-    [Sequence[str], Sequence[int] | np.ndarray], "Boxes | None"
-]  # files and labels of a split -> their boxes
+# files and labels of a split -> their boxes
+BoxLines = Callable[[Sequence[str], Sequence[int] | np.ndarray], "Boxes | None"]
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ from PIL import ExifTags, Image, ImageOps
 
 from zfrepro.errors import is_of_machine
 
-MAX_ASPECT = (
-    8  # a longer strip is cut to this before resizing: resized whole, a 1 x 100,000 picture would fill the memory
-)
+# a longer strip is cut to this before resizing: resized whole, a 1 x 100,000 picture would fill the memory
+MAX_ASPECT = 8
 
 
 @dataclass

@@ -40,9 +40,8 @@ class Drawing:
     shapes: Array  # (B, 2) int64 h, w; the smaller is S
     masks: Pictures  # (B, S, S) uint8 coverage by the visible object, 0 to 255
     boxes: Array  # (B, 4) int16 x0, y0, x1, y1, half-open, around the pixels at least half covered
-    keypoints: (
-        Array  # (B, K, 2) float32 x, y in pixels (the first pixel's centre is 0.5), NaN where absent, hidden or outside
-    )
+    # (B, K, 2) float32 x, y in pixels (the first pixel's centre is 0.5), NaN where absent, hidden or outside
+    keypoints: Array
 
 
 @dataclass(frozen=True)

@@ -87,9 +87,8 @@ def polygon(x: Array, y: Array, *corners: tuple[Number, Number], r: Number = 0.0
     far: Array | None = None
     for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
         nx, ny = y1 - y0, x0 - x1
-        scale = (
-            nx * nx + ny * ny + ROUGH
-        ) ** -0.5  # (np.sqrt would turn a constant into float64, and the field with it)
+        # np.sqrt would turn a constant into float64, and the field with it
+        scale = (nx * nx + ny * ny + ROUGH) ** -0.5
         edge = x * (nx * scale) + (y * (ny * scale) - (x0 * nx + y0 * ny) * scale)
         far = edge if far is None else np.maximum(far, edge, out=far)
     assert far is not None

@@ -31,9 +31,8 @@ from zfrepro.options.shared import DataConfig
 
 KEY_VERSION = 3  # of what a layout is read as, and of the key itself
 FEW = 50_000  # files
-SETTLED = (
-    2.0  # seconds: what is younger than the coarsest clock of a file system may change without a change of its times
-)
+# seconds: what is younger than the coarsest clock of a file system may change without a change of its times
+SETTLED = 2.0
 
 
 @dataclass(frozen=True)

@@ -160,9 +160,8 @@ class Packed:
     class_names: tuple[str, ...]  # readable: 'goldfish'
     class_ids: tuple[str, ...]  # the data set's own: 'n01443537'
     keypoint_names: tuple[str, ...]  # empty for photographs
-    mean: (
-        np.ndarray
-    )  # (S, S, 3) float32: per-pixel mean of the training split; packed whole, the mean colour everywhere
+    # (S, S, 3) float32: per-pixel mean of the training split; packed whole, the mean colour everywhere
+    mean: np.ndarray
     colour: np.ndarray  # (3,) float64: mean colour of the training pixels
     covariance: np.ndarray  # (3, 3) float64: of the training pixels' colours
     train: Split

@@ -25,9 +25,8 @@ from zfrepro.files import digest
 from zfrepro.options.shared import DataConfig
 
 VAL_IDS = 1_000_000  # numbers of the drawn validation images start here, those of the training images at 0
-Fields = dict[
-    str, tuple[str, tuple[int, ...]]
-]  # name of an array -> dtype and shape of one row; -1, -1: the image's own
+# name of an array -> dtype and shape of one row; -1, -1: the image's own
+Fields = dict[str, tuple[str, tuple[int, ...]]]
 WHOLE = (-1, -1)
 
 

@@ -21,14 +21,8 @@ SUFFIXES = {
 }  # fmt: skip
 BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\x00", b"MM\x00*")
 ARCHIVES = (".tar", ".zip", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
-NOT_OURS = {
-    "__MACOSX",
-    "@eaDir",
-    "lost+found",
-    "$RECYCLE.BIN",
-    "System Volume Information",
-    "Icon\r",
-}  # what systems leave behind
+# what systems leave behind
+NOT_OURS = {"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information", "Icon\r"}
 TRAIN, VAL = ("train", "training"), ("val", "valid", "validation", "test", "testing")
 
 

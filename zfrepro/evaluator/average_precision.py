@@ -27,9 +27,8 @@ def average_precisions(scores: np.ndarray, truth: np.ndarray, levels: int | None
     positives = right.sum(0)
     with np.errstate(invalid="ignore"):
         if levels is not None:
-            needed = [
-                np.ceil(level * positives - 1e-9) for level in np.linspace(0, 1, levels)
-            ]  # right images behind each
+            # right images behind each
+            needed = [np.ceil(level * positives - 1e-9) for level in np.linspace(0, 1, levels)]
             reached = [np.where(found >= least, precision, 0).max(0, initial=0) for least in needed]
             return np.where(positives > 0, np.mean(reached, axis=0), np.nan)
         envelope = np.maximum.accumulate(precision[::-1])[::-1]  # the best precision at this recall or a higher one

@@ -569,7 +569,6 @@ def _print(metrics: dict[str, Any], layers: list[int]) -> None:
             ("over changed features", changed["random_minus_parts"], changed["p_value"]),
             ("other part - same part", other["other_minus_same"], other["p_value"]),
         ]
-        said = [
-            f"{what} {value:+.3f} (p = {p:.1e})" for what, value, p in found if p is not None
-        ]  # one part has no other
+        # one part has no other
+        said = [f"{what} {value:+.3f} (p = {p:.1e})" for what, value, p in found if p is not None]
         print(f"  {one['disjoint_draws']} disjoint draws: {'; '.join(said)}")

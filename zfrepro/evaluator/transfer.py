@@ -68,9 +68,8 @@ class Bench:
     run: TrainedRun
     layer: int
     opened: dict[str, Target] = dataclasses.field(default_factory=dict)
-    compared: dict[str, tuple[Target, dict[str, Any]]] = dataclasses.field(
-        default_factory=dict
-    )  # the same, with the source
+    # the same and what it has in common with the source
+    compared: dict[str, tuple[Target, dict[str, Any]]] = dataclasses.field(default_factory=dict)
     # target, size and fold -> how its network scored
     scratch: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
 
@@ -263,9 +262,8 @@ def train_fold(recipe: TrainConfig, fold: Fold) -> None:
     train(recipe, fold_data(packed_target(recipe.data), fold))
 
 
-Accuracies = dict[
-    str, dict[int, list[float]]
-]  # 'pretrained' and 'scratch' -> images per class -> each fold's, in percent
+# 'pretrained' and 'scratch' -> images per class -> each fold's, in percent
+Accuracies = dict[str, dict[int, list[float]]]
 
 
 def write_caltech(

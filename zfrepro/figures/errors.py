@@ -10,9 +10,8 @@ from matplotlib.figure import Figure
 
 from zfrepro.figures.style import COLOURS, label, new_figure, styled
 
-Errors = Mapping[
-    str, tuple[float | str | None, float | str | None]
-]  # row -> top-1 and top-5 in percent, None: not reported
+# row -> top-1 and top-5 in percent, None: not reported
+Errors = Mapping[str, tuple[float | str | None, float | str | None]]
 
 
 @styled

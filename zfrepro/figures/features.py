@@ -7,9 +7,8 @@ from matplotlib.figure import Figure
 
 from zfrepro.figures.style import new_figure, styled, symmetric, tile
 
-QUANTILE = (
-    0.997  # of a map's magnitudes: what is larger is clipped, so that one bright pixel does not grey out the rest
-)
+# of a map's magnitudes: what is larger is clipped, so that one bright pixel does not grey out the rest
+QUANTILE = 0.997
 
 
 def contrast(projections: np.ndarray) -> float:

@@ -80,9 +80,8 @@ def draw_spectra(
                 arrays[f"frequencies_{name}"], arrays[f"power_{name}"], color=colours[name], label=titles[name]
             )
             second.axvline(1 / strides[name], color=colours[name], linestyle=":", linewidth=1)
-    second.yaxis.set_major_formatter(
-        LogFormatter()
-    )  # matplotlib's own writes formulas, which our texts are not read as
+    # matplotlib's own writes formulas, which our texts are not read as
+    second.yaxis.set_major_formatter(LogFormatter())
     second.yaxis.set_minor_formatter(NullFormatter())
     second.set(title="second layer projected: spectrum", xlabel="cycles per pixel (dotted: 1 / first stride)")
     second.legend(fontsize=7)

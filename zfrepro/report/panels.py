@@ -11,9 +11,8 @@ from zfrepro.figures.features import contrast
 from zfrepro.figures.style import symmetric
 from zfrepro.report.pieces import bytes_of, pixels_uri
 
-SMALL = (
-    64  # pixels: up to here a tile of Figures 2 and 4 is kept exactly; larger ones are compressed as photographs are
-)
+# pixels: up to here a tile of Figures 2 and 4 is kept exactly; larger ones are compressed as photographs are
+SMALL = 64
 
 
 # -------------------------------------------------------------------------------------------- Figure 2: layers and maps

@@ -28,9 +28,8 @@ from zfrepro.options.commands import TrainConfig
 from zfrepro.run import load_config, runs_in
 from zfrepro.trainer.folder import Folder
 
-Shapes = Mapping[
-    int, tuple[int, ...]
-]  # layer -> shape of its weights: (out, in, k, k) of a convolution, else (out, in)
+# layer -> shape of its weights: (out, in, k, k) of a convolution, else (out, in)
+Shapes = Mapping[int, tuple[int, ...]]
 Names = Mapping[int, str]
 
 

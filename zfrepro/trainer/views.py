@@ -48,9 +48,8 @@ class View(ABC):
     mean: Tensor  # (S, S, 3) or (3,), on the device
     scale: Tensor  # () or (3,): factor on the mean-subtracted pixels
     crop: int  # side of the network's input
-    axes: Tensor | None = (
-        None  # (3, 3): columns are the colours' principal axes, as long as the shift's deviation along them
-    )
+    # (3, 3): columns are the colours' principal axes, as long as the shift's deviation along them
+    axes: Tensor | None = None
     flips: bool = True  # drawn crops are mirrored at random
 
     @abstractmethod
