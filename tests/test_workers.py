@@ -105,7 +105,7 @@ def test_tasks_run_in_processes_of_their_own_and_print_into_their_logs(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
-def test_packing_s_processes_keep_to_one_thread_each() -> None:
+def test_a_process_that_packs_keeps_to_one_thread() -> None:
     """A fork brings along NumPy's matrix products as the parent has them: with two threads here."""
     with threadpool_limits(2, user_api="blas"):
         here, *found = blas_threads(), *run_tasks([blas_threads] * 4, 2)
