@@ -78,6 +78,7 @@ def latest(words: Sequence[str]) -> list[str]:
 
 
 Zfrepro = Callable[..., "subprocess.CompletedProcess[str]"]
+Refused = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
@@ -107,6 +108,19 @@ def zfrepro() -> Zfrepro:
         if check and status:
             raise AssertionError(f"{' '.join(args)} ended with {status}:\n{out.getvalue()}\n{err.getvalue()}")
         return subprocess.CompletedProcess(args, status, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def refused(zfrepro: Zfrepro) -> Refused:
+    """Run the program with a mistake: refused("train", "epochs=0", cwd=folder) is the one line that it ends in."""
+
+    def run(*args: str, cwd: Path | None = None) -> str:
+        done = zfrepro(*args, cwd=cwd, check=False)
+        lines: list[str] = done.stderr.splitlines()
+        assert done.returncode == 2 and len(lines) == 1, done.stdout + done.stderr
+        return lines[0]
 
     return run
 

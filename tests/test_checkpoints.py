@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Zfrepro, toy_data
+from conftest import Refused, toy_data
 from test_train import toy
 
 from zfrepro.checkpoints import _Watched, load_checkpoint, save_checkpoint
@@ -110,15 +110,14 @@ BAD_WEIGHTS = [
 
 @pytest.mark.parametrize(("damage", "line"), BAD_WEIGHTS)
 def test_a_sound_file_with_wrong_entries_is_refused_in_a_line(
-    tiny_run: Path, tmp_path: Path, zfrepro: Zfrepro, damage: Damage, line: str
+    tiny_run: Path, tmp_path: Path, refused: Refused, damage: Damage, line: str
 ) -> None:
     shutil.copytree(tiny_run / "tiny" / "train", tmp_path / "tiny" / "train")
     path = tmp_path / "tiny" / "train" / "checkpoints" / "best.pt"
     state = load_checkpoint(path)
     damage(state)
     torch.save(state, path)
-    done = zfrepro("evaluate", f"outputs={tmp_path}", "run=tiny", check=False)
-    assert done.returncode == 2 and line in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    assert line in refused("evaluate", f"outputs={tmp_path}", "run=tiny")
 
 
 def test_a_checkpoint_that_a_training_replaces_while_it_is_opened(

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import TINY, Zfrepro, composed, small_table
+from conftest import TINY, Refused, Zfrepro, composed, small_table
 
 from zfrepro import provenance
 from zfrepro.cli import COMMANDS, main
@@ -20,15 +20,6 @@ from zfrepro.options.commands import OccludeConfig, TrainConfig
 from zfrepro.options.compose import conf_folder
 from zfrepro.options.identity import write_config
 from zfrepro.options.shared import DataConfig
-
-
-def refused(zfrepro: Zfrepro, *args: str, cwd: Path) -> str:
-    """The one line that a mistake ends in."""
-    done = zfrepro(*args, cwd=cwd, check=False)
-    assert done.returncode == 2, done.stdout + done.stderr
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
-    return lines[0]
 
 
 def test_help_lists_every_command(zfrepro: Zfrepro, tmp_path: Path) -> None:
@@ -232,9 +223,9 @@ DATA = DataConfig(name="embedded", size=64)
 
 
 @pytest.mark.parametrize(("line", "said"), MISTAKES, ids=[line for line, _ in MISTAKES])
-def test_mistakes_end_in_one_line(line: str, said: str, zfrepro: Zfrepro, folder: Path) -> None:
+def test_mistakes_end_in_one_line(line: str, said: str, refused: Refused, folder: Path) -> None:
     words = [word.replace("<CR>", "\r") for word in shlex.split(line)]
-    assert said in refused(zfrepro, *words, cwd=folder)
+    assert said in refused(*words, cwd=folder)
     assert not list(folder.glob("outputs/**/checkpoints/*"))
 
 
@@ -306,12 +297,12 @@ def test_what_stands_beside_a_preset_counts(zfrepro: Zfrepro, tmp_path: Path) ->
     assert "data=imagenet: " in zfrepro("doctor", "preset=paper", cwd=tmp_path).stdout
 
 
-def test_files_in_a_folder_of_ones_own(zfrepro: Zfrepro, tmp_path: Path) -> None:
+def test_files_in_a_folder_of_ones_own(zfrepro: Zfrepro, refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "mine/model").mkdir(parents=True)
     (tmp_path / "mine/model/small.yaml").write_text((conf_folder() / "model/zfnet_demo.yaml").read_text())
     done = zfrepro("train", "--config-dir", "mine", "model=small", "--cfg", "job", cwd=tmp_path)
     assert "name: zfnet_demo" in done.stdout
-    assert "model=other: no such file" in refused(zfrepro, "train", "--config-dir", "mine", "model=other", cwd=tmp_path)
+    assert "model=other: no such file" in refused("train", "--config-dir", "mine", "model=other", cwd=tmp_path)
 
 
 def test_the_command_line_is_known_and_left_as_it_is(
@@ -360,9 +351,9 @@ def test_debug_shows_the_traceback(zfrepro: Zfrepro, tmp_path: Path) -> None:
     assert "Traceback" in zfrepro("train", "epochs=0", "debug=true", cwd=tmp_path, check=False).stderr
 
 
-def test_read_only_folder(zfrepro: Zfrepro, tmp_path: Path) -> None:
+def test_read_only_folder(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "outputs").write_text("a file where the folder should be")
-    line = refused(zfrepro, "train", *TINY, cwd=tmp_path)
+    line = refused("train", *TINY, cwd=tmp_path)
     assert "outputs" in line
 
 
@@ -425,17 +416,15 @@ def test_output_onto_a_full_disk(tmp_path: Path) -> None:
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "no space left" in done.stderr
 
 
-def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch, zfrepro: Zfrepro, tmp_path: Path) -> None:
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch, refused: Refused, tmp_path: Path) -> None:
     def missing(uid: int) -> None:
         raise KeyError(uid)
 
     monkeypatch.setattr("pwd.getpwuid", missing)
     for name in ("HOME", "ZFREPRO_CACHE"):
         monkeypatch.delenv(name, raising=False)
-    assert "data.cache=~/.cache/zfrepro: you have no home folder; give data.cache=" in refused(
-        zfrepro, "train", cwd=tmp_path
-    )
-    assert "outputs=~/runs: you have no home folder" in refused(zfrepro, "train", "outputs=~/runs", cwd=tmp_path)
+    assert "data.cache=~/.cache/zfrepro: you have no home folder; give data.cache=" in refused("train", cwd=tmp_path)
+    assert "outputs=~/runs: you have no home folder" in refused("train", "outputs=~/runs", cwd=tmp_path)
 
 
 def test_an_empty_cache_variable_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

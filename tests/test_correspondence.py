@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import Zfrepro
+from tests.conftest import Refused, Zfrepro
 from zfrepro.errors import UserError
 from zfrepro.evaluator import correspondence, pictures
 from zfrepro.run import TrainedRun
@@ -244,13 +244,10 @@ def test_a_single_part_has_no_other_to_compare_with(tiny_run: Path, zfrepro: Zfr
         (lambda text: text.splitlines()[0] + "\n", "needs parts in at least two images"),
     ],
 )
-def test_mistakes_in_a_parts_file(tiny_run: Path, zfrepro: Zfrepro, tmp_path: Path, change: object, says: str) -> None:
+def test_mistakes_in_a_parts_file(tiny_run: Path, refused: Refused, tmp_path: Path, change: object, says: str) -> None:
     path = write_parts(tmp_path, 2)
     path.write_text(change(path.read_text()))  # type: ignore[operator]
-    done = zfrepro("correspond", f"outputs={tiny_run}", "run=tiny", f"parts={path}", "num_images=2", check=False)
-    assert done.returncode == 2
-    assert says in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert says in refused("correspond", f"outputs={tiny_run}", "run=tiny", f"parts={path}", "num_images=2")
 
 
 @pytest.mark.parametrize(
@@ -263,11 +260,8 @@ def test_mistakes_in_a_parts_file(tiny_run: Path, zfrepro: Zfrepro, tmp_path: Pa
         ("num_images=1", "num_images=1: must be 2 or more"),
     ],
 )
-def test_mistakes_are_one_line(tiny_run: Path, zfrepro: Zfrepro, argument: str, says: str) -> None:
-    done = zfrepro("correspond", f"outputs={tiny_run}", "run=tiny", "num_images=2", argument, check=False)
-    assert done.returncode == 2
-    assert says in done.stderr
-    assert done.stderr.count("\n") == 1
+def test_mistakes_are_one_line(tiny_run: Path, refused: Refused, argument: str, says: str) -> None:
+    assert says in refused("correspond", f"outputs={tiny_run}", "run=tiny", "num_images=2", argument)
 
 
 def test_the_command(tiny_run: Path, zfrepro: Zfrepro, run: TrainedRun) -> None:
