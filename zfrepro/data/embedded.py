@@ -226,7 +226,7 @@ def _boxes(visible: Array, corner: Array) -> Array:
 
 def _stack(pictures: Pictures, shape: tuple[int, ...], dtype: type = np.uint8) -> Array:
     """(B, *shape); B may be 0."""
-    return np.stack(pictures) if len(pictures) else np.empty((0, *shape), dtype)
+    return np.stack(list(pictures)) if len(pictures) else np.empty((0, *shape), dtype)
 
 
 # -------------------------------------------------------------------------------- bookkeeping
