@@ -99,7 +99,7 @@ def open_source(config: TrainConfig) -> Source:
             f"give the name of a trained run" + (f", of {', '.join(runs)}" if runs else "")
         )
     named = config.init_match == "name"
-    layers = layers_of(load_config(outputs / name, name).model, outputs=1) if named else ()
+    layers = layers_of(load_config(config.runs_folder / name, name).model, outputs=1) if named else ()
     return Source(name, load_checkpoint(path), names_of(layers))
 
 
