@@ -31,7 +31,7 @@ from zfrepro.data.locating import locate
 from zfrepro.data.packed import MANIFEST, Boxes, Packed, load
 from zfrepro.data.rows import Written, path_of
 from zfrepro.data.sources import Listing, Source
-from zfrepro.errors import UserError
+from zfrepro.errors import UserError, listed
 from zfrepro.files import (
     file_hash,
     move,
@@ -291,7 +291,7 @@ def _told_of_several(files: Sequence[str]) -> list[str]:
     if not files:
         return []
     what = f"{len(files)} of the files hold" if len(files) > 1 else "1 of the files holds"
-    return [f"{what} several frames or pages, of which the first is taken: {sources.first_five(files)}"]
+    return [f"{what} several frames or pages, of which the first is taken: {listed(files, 5)}"]
 
 
 def _told_of_contrast(covariance: np.ndarray) -> list[str]:
