@@ -130,7 +130,9 @@ def test_gaps_of_transfer_are_paired_and_corrected() -> None:
 def test_the_note_on_networks_from_scratch_says_what_was_done() -> None:
     given = SimpleNamespace(folds=3, test_per_class=50, parts=3, scratch_steps=400, scratch_doublings=0)
     source = SimpleNamespace(config=SimpleNamespace(data=SimpleNamespace(size=64), origin="zfnet"))
-    bench: Any = SimpleNamespace(config=given, run=source, layer=7, overlap=lambda _: {"checked": False, "why": "x"})
+    bench: Any = SimpleNamespace(
+        config=given, run=source, layer=7, compare=lambda _: (None, {"checked": False, "why": "x"})
+    )
     target: Any = SimpleNamespace(name="x", config=None, data=SimpleNamespace(num_classes=30))
     net = {"steps": 400.0, "passes": 60.0, "train_error": 16.0, "accuracy": 30.0}
     note = transfer.caltech_notes(bench, target, {15: [net]})
