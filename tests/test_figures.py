@@ -18,12 +18,13 @@ from zfrepro import figures
 from zfrepro.figures import filters
 from zfrepro.figures.correspondence import draw_masks
 from zfrepro.figures.style import MISSING, label, new_figure
+from zfrepro.figures.training import draw_curves
 from zfrepro.figures.transfer import draw_classes
 
 HOSTILE = {"text.usetex": True, "font.size": 40, "savefig.dpi": 7, "axes.facecolor": "red", "savefig.bbox": "tight"}
 CODE = """
 import sys, numpy as np
-from zfrepro.figures.training import draw_filters
+from zfrepro.figures.training import draw_curves, draw_filters
 draw_filters(np.random.default_rng(0).normal(size=(4, 3, 7, 7))).savefig(sys.argv[1], dpi=50)
 """
 
@@ -118,3 +119,15 @@ def test_the_spectrum_s_axis_is_numbers() -> None:
     figure.canvas.draw()
     labels = [label.get_text() for label in figure.axes[2].get_yticklabels()]
     assert any(labels) and all(float(label.replace("−", "-")) > 0 for label in labels if label)
+
+
+@pytest.mark.parametrize(("counts", "panels"), [([0, 0], 2), ([0, 3], 3)])
+def test_filters_scaled_back_are_drawn_where_there_were_any(counts: list[int], panels: int) -> None:
+    lines = [
+        {"epoch": i, "train_loss": 1.0, "val_top1_error": 50.0, "filters_renormalized": {"1": count, "2": 0}}
+        for i, count in enumerate(counts)
+    ]
+    figure = draw_curves(lines, "a")
+    assert len(figure.axes) == panels
+    if panels == 3:
+        assert [line.get_ydata().tolist() for line in figure.axes[2].lines] == [[0, 3], [0, 0]]  # type: ignore[union-attr]

@@ -148,7 +148,7 @@ def test_what_is_missing_says_what_to_do(shown: Page, reported: Path) -> None:
         assert ("Not measured yet" in part) == (item.id not in MEASURED)
         assert f"zfrepro {item.command}" in part
         if item.id in MEASURED:
-            assert "<dt>Took</dt>" in part and "<dt>On</dt>" in part
+            assert "<dt>Finished</dt>" in part and "<dt>On</dt>" in part
     table5 = text.split('<section id="table5"')[1].split("</section>")[0]
     assert "74.2" in table5, "the paper's own numbers"
 
@@ -432,6 +432,34 @@ def test_tables() -> None:
     assert table.rows[0].cells[2].value == 12.345 and table.rows[1].cells[2].value is None
     assert [row.ours for row in table.rows] == [True, False]
     assert table.columns[2].title == "val error"
+
+
+def test_columns_without_a_cell_are_left_out() -> None:
+    rows = [["A", "64", "6.0", "", "29.6"], ["D", "[64;128]", "3.2", "", ""]]
+    table = pieces.make_table("t", ["network", "train_s", "error", "error_std", "paper_error"], rows, "")
+    assert [column.title for column in table.columns] == ["network", "train S", "error", "paper error"]
+    assert [[cell.text for cell in row.cells] for row in table.rows] == [
+        ["A", "64", "6.0", "29.6"],
+        ["D", "[64;128]", "3.2", ""],
+    ]
+    assert len(pieces.make_table("t", ["a", "b"], [], "").columns) == 2
+    with pytest.raises((IndexError, ValueError)):
+        pieces.make_table("t", ["a", "b"], [["1", "2", "3"]], "")
+
+
+def test_a_picture_called_like_its_folder_needs_no_caption(tmp_path: Path) -> None:
+    folder = tmp_path / "vgg_table3_single_scale"
+    folder.mkdir()
+    for name in (folder.name, "by_size"):
+        Image.new("RGB", (2, 2)).save(folder / f"{name}.png")
+    assert pieces.picture(folder / f"{folder.name}.png", "").caption == ""
+    assert pieces.picture(folder / "by_size.png", "").caption == "by size"
+
+
+def test_time_that_rounds_to_nothing_is_not_told() -> None:
+    item = next(item for item in vgg.ITEMS if item.folder)
+    assert dict(page.facts({"seconds": 0.3}, Path(), item)) == {}
+    assert dict(page.facts({"seconds": 0.3, "part_seconds": {"a": 61.0}}, Path(), item)) == {"Took": "1 min 1 s"}
 
 
 def test_blocks() -> None:

@@ -211,7 +211,7 @@ def write_part(
     """One target's table, picture, arrays and metrics."""
     column = PAPERS_COLUMN.get(target.slug, "caltech101_recall")
     rows = paper_rows(column)
-    bars = [Bar(f"the paper's: {label}", value, std, True) for label, _, value, std in rows]
+    bars = [Bar(label, value, std, True) for label, _, value, std in rows]
     for method, found in values.items():
         rows.append((f"ours: {named(nets, method)}", sizes_of(nets, method), *mean_std(found)))
         bars.append(Bar(named(nets, method), *mean_std(found), False))
@@ -241,7 +241,8 @@ def paper_rows(column: str) -> list[tuple[str, str | None, float, float | None]]
     for row in papers.reported("vgg_table11_transfer"):
         value, spread = row[column], row.get(column.replace("recall", "std")) if "recall" in column else None
         if isinstance(value, float):
-            found.append((str(row["method"]), None, value, spread if isinstance(spread, float) else None))
+            method = f"the paper's, {column.split('_')[0]}: {row['method']}"
+            found.append((method, None, value, spread if isinstance(spread, float) else None))
     return found
 
 

@@ -12,9 +12,10 @@ from zfrepro.figures.style import new_figure, styled, symmetric, tile
 
 @styled
 def draw_curves(metrics: list[dict[str, Any]], title: str) -> Figure:
-    """Loss, errors and filters scaled back per epoch, from the lines of metrics.jsonl."""
-    figure = new_figure(11, 3.2)
-    loss, error, scaled = figure.subplots(1, 3)
+    """Loss, errors and, where filters were scaled back, how many per epoch; from the lines of metrics.jsonl."""
+    renormalised = any(any(m["filters_renormalized"].values()) for m in metrics)
+    figure = new_figure(11 if renormalised else 7.4, 3.2)
+    loss, error, *rest = figure.subplots(1, 3 if renormalised else 2)
     epochs = [m["epoch"] for m in metrics]
     marker = "o" if len(epochs) < 3 else None
     loss.plot(epochs, [m["train_loss"] for m in metrics], marker=marker)
@@ -24,10 +25,12 @@ def draw_curves(metrics: list[dict[str, Any]], title: str) -> Figure:
         error.plot(epochs, [m[key] for m in metrics], label=name, marker=marker)
     error.set(title="error", xlabel="epoch", ylabel="%", ylim=(0, None))
     error.legend()
-    for layer in metrics[0]["filters_renormalized"]:
-        scaled.plot(epochs, [m["filters_renormalized"][layer] for m in metrics], label=f"layer {layer}", marker=marker)
-    scaled.set(title="filters scaled back to the radius", xlabel="epoch", ylabel="times per epoch")
-    scaled.legend()
+    for scaled in rest:
+        for layer in metrics[0]["filters_renormalized"]:
+            counts = [m["filters_renormalized"][layer] for m in metrics]
+            scaled.plot(epochs, counts, label=f"layer {layer}", marker=marker)
+        scaled.set(title="filters scaled back to the radius", xlabel="epoch", ylabel="times per epoch")
+        scaled.legend()
     return figure
 
 

@@ -115,11 +115,9 @@ def read_epochs(damaged: list[str], path: Path) -> list[dict[str, Any]]:
 
 def recipe(config: TrainConfig) -> str:
     """The training in a line."""
-    radius = "off" if config.renorm_radius is None else f"{config.renorm_radius:g}"
-    return (
-        f"{config.epochs} epochs, batches of {config.batch_size}, learning rate {config.lr:g} ({config.schedule}), "
-        f"filters kept within an RMS of {radius}"
-    )
+    kept = "" if config.renorm_radius is None else f", filters kept within an RMS of {config.renorm_radius:g}"
+    rate = f"learning rate {config.lr:g} ({config.schedule})"
+    return f"{config.epochs} epochs, batches of {config.batch_size}, {rate}{kept}"
 
 
 def layer_table(model: ModelConfig, classes: int) -> Table:

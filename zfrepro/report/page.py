@@ -168,8 +168,9 @@ def reported_tables(paper: Paper, item: Item) -> list[Table]:
 def facts(origin: Mapping[str, Any], folder: Path, item: Item) -> list[tuple[str, str]]:
     """When, on what and how long, from a result's provenance."""
     found = []
-    if (seconds := origin.get("seconds")) is not None:
-        found.append(("Took", duration(sum(origin.get("part_seconds", {}).values()) or seconds)))
+    seconds = sum(origin.get("part_seconds", {}).values()) or origin.get("seconds") or 0
+    if round(seconds):  # a table that was only written took nothing: its trainings did
+        found.append(("Took", duration(seconds)))
     if memory := origin.get("peak_memory_bytes"):
         found.append(("Peak memory", f"{memory / 1e9:.1f} GB"))
     for key, title in (("device", "On"), ("finished", "Finished"), ("git_commit", "Commit"), ("seed", "Seed")):

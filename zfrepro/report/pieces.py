@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,8 @@ def _read_csv(path: Path) -> list[list[str]]:
 
 
 def make_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: str) -> Table:
-    """A table of strings; a column whose cells are all numbers or empty sorts and aligns as numbers."""
+    """A table of strings; a column whose cells are all numbers or empty sorts and aligns as numbers. One without any cell, such
+    as the spread of single nets, is left out."""
     by_column = [[number(row[i]) for row in rows if row[i] != ""] for i in range(len(columns))]
     numeric = [bool(values) and all(value is not None for value in values) for values in by_column]
     formats = [decimals([v for v in values if v is not None]) for values in by_column]
@@ -91,9 +93,19 @@ def make_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
         for text, is_number, digits in zip(row, numeric, formats, strict=True):
             value = number(text) if is_number and text else None
             cells.append(Cell(text if value is None else f"{value:,.{digits}f}", value))
-        made.append(Row(cells, any(text.lower().startswith("ours") for text in row)))
-    heads = [Column(name.replace("_", " "), is_number) for name, is_number in zip(columns, numeric, strict=True)]
+        shown = [cell for cell, values in zip(cells, by_column, strict=True) if values]
+        made.append(Row(shown, any(text.lower().startswith("ours") for text in row)))
+    heads = [
+        Column(heading(name), is_number)
+        for name, is_number, values in zip(columns, numeric, by_column, strict=True)
+        if values or not rows
+    ]
     return Table(title, heads, made, notes)
+
+
+def heading(name: str) -> str:
+    """A column's name as one reads it; the papers' S and Q, the sizes of training and test, are capital letters."""
+    return re.sub(r" [sq]$", lambda found: found[0].upper(), name.replace("_", " "))
 
 
 def number(text: str) -> float | None:
@@ -116,8 +128,9 @@ def decimals(values: Sequence[float]) -> int:
 
 
 def picture(path: Path, alt: str) -> Picture:
-    """A PNG file, embedded: as it is, or as WebP where it is large. Raises OSError and others for what is none."""
-    return png_picture(path.read_bytes(), alt, words(path))
+    """A PNG file, embedded: as it is, or as WebP where it is large. Its name stands below it, unless it is its folder's. Raises
+    OSError and others for what is none."""
+    return png_picture(path.read_bytes(), alt, "" if path.stem == path.parent.name else words(path))
 
 
 def png_picture(data: bytes, alt: str, caption: str = "") -> Picture:
