@@ -83,7 +83,7 @@ def draw_bars(bars: Sequence[Bar], title: str, measured: str) -> Figure:
     drawn = axes.barh(
         place, [bar.mean for bar in bars], xerr=[bar.std or 0.0 for bar in bars], color=colours, height=0.7
     )
-    axes.bar_label(drawn, fmt="%.1f", label_type="center", fontsize=8, color="black")
+    axes.bar_label(drawn, fmt="%.1f", padding=3, fontsize=8)
     axes.set(
         yticks=place,
         yticklabels=[textwrap.fill(shortened(bar.label, 120), 60) for bar in bars],
