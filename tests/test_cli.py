@@ -410,6 +410,12 @@ def test_work_goes_on_in_a_terminal_that_was_closed() -> None:
     assert subprocess.run([sys.executable, "-c", TERMINAL], check=False).returncode == 0
 
 
+def test_what_is_killed_keeps_its_log() -> None:
+    """As in a batch system's log file."""
+    code = "import os, zfrepro.cli as c; c._patient_streams(); print('said'); os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).stdout == b"said\n"
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_output_onto_a_full_disk(tmp_path: Path) -> None:
     done = shell("--help > /dev/full", tmp_path)

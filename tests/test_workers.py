@@ -165,20 +165,28 @@ def test_a_handler_that_was_set_outside_python_stays(monkeypatch: pytest.MonkeyP
 HANGUPS = """
 import os, signal, sys
 from zfrepro.workers import stop_signals
-if sys.argv[1] == "nohup":
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+number = getattr(signal, sys.argv[2])
+if sys.argv[1] == "ignored":
+    signal.signal(number, signal.SIG_IGN)
+if sys.argv[1] == "taken":
+    signal.signal(number, lambda number, frame: print("theirs"))
 with stop_signals() as told:
-    os.kill(os.getpid(), signal.SIGHUP)
-    os.kill(os.getpid(), signal.SIGHUP)  # the shell tells its jobs, then the kernel tells the terminal's
-print(told == [signal.SIGHUP] * 2, told)
+    os.kill(os.getpid(), number)
+    os.kill(os.getpid(), number)  # the shell tells its jobs, then the kernel tells the terminal's
+print(told == [number] * 2)
 """
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signal here")
-@pytest.mark.parametrize(("how", "said"), [("closed", "True [1, 1]"), ("nohup", "False []")])
-def test_a_terminal_that_closes_asks_to_stop(how: str, said: str) -> None:
-    done = subprocess.run([sys.executable, "-c", HANGUPS, how], check=False, capture_output=True, text=True)
-    assert (done.returncode, done.stdout.strip()) == (0, said)
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signals here")
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
+@pytest.mark.parametrize(
+    ("how", "said"), [("heard", ["True"]), ("ignored", ["False"]), ("taken", ["theirs", "theirs", "False"])]
+)
+def test_a_warning_asks_to_stop(name: str, how: str, said: list[str]) -> None:
+    """A terminal closes, but not under `nohup`; a batch system says that the time is nearly over, but to submitit, which then
+    gives the job again."""
+    done = subprocess.run([sys.executable, "-c", HANGUPS, how, name], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()) == (0, said)
 
 
 def test_a_worker_looks_for_its_parent_before_it_loads_torch() -> None:

@@ -253,7 +253,8 @@ class _Pipe(io.FileIO):
 
 
 def _patient_streams() -> None:
-    """Standard output and error that a closed pipe, a closed descriptor or a narrow character set do not end."""
+    """Standard output and error that a closed pipe, a closed descriptor or a narrow character set do not end. Every line is
+    handed on at once: what is killed keeps its log."""
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller
@@ -262,9 +263,7 @@ def _patient_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
         elif stream is getattr(sys, f"__{name}__"):
             pipe = io.BufferedWriter(_Pipe(number))
-            live = stream.isatty() or name == "stderr"
-            text = io.TextIOWrapper(pipe, stream.encoding, "backslashreplace", line_buffering=live)
-            setattr(sys, name, text)
+            setattr(sys, name, io.TextIOWrapper(pipe, stream.encoding, "backslashreplace", line_buffering=True))
 
 
 def _is_console(stream: Any) -> bool:

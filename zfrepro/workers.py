@@ -39,20 +39,21 @@ class Interrupted(Exception):
         return Interrupted, (self.number,)
 
 
-HANGUP = getattr(signal, "SIGHUP", None)  # the terminal was closed; Windows has no such signal
-STOPS = tuple(number for number in (signal.SIGINT, signal.SIGTERM, HANGUP) if number is not None)
+# The terminal was closed; a batch system warns that the time is nearly over. Windows has no such signals.
+WARNINGS = [getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU") if hasattr(signal, name)]
+STOPS = (signal.SIGINT, signal.SIGTERM, *WARNINGS)
 
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[int]]:
     """Collect STOPS in a list instead of dying of them; a second Ctrl-C or SIGTERM kills as usual. A terminal that closes may
-    tell twice."""
+    tell twice, and a batch system every second."""
     received: list[int] = []
 
     def note(number: int, frame: object) -> None:
         received.append(number)
         # A worker may be told twice, and is saving already.
-        if number != HANGUP and multiprocessing.parent_process() is None:
+        if number not in WARNINGS and multiprocessing.parent_process() is None:
             signal.signal(number, old[number])
 
     with handling(note, *STOPS) as old:
@@ -62,14 +63,16 @@ def stop_signals() -> Iterator[list[int]]:
 @contextlib.contextmanager
 def handling(handler: Any, *numbers: int) -> Iterator[dict[int, Any]]:
     """Another handler of some signals for the block, which is told the former ones. None where this is not the main thread,
-    which alone may set one, none of SIGHUP under `nohup`, and none in the place of one that was set outside Python, which could
-    not be set again."""
+    which alone may set one, none in the place of one that was set outside Python, which could not be set again, and none of
+    WARNINGS that somebody else handles, as submitit does, or ignores, as `nohup` does."""
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         formers = {number: signal.getsignal(number) for number in numbers}
-        before = {number: former for number, former in formers.items() if former is not None}
-    if before.get(HANGUP or 0) == signal.SIG_IGN:
-        del before[HANGUP or 0]
+        before = {
+            number: former
+            for number, former in formers.items()
+            if former is not None and (number not in WARNINGS or former is signal.SIG_DFL or _is_ours(former))
+        }
     for number in before:
         signal.signal(number, handler)
     try:
@@ -77,6 +80,10 @@ def handling(handler: Any, *numbers: int) -> Iterator[dict[int, Any]]:
     finally:
         for number, former in before.items():
             signal.signal(number, former)
+
+
+def _is_ours(handler: Any) -> bool:
+    return getattr(handler, "__module__", "") == __name__
 
 
 @contextlib.contextmanager
