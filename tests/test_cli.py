@@ -17,7 +17,7 @@ from zfrepro import provenance
 from zfrepro.cli import COMMANDS, main
 from zfrepro.options.arguments import for_hydra
 from zfrepro.options.commands import OccludeConfig, TrainConfig
-from zfrepro.options.compose import conf_folder
+from zfrepro.options.compose import CONFIGS, conf_folder
 from zfrepro.options.identity import write_config
 from zfrepro.options.shared import DataConfig
 
@@ -261,7 +261,7 @@ def test_mistakes_end_in_one_line(line: str, said: str, refused: Refused, folder
     ],
 )
 def test_names_as_people_type_them(command: str, given: str, handed_on: str) -> None:
-    assert for_hydra(command, COMMANDS[command].config, [given]) == [handed_on]
+    assert for_hydra(command, CONFIGS[command], [given]) == [handed_on]
 
 
 def test_of_an_option_with_two_values_the_last_counts_and_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -269,7 +269,7 @@ def test_of_an_option_with_two_values_the_last_counts_and_that_is_said(capsys: p
     assert capsys.readouterr().err == ""
     for_hydra("train", TrainConfig, ["epochs=3", "seed=1", "++epochs=4"])
     assert capsys.readouterr().err == "note: epochs is given twice; epochs=4 counts\n"
-    for_hydra("transfer", COMMANDS["transfer"].config, ["scenes=embedded", "data@scenes=folder"])
+    for_hydra("transfer", CONFIGS["transfer"], ["scenes=embedded", "data@scenes=folder"])
     assert capsys.readouterr().err == "note: scenes is given twice; scenes=folder counts\n"
 
 
@@ -287,7 +287,7 @@ def test_sweeps_stay_sweeps() -> None:
     assert for_hydra("train", TrainConfig, [word for word in words if "images" not in word]) == [
         "--multirun", "model=zfnet,alexnet", "++seed=1,2", "++run='a b',c", "++lr=choice(1,2)",
     ]  # fmt: skip
-    assert for_hydra("occlude", COMMANDS["occlude"].config, ["-m", words[3]])[1] == "++images=['x y.jpg'],[z.jpg]"
+    assert for_hydra("occlude", CONFIGS["occlude"], ["-m", words[3]])[1] == "++images=['x y.jpg'],[z.jpg]"
 
 
 def test_what_stands_beside_a_preset_counts(zfrepro: Zfrepro, tmp_path: Path) -> None:

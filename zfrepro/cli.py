@@ -11,7 +11,6 @@ import re
 import signal
 import sys
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -26,89 +25,43 @@ from omegaconf.errors import OmegaConfBaseException
 from zfrepro import __version__
 from zfrepro.errors import UserError, line_of, nearest
 from zfrepro.options.arguments import for_hydra
-from zfrepro.options.commands import (
-    READ_BY,
-    AblateConfig,
-    CorrespondConfig,
-    DepthConfig,
-    DoctorConfig,
-    EvaluateConfig,
-    EvolveConfig,
-    FiltersConfig,
-    ImportConfig,
-    InvarianceConfig,
-    LocalizeConfig,
-    OccludeConfig,
-    ProbeConfig,
-    ReportConfig,
-    SummaryConfig,
-    TrainConfig,
-    TransferConfig,
-    VisualizeConfig,
-)
-from zfrepro.options.compose import choices, conf_folder, to_dataclass
+from zfrepro.options.commands import READ_BY
+from zfrepro.options.compose import CONFIGS, choices, conf_folder, to_dataclass
 from zfrepro.options.identity import flatten
 from zfrepro.options.shared import Common, ModelConfig
 from zfrepro.options.tables import OwnTables
 
 
 class Command(NamedTuple):
-    """A command: its dataclass, its line in the help, and where its function is."""
+    """A command, whose options are `compose.CONFIGS`: its line in the help, and where its function is."""
 
-    config: type
     line: str
     target: str
 
 
 COMMANDS = {
-    "train": Command(TrainConfig, "train a network (section 3)", "zfrepro.trainer:train"),
-    "evaluate": Command(EvaluateConfig, "top-1 and top-5 errors (Table 2)", "zfrepro.evaluator.errors:evaluate"),
-    "visualize": Command(
-        VisualizeConfig, "features projected to pixels (Fig. 2)", "zfrepro.visualizer.features:visualize"
-    ),
-    "evolve": Command(EvolveConfig, "features through training (Fig. 4)", "zfrepro.visualizer.evolution:evolve"),
-    "filters": Command(
-        FiltersConfig,
-        "first- and second-layer filters (Fig. 6)",
-        "zfrepro.visualizer.filters:filters",
-    ),
-    "invariance": Command(
-        InvarianceConfig, "translation, scale, rotation (Fig. 5)", "zfrepro.evaluator.invariance:invariance"
-    ),
-    "occlude": Command(OccludeConfig, "sensitivity to occlusion (Fig. 7)", "zfrepro.evaluator.occlusion:occlude"),
-    "correspond": Command(
-        CorrespondConfig,
-        "correspondence of parts (Fig. 8, Table 1)",
-        "zfrepro.evaluator.correspondence:correspond",
-    ),
-    "ablate": Command(
-        AblateConfig,
-        "remove or resize layers and train (Table 3)",
-        "zfrepro.evaluator.ablation:ablate",
-    ),
-    "depth": Command(
-        DepthConfig, "networks A to E, trained and tested (VGG, Tables 3-6)", "zfrepro.evaluator.depth:depth"
-    ),
+    "train": Command("train a network (section 3)", "zfrepro.trainer:train"),
+    "evaluate": Command("top-1 and top-5 errors (Table 2)", "zfrepro.evaluator.errors:evaluate"),
+    "visualize": Command("features projected to pixels (Fig. 2)", "zfrepro.visualizer.features:visualize"),
+    "evolve": Command("features through training (Fig. 4)", "zfrepro.visualizer.evolution:evolve"),
+    "filters": Command("first- and second-layer filters (Fig. 6)", "zfrepro.visualizer.filters:filters"),
+    "invariance": Command("translation, scale, rotation (Fig. 5)", "zfrepro.evaluator.invariance:invariance"),
+    "occlude": Command("sensitivity to occlusion (Fig. 7)", "zfrepro.evaluator.occlusion:occlude"),
+    "correspond": Command("correspondence of parts (Fig. 8, Table 1)", "zfrepro.evaluator.correspondence:correspond"),
+    "ablate": Command("remove or resize layers and train (Table 3)", "zfrepro.evaluator.ablation:ablate"),
+    "depth": Command("networks A to E, trained and tested (VGG, Tables 3-6)", "zfrepro.evaluator.depth:depth"),
     "transfer": Command(
-        TransferConfig,
-        "frozen features on another data set (Tables 4-6, Fig. 9)",
-        "zfrepro.evaluator.transfer:transfer",
+        "frozen features on another data set (Tables 4-6, Fig. 9)", "zfrepro.evaluator.transfer:transfer"
     ),
     "localize": Command(
-        LocalizeConfig,
-        "train networks to say where the object is (VGG, Tables 8-10)",
-        "zfrepro.evaluator.localisation:localize",
+        "train networks to say where the object is (VGG, Tables 8-10)", "zfrepro.evaluator.localisation:localize"
     ),
-    "probe": Command(ProbeConfig, "how good each layer's features are (Table 7)", "zfrepro.evaluator.probe:probe"),
-    "report": Command(
-        ReportConfig, "all of a run on one page, with the paper's claims", "zfrepro.report.report:report"
-    ),
-    "import": Command(
-        ImportConfig, "make a run of a network that was trained elsewhere", "zfrepro.trainer.imported:import_weights"
-    ),
-    "prepare": Command(TrainConfig, "decode and pack a data set, once", "zfrepro.tools:prepare"),
-    "summary": Command(SummaryConfig, "print the layer table (Fig. 3)", "zfrepro.tools:summary"),
-    "doctor": Command(DoctorConfig, "print versions, devices and data sets, and what is wrong", "zfrepro.tools:doctor"),
+    "probe": Command("how good each layer's features are (Table 7)", "zfrepro.evaluator.probe:probe"),
+    "report": Command("all of a run on one page, with the paper's claims", "zfrepro.report.report:report"),
+    "import": Command("make a run of a network that was trained elsewhere", "zfrepro.trainer.imported:import_weights"),
+    "prepare": Command("decode and pack a data set, once", "zfrepro.tools:prepare"),
+    "summary": Command("print the layer table (Fig. 3)", "zfrepro.tools:summary"),
+    "doctor": Command("print versions, devices and data sets, and what is wrong", "zfrepro.tools:doctor"),
 }
 
 
@@ -169,7 +122,7 @@ TABLES = OwnTables(_derived)
 
 def _words(command: str, given: list[str]) -> list[str]:
     """The words after a command, for Hydra."""
-    return for_hydra(command, COMMANDS[command].config, TABLES.placed(command, given))
+    return for_hydra(command, CONFIGS[command], TABLES.placed(command, given))
 
 
 def _hydra(command: str, words: list[str]) -> None:
@@ -195,14 +148,18 @@ _statuses: dict[int, list[int]] = {}  # of the jobs so far, in the process that 
 def _task(cfg: DictConfig) -> None:
     name = HydraConfig.get().job.config_name
     assert name is not None
-    command, statuses = COMMANDS[name], _statuses.get(os.getpid(), [])
+    statuses = _statuses.get(os.getpid(), [])
     statuses.append(0)
     try:
-        config: Any = to_dataclass(cfg, command.config)
+        config: Any = to_dataclass(cfg, CONFIGS[name])
         if name in ("train", "import"):
             _refuse_inside_runs(config)
-        _say_how([name, *TABLES.as_given([word.removeprefix("++") for word in HydraConfig.get().overrides.task])])
-        _function(command)(config)
+        from zfrepro import provenance  # it loads torch: `--help` is not to wait for it, nor for what a command imports
+
+        overrides = [word.removeprefix("++") for word in HydraConfig.get().overrides.task]
+        provenance.invocation = [name, *TABLES.as_given(overrides)]
+        module, function = COMMANDS[name].target.split(":")
+        getattr(importlib.import_module(module), function)(config)
     except Exception as error:
         statuses[-1] = _report(error, name, cfg.debug is True)
         if HydraConfig.get().mode != RunMode.MULTIRUN or statuses[-1] >= 128:
@@ -216,18 +173,6 @@ def _refuse_inside_runs(config: Common) -> None:
     for above in Path(config.run).parents[:-1]:
         if (config.runs_folder / above / "train" / "config.yaml").exists():
             raise UserError(f"run={config.run}: lies within the run {above.as_posix()}; give another name")
-
-
-def _say_how(words: list[str]) -> None:
-    from zfrepro import provenance  # it loads torch
-
-    provenance.invocation = words
-
-
-def _function(command: Command) -> Callable[[Any], None]:
-    """The command's function, imported now (torch and matplotlib are slow to load; --help is not to wait for them)."""
-    module, name = command.target.split(":")
-    return getattr(importlib.import_module(module), name)
 
 
 # --------------------------------------------------------------------------------------------------------------- streams
@@ -259,16 +204,11 @@ def _patient_streams() -> None:
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
-        elif _is_console(stream):
+        elif type(getattr(getattr(stream, "buffer", None), "raw", None)).__name__ == "_WindowsConsoleIO":  # takes text
             stream.reconfigure(errors="backslashreplace")
         elif stream is getattr(sys, f"__{name}__"):
             pipe = io.BufferedWriter(_Pipe(number))
             setattr(sys, name, io.TextIOWrapper(pipe, stream.encoding, "backslashreplace", line_buffering=True))
-
-
-def _is_console(stream: Any) -> bool:
-    """A window of Windows', which takes text: bytes would be letters of another character set to it."""
-    return type(getattr(getattr(stream, "buffer", None), "raw", None)).__name__ == "_WindowsConsoleIO"
 
 
 # ------------------------------------------------------------------------------------------------------------------ help
@@ -301,8 +241,8 @@ def _command_help(command: str, overrides: list[str]) -> str:
         head.append(line.lstrip("# "))
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         cfg = compose(command, overrides)
-    to_dataclass(cfg, COMMANDS[command].config)
-    meanings = _meanings(COMMANDS[command].config)
+    to_dataclass(cfg, CONFIGS[command])
+    meanings = _meanings(CONFIGS[command])
     lines = []
     values = flatten(OmegaConf.to_container(cfg, resolve=True))
     for key, value in sorted(values.items(), key=lambda option: option[0] in READ_BY):  # a paper's open readings: last

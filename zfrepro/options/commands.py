@@ -241,7 +241,6 @@ class PicturesConfig(Experiment):
     )
 
     def check(self) -> None:
-        """As many labels as images."""
         if self.labels and len(self.labels) != len(self.images):
             raise UserError(
                 f"labels={list(self.labels)}: {len(self.labels)} labels for {len(self.images)} images; "
@@ -294,7 +293,6 @@ class InvarianceConfig(PicturesConfig):
     batch_size: int = option(256, "images of a forward pass", at_least(1))
 
     def check(self) -> None:
-        """An odd number of steps."""
         super().check()
         require("steps", self.steps, self.steps % 2 == 1, "odd, and 3 or more")
 
@@ -324,21 +322,33 @@ class CorrespondConfig(Experiment):
 
 
 @dataclass
-class AblateConfig(Experiment):
-    """`zfrepro ablate` (ZFNet, Table 3)."""
+class Training(Experiment):
+    """What the experiments share that train rows of networks, with several seeds each."""
+
+    seeds: list[int] = option([], "nets of every row, one a seed; []: `seed` alone", each(at_least(0)))
+    epochs: Optional[int] = option(None, f"passes over the training images; {OWN}", at_least(1))
+    workers: int = option(0, WORKERS, at_least(0), neutral=True)
+
+
+@dataclass
+class Retraining(Training):
+    """... and each by the run's own recipe."""
 
     data: DataShare = group(DataShare, "where the run's data set lies, and how much of it")
-    variant: str = option("all", "one row to train, for sweeps; all: every row, and the table", anything)
-    seeds: list[int] = option([], "nets of every row, one a seed; []: `seed` alone", each(at_least(0)))
-    once: list[str] = option([], "rows that are trained with the first of the seeds alone", each(anything))
-    epochs: Optional[int] = option(None, f"passes over the training images; {OWN}", at_least(1))
     batch_size: Optional[int] = option(None, f"images of an update; {OWN}", at_least(1))
     lr: Optional[float] = option(None, f"learning rate; {OWN}", positive)
     warmup_steps: Optional[int] = option(None, f"updates over which it rises; {OWN}", at_least(0))
+
+
+@dataclass
+class AblateConfig(Retraining):
+    """`zfrepro ablate` (ZFNet, Table 3)."""
+
+    variant: str = option("all", "one row to train, for sweeps; all: every row, and the table", anything)
+    once: list[str] = option([], "rows that are trained with the first of the seeds alone", each(anything))
     dropout: Optional[float] = option(
         None, "in the fully connected layers; null: as in the layer table", within("[0, 1)")
     )
-    workers: int = option(0, WORKERS, at_least(0), neutral=True)
     average: list[str] = option(
         ["alexnet", "zfnet"], "rows whose nets' softmax outputs are averaged (Table 2)", each(anything)
     )
@@ -348,7 +358,7 @@ CONFIGURATIONS = ("a", "a_lrn", "b", "b_5x5", "c", "d", "e")
 
 
 @dataclass
-class DepthConfig(Reading, Experiment):
+class DepthConfig(Reading, Training):
     """`zfrepro depth` (VGG, Tables 3-6)."""
 
     configurations: list[str] = option(
@@ -361,13 +371,11 @@ class DepthConfig(Reading, Experiment):
         "training scales: S, a larger S, and the upper end of the scale jitter from S on",
         each(side),
     )
-    seeds: list[int] = option([], "nets of every row, one a seed; []: `seed` alone", each(at_least(0)))
     tuning_seeds: list[int] = option(
         [],
         "the same where a network starts from itself at another scale, some of `seeds`; []: all of them",
         each(at_least(0)),
     )
-    epochs: Optional[int] = option(None, f"passes over the training images; {OWN}", at_least(1))
     tuning_epochs: Optional[int] = option(
         None, f"passes where a network starts from itself at another scale; {OWN}", at_least(1)
     )
@@ -395,10 +403,8 @@ class DepthConfig(Reading, Experiment):
         one_of("order", "name"),
         later=True,
     )
-    workers: int = option(0, WORKERS, at_least(0), neutral=True)
 
     def check(self) -> None:
-        """Three scales that rise."""
         rising = len(self.scales) == 3 and sorted(self.scales) == list(self.scales)
         require("scales", list(self.scales), rising, "three sizes that rise, as [64,96,128]")
         seeds = list(self.seeds) or [self.seed]
@@ -544,17 +550,15 @@ class ProbeConfig(TargetConfig):
     )
 
     def check(self) -> None:
-        """Something to measure."""
         super().check()
         some = self.layers != [] or self.softmax_layers != []
         require("layers", self.layers, some, "a list with a layer at least, or null")
 
 
 @dataclass
-class LocalizeConfig(Experiment):
+class LocalizeConfig(Retraining):
     """`zfrepro localize` (VGG, Tables 8-10)."""
 
-    data: DataShare = group(DataShare, "where the run's data set lies, and how much of it")
     runs: list[str] = option(
         [],
         "more classification runs, trained at another S: their boxes are added to the run's (Table 9)",
@@ -566,11 +570,6 @@ class LocalizeConfig(Experiment):
     class_scales: list[int] = option(
         [], "smaller sides at which images are tested to name the five classes, averaged; []: S", each(side), later=True
     )
-    seeds: list[int] = option([], "nets of every row, one a seed; []: `seed` alone", each(at_least(0)))
-    epochs: Optional[int] = option(None, f"passes over the training images; {OWN}", at_least(1))
-    batch_size: Optional[int] = option(None, f"images of an update; {OWN}", at_least(1))
-    lr: Optional[float] = option(None, f"learning rate; {OWN}", positive)
-    warmup_steps: Optional[int] = option(None, f"updates over which it rises; {OWN}", at_least(0))
     scales: list[int] = option(
         [],
         "smaller sides Q of images that are tested densely, together; []: S and S - 32, for an input of 224",
@@ -605,10 +604,8 @@ class LocalizeConfig(Experiment):
     explain_images: int = option(
         60, "validation images on which boxes are compared with occlusion and projections; 0: not measured", at_least(0)
     )
-    workers: int = option(0, WORKERS, at_least(0), neutral=True)
 
     def check(self) -> None:
-        """Other runs than the run itself."""
         require(
             "runs", list(self.runs), self.run not in self.runs, f"other runs than run={self.run}, which is the first"
         )

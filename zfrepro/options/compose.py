@@ -10,6 +10,7 @@ import json
 import re
 import types
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,16 +39,15 @@ OmegaConf.register_new_resolver("room_for", lambda crop: round(crop * 8 / 7), re
 T = TypeVar("T")
 
 
-def _offer_defaults() -> None:
-    """The options of each command with their defaults, to Hydra as `options/<command>`: where a config's file begins."""
-    for name, cls in vars(commands).items():
-        if dataclasses.is_dataclass(cls) and name.endswith("Config"):
-            defaults = OmegaConf.to_container(OmegaConf.structured(cls), throw_on_missing=False)
-            command = name.removesuffix("Config").lower()
-            ConfigStore.instance().store(command, defaults, group="options", package="_global_")
-
-
-_offer_defaults()
+CONFIGS: dict[str, type] = {  # the options of each command
+    name.removesuffix("Config").lower(): cls for name, cls in vars(commands).items() if name.endswith("Config")
+} | {"prepare": commands.TrainConfig}
+for (
+    _command,
+    _cls,
+) in CONFIGS.items():  # with their defaults, to Hydra as `options/<command>`: where a config's file begins
+    _defaults = OmegaConf.to_container(OmegaConf.structured(_cls), throw_on_missing=False)
+    ConfigStore.instance().store(_command, _defaults, group="options", package="_global_")
 
 
 def conf_folder() -> Path:
@@ -112,13 +112,10 @@ def to_dataclass(cfg: DictConfig, cls: type[T]) -> T:
     return typed  # type: ignore[return-value]
 
 
-NO_YAML = (yaml.YAMLError, OmegaConfBaseException, RecursionError, ValueError)
-
-
 def parse_yaml(text: str, aliases: int) -> Any:
     """YAML as a config, with so many aliases of anchors at most: with more, a few lines can mean more than fits into memory.
 
-    Raises UserError for more of them, NO_YAML for what is no YAML.
+    To be called within `reading_yaml`. Raises UserError for more of them.
     """
     starred = yaml.parse(text, yaml.SafeLoader) if "*" in text else ()  # no alias without a star
     if sum(isinstance(event, yaml.AliasEvent) for event in starred) > aliases:
@@ -133,15 +130,22 @@ def load_saved(path: Path, cls: type[T], here: dict[str, Any]) -> T:
 
     Raises UserError, with the file's name, for whatever is wrong with it.
     """
-    try:
+    with reading_yaml(shown(path)):
         saved = _saved(path.read_text(encoding="utf-8"), cls, json.dumps(here))  # type: ignore[arg-type]
-        return copy.deepcopy(saved)
+    return copy.deepcopy(saved)
+
+
+@contextlib.contextmanager
+def reading_yaml(place: str) -> Iterator[None]:
+    """What is wrong with a YAML file, as a UserError that begins with its `place`."""
+    try:
+        yield
     except UserError as error:
-        raise UserError(f"{shown(path)}: {error}") from error
+        raise UserError(f"{place}: {error}") from error
     except OSError as error:
-        raise UserError(f"{shown(path)}: cannot be read ({error.strerror or error})") from error
-    except NO_YAML as error:
-        raise UserError(f"{shown(path)}: not readable as YAML ({yaml_fault(error)})") from error
+        raise UserError(f"{place}: cannot be read ({error.strerror or error})") from error
+    except (yaml.YAMLError, OmegaConfBaseException, RecursionError, ValueError) as error:
+        raise UserError(f"{place}: not readable as YAML ({yaml_fault(error)})") from error
 
 
 @functools.lru_cache(64)  # an experiment looks at the same runs again and again, and OmegaConf takes its time

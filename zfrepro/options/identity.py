@@ -35,14 +35,12 @@ def decisive(config: Any) -> dict[str, Any]:
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             flat |= {f"{field.name}.{key}": item for key, item in decisive(value).items()}
-        elif not field.metadata["neutral"] and not _as_ever(field, value):
-            flat |= flatten(dataclasses.asdict(config)[field.name], field.name)
+        elif not field.metadata["neutral"]:
+            as_ever = (
+                field.metadata["later"] and value == field.metadata["default"]
+            )  # what was done before there was this option
+            flat |= {} if as_ever else flatten(dataclasses.asdict(config)[field.name], field.name)
     return flat
-
-
-def _as_ever(field: dataclasses.Field[Any], value: Any) -> bool:
-    """Whether an option that came later says what was done before there was any."""
-    return bool(field.metadata["later"] and value == field.metadata["default"])
 
 
 def differing(config: Common, saved: object) -> list[str]:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from zfrepro.errors import UserError
 from zfrepro.lists import read_text
-from zfrepro.options.compose import NO_YAML, parse_yaml, to_dataclass, yaml_fault
+from zfrepro.options.compose import parse_yaml, reading_yaml, to_dataclass
 from zfrepro.options.shared import LayerConfig, ModelConfig
 
 ALIASES = 16  # of anchors, in a table: each can at most double what it means
@@ -77,14 +77,8 @@ def plain_name(stem: str) -> str:
 
 def read_table(path: str) -> DictConfig:
     """A layer table in a YAML file. Raises UserError where it is none."""
-    try:
+    with reading_yaml(f"model={path}"):
         table = parse_yaml(read_text(Path(path).expanduser()), ALIASES)
-    except UserError as error:
-        raise UserError(f"model={path}: {error}") from error
-    except OSError as error:
-        raise UserError(f"model={path}: cannot be read ({error.strerror})") from error
-    except NO_YAML as error:
-        raise UserError(f"model={path}: not readable as YAML ({yaml_fault(error)})") from error
     if not isinstance(table, DictConfig) or not ({"layers", "defaults"} & set(table)):
         raise UserError(f"model={path}: not a layer table; it needs input_size and layers, as those of conf/model have")
     if "layers" in table:
