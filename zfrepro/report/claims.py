@@ -13,7 +13,7 @@ import numpy as np
 from zfrepro.errors import UserError
 from zfrepro.figures.claims import draw_claims
 from zfrepro.files import read_json
-from zfrepro.papers import PAPERS, Item, Paper, paper_of
+from zfrepro.papers import PAPERS, Claim, Item, Paper, paper_of
 from zfrepro.papers.verdicts import NOT_MEASURED, UNREADABLE, VERDICTS, Finding, Half, judge_all, short, standardised
 from zfrepro.report.network import Run
 from zfrepro.report.pieces import Picture, png_picture
@@ -39,79 +39,59 @@ def judged(folder: Path, model: str) -> list[Judged]:
     model: the network's name."""
     own, found = paper_of(model), []
     for paper in sorted(PAPERS, key=lambda paper: paper is not own):
-        metrics, present = read_metrics(folder, paper)
-        if present:
+        if metrics := read_metrics(folder, paper):
             found.append(Judged(paper, judge_all(paper, metrics)))
     return found or [Judged(own, judge_all(own, {}))]
 
 
-def read_metrics(folder: Path, paper: Paper) -> tuple[dict[str, dict[str, Any] | None], bool]:
-    """The metrics of every figure and table, None where it was not made or cannot be read; and whether any was made."""
-    found: dict[str, dict[str, Any] | None] = {}
-    present = False
+def read_metrics(folder: Path, paper: Paper) -> dict[str, dict[str, Any]]:
+    """The metrics of every figure and table that was made."""
+    found: dict[str, dict[str, Any]] = {}
     for item in paper.items:
         path = folder / item.folder / "metrics.json"
         if not item.folder or not path.exists():
             continue
-        present = True
         try:
             found[item.id] = read_json(path)
         except UserError as error:
             print(error)
             found[item.id] = {"unreadable": True}
-    return found, present
+    return found
 
 
-def item_of(finding: Finding, paper: Paper) -> Item:
+def item_of(claim: Claim, paper: Paper) -> Item:
     """The figure or table that decides a claim."""
-    return next(item for item in paper.items if item.id == finding.claim.item)
+    return next(item for item in paper.items if item.id == claim.item)
 
 
-def command_of(finding: Finding, paper: Paper, run: Run) -> str:
-    """What measures a claim; empty where nothing can, and where it was run and itself says what it lacked."""
-    item = item_of(finding, paper)
+def why_not(finding: Finding, paper: Paper, run: Run) -> tuple[str, str]:
+    """Why a claim is not measured, and the command that measures it; empty where none can, and where it was run and itself says
+    what it lacked."""
+    claim, item = finding.claim, item_of(finding.claim, paper)
     if item.trains and run.imported and not finding.halves:
-        return ""
-    if finding.halves and UNREADABLE not in finding.why and not finding.claim.options:
-        return ""
-    return f"zfrepro {item.command} run={run.name}{item.options}{finding.claim.options.format(run=run.name)}"
-
-
-def why_not(finding: Finding, paper: Paper, run: Run) -> str:
-    """Why a claim is not measured."""
-    item = item_of(finding, paper)
-    if item.trains and run.imported and not finding.halves:
-        return f"not for this network: {item.trains}"
-    return finding.why or "not measured yet"
+        return f"not for this network: {item.trains}", ""
+    command = f"zfrepro {item.command} run={run.name}{item.options}{claim.options.format(run=run.name)}"
+    lacked = finding.halves and UNREADABLE not in finding.why and not claim.options
+    return finding.why or "not measured yet", "" if lacked else command
 
 
 def claim_row(finding: Finding, paper: Paper, run: Run) -> dict[str, Any]:
     """A row of the page's first table."""
-    claim, item = finding.claim, item_of(finding, paper)
-    missing = finding.verdict == NOT_MEASURED
+    claim, missing = finding.claim, finding.verdict == NOT_MEASURED
+    why, command = why_not(finding, paper, run) if missing else ("", "")
     return {
         "id": claim.id,
-        "item": item.id,
-        "place": item.title,
+        "item": claim.item,
+        "place": item_of(claim, paper).title,
         "sentence": claim.sentence,
         "statistic": claim.statistic,
         "threshold": claim.threshold,
         "reason": claim.reason,
         "verdict": finding.verdict,
-        "halves": [] if missing else [_half(half) for half in finding.halves],
+        "halves": () if missing else finding.halves,
         "remark": finding.remark,
-        "why": why_not(finding, paper, run) if missing else "",
-        "command": command_of(finding, paper, run) if missing else "",
-    }
-
-
-def _half(half: Half) -> dict[str, str]:
-    """A part of a claim on the page."""
-    return {
-        "says": half.says,
-        "threshold": half.part.threshold,
-        "measured": half.measured,
-        "verdict": half.verdict,
+        "why": why,
+        "command": command,
     }
 
 
@@ -119,17 +99,11 @@ def claim_data(finding: Finding, paper: Paper, run: Run) -> dict[str, Any]:
     """An entry of claims.json."""
     row = claim_row(finding, paper, run)
     why = row["why"] + (f": run {row['command']}" if row["command"] else "")
-    return {
-        "id": row["id"],
+    same = {key: row[key] for key in ("id", "item", "statistic", "threshold", "reason", "verdict", "remark")}
+    return same | {
         "paper": paper.id,
-        "item": row["item"],
         "claim": row["sentence"],
-        "statistic": row["statistic"],
-        "threshold": row["threshold"],
-        "reason": row["reason"],
-        "verdict": row["verdict"],
         "measured": finding.measured if row["halves"] else why,
-        "remark": row["remark"],
         "parts": [_part_data(half) for half in finding.halves],
     }
 

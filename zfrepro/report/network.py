@@ -62,18 +62,14 @@ def _describe_weights(run: Run, config: TrainConfig, state: dict[str, Any]) -> N
     """Sizes, layers and recipe."""
     count = sum(tensor.numel() for tensor in state["model"].values())
     run.classes = len(state["class_names"])
-    classes = what_it_tells_apart(run, run.classes)
+    classes = f"{run.classes} classes of {run.data}"  # which are those of its data set unless it was trained elsewhere
+    if run.imported:
+        own = f"{run.classes:,} classes" if run.classes else "no classifier"
+        classes = f"{own}, trained elsewhere, looked at on {run.data}"
     run.tables = [layer_table(config.model, run.classes)]
     run.sentence = f"{config.model.name}, {count / 1e6:.1f} million weights, {classes}."
     how = "trained elsewhere, imported" if run.imported else recipe(config)
     run.facts = [("Model", config.model.name), ("Weights", f"{count:,}"), ("Data", classes), ("Recipe", how)]
-
-
-def what_it_tells_apart(run: Run, classes: int) -> str:
-    """Its classes, which are those of its data set unless it was trained elsewhere."""
-    if not run.imported:
-        return f"{classes} classes of {run.data}"
-    return (f"{classes:,} classes" if classes else "no classifier") + f", trained elsewhere, looked at on {run.data}"
 
 
 def _describe_training(run: Run, train: Path) -> None:

@@ -12,7 +12,7 @@ from zfrepro.files import read_json, write_json, write_text
 from zfrepro.papers import PAPERS, Paper
 from zfrepro.papers.verdicts import NOT_MEASURED, VERDICTS, Finding
 from zfrepro.report import page
-from zfrepro.report.claims import Judged, claim_data, tally, why_not
+from zfrepro.report.claims import Judged, claim_data, item_of, tally, why_not
 from zfrepro.report.network import Run
 from zfrepro.run import load_config, runs_in
 
@@ -80,14 +80,13 @@ def rows(paper: Paper, runs: Sequence[tuple[Run, Sequence[Judged]]]) -> list[dic
     made = []
     for number, claim in enumerate(paper.claims):
         cells = [None if found is None else cell(run, paper, found[number]) for (run, _), found in zip(runs, findings)]
-        place = next(item.title for item in paper.items if item.id == claim.item)
-        made.append({"sentence": claim.sentence, "place": place, "threshold": claim.threshold, "cells": cells})
+        made.append({"sentence": claim.sentence, "place": item_of(claim, paper).title, "cells": cells})
     return made
 
 
 def cell(run: Run, paper: Paper, finding: Finding) -> dict[str, str]:
     """A verdict, its number to be shown on hover, and the page behind it."""
-    said = why_not(finding, paper, run) if finding.verdict == NOT_MEASURED else finding.measured
+    said = why_not(finding, paper, run)[0] if finding.verdict == NOT_MEASURED else finding.measured
     title = f"{run.name}, {finding.verdict}: {said}" + (f". {finding.remark}" if finding.remark else "")
     return {"verdict": finding.verdict, "title": title, "link": link(run.name, f"claim-{finding.claim.id}")}
 

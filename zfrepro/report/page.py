@@ -62,11 +62,6 @@ def render(template: str, **values: Any) -> str:
 # ------------------------------------------------------------------------------------------------------------ sections
 
 
-def read_sections(folder: Path, run: str, paper: Paper, imported: bool) -> list[Section]:
-    """A section for every figure and table of a paper, in the paper's order."""
-    return [read_section(folder, run, paper, item, imported) for item in paper.items]
-
-
 def read_section(folder: Path, run: str, paper: Paper, item: Item, imported: bool = False) -> Section:
     """What the run has of one figure or table. imported: the run's network was trained elsewhere."""
     command = f"zfrepro {item.command} run={run}{item.options}"
@@ -105,7 +100,8 @@ def read_files(section: Section, place: Path, item: Item) -> None:
     for path in sorted(place.glob("*.csv")):
         if table := attempt(damaged, path, lambda path: read_table(path, f"{item.title}: {words(path)}")):
             section.tables.append(table)
-    for path in picture_files(place):
+    # The figure itself, which has the folder's name, before what was measured beyond it.
+    for path in sorted(place.glob("*.png"), key=lambda path: (path.stem not in place.name, path.name)):
         alt = f"{item.title}. {item.caption}: {words(path)}"
         if found := attempt(damaged, path, lambda path, alt=alt: picture(path, alt)):  # type: ignore[misc]
             section.pictures.append(found)
@@ -150,11 +146,6 @@ def attempt(damaged: list[str], path: Path, read: Callable[[Path], T]) -> T | No
         return None
 
 
-def picture_files(folder: Path) -> list[Path]:
-    """A folder's pictures: the figure itself, which has the folder's name, before what was measured beyond it."""
-    return sorted(folder.glob("*.png"), key=lambda path: (path.stem not in folder.name, path.name))
-
-
 def reported_tables(paper: Paper, item: Item) -> list[Table]:
     """The paper's own numbers of a table that is not measured yet, and of those beside it."""
     folder = papers.reference(paper)
@@ -184,20 +175,13 @@ def facts(origin: Mapping[str, Any], folder: Path, item: Item) -> list[tuple[str
 def stale(checkpoint: str | None, folder: Path) -> bool:
     """Whether a result came from weights that the run no longer has."""
     files = sorted((folder / "train" / "checkpoints").glob("*.pt"))
-    if not checkpoint or not files:
-        return False
-    return all(_hash(path) != checkpoint for path in files)
+    return bool(checkpoint and files) and all(_hash(path, path.stat().st_mtime_ns) != checkpoint for path in files)
 
 
 @functools.cache
-def _hash_of(path: Path, size: int, time: int) -> str:
+def _hash(path: Path, changed: int) -> str:
+    """A checkpoint's hash, computed once for all the results of a page. changed: when it was, for the cache."""
     return file_hash(path)
-
-
-def _hash(path: Path) -> str:
-    """A checkpoint's hash, computed once for all the results of a page."""
-    there = path.stat()
-    return _hash_of(path, there.st_size, there.st_mtime_ns)
 
 
 def duration(seconds: float) -> str:

@@ -100,13 +100,9 @@ def occlusion_panel(arrays: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
     images = []
     for i in range(len(arrays["images"])):
         image: dict[str, Any] = {name: significant(values[name][i].ravel(), 5) for name in fields}
-        image |= {
-            "top_class": values["top_class"][i].ravel().tolist(),
-            "label": int(values["labels"][i]),
-            "map": int(values["maps"][i]),
-        }
-        image |= {name: float(values[name][i]) for name in ("clean_probability", "clean_activity")}
-        images.append(image)
+        image |= {name: values[name][i].item() for name in ("clean_probability", "clean_activity")}
+        image |= {"label": values["labels"][i].item(), "map": values["maps"][i].item()}
+        images.append({**image, "top_class": values["top_class"][i].ravel().tolist()})
     return {
         "data": {
             "size": int(arrays["images"].shape[1]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,6 @@ from zfrepro.report.overview import entries, write_index, write_overview
 from zfrepro.run import runs_in
 
 
-@dataclass(frozen=True)
-class Written:
-    """A run's page, written."""
-
-    run: Run
-    papers: list[Judged]
-    size: int  # bytes
-
-
 def report(config: ReportConfig) -> None:
     """Write a run's `report/index.html` and `report/claims.json`; with `runs`, theirs, and the table of claims over all of
     them beside the runs. Raises UserError where there is no such run."""
@@ -39,13 +30,14 @@ def report(config: ReportConfig) -> None:
         for name in config.runs:
             _require_run(outputs, "runs", name)
         pages = [write_page(dataclasses.replace(config, run=name, runs=[])) for name in config.runs]
-        write_overview(outputs, [(one.run, one.papers) for one in pages], provenance(config, None, 0))
+        write_overview(outputs, pages, provenance(config, None, 0))
         print(
             f"wrote {shown(outputs / 'report' / 'index.html')}, claims.md and claims.json beside it, and the pages of the runs"
         )
     else:
         _require_run(outputs, "run", config.run)
-        say(write_page(config), config)
+        _, papers = write_page(config)
+        say(papers, config)
     write_index(outputs)
 
 
@@ -60,8 +52,8 @@ def _require_run(outputs: Path, option: str, name: str) -> None:
         )
 
 
-def write_page(config: ReportConfig) -> Written:
-    """A run's page and its claims as data."""
+def write_page(config: ReportConfig) -> tuple[Run, list[Judged]]:
+    """A run's page and its claims as data; what they are about."""
     started, folder = time.monotonic(), config.folder
     run = describe(folder, config.run)
     papers = judged(folder, run.model)
@@ -77,7 +69,7 @@ def write_page(config: ReportConfig) -> Written:
     origin = provenance(config, None, time.monotonic() - started)
     data = {"run": about, "claims": entries(run, papers), "tally": dict(tally(papers)), "provenance": origin}
     write_json(out / "claims.json", data)
-    return Written(run, papers, len(html.encode()))
+    return run, papers
 
 
 def chapter(folder: Path, run: Run, judged: Judged) -> dict[str, Any]:
@@ -91,14 +83,16 @@ def chapter(folder: Path, run: Run, judged: Judged) -> dict[str, Any]:
         "picture": picture_of(judged.findings, narrow=False),
         "narrow_picture": picture_of(judged.findings, narrow=True),
         "claims": [claim_row(finding, judged.paper, run) for finding in judged.findings],
-        "sections": page.read_sections(folder, run.name, judged.paper, run.imported),
+        "sections": [
+            page.read_section(folder, run.name, judged.paper, item, run.imported) for item in judged.paper.items
+        ],
     }
 
 
-def say(written: Written, config: ReportConfig) -> None:
+def say(papers: Sequence[Judged], config: ReportConfig) -> None:
     """The verdicts, a line each, and what was written."""
-    for finding in (finding for one in written.papers for finding in one.findings):
+    for finding in (finding for one in papers for finding in one.findings):
         print(f"  {finding.verdict:<13}  {finding.claim.sentence}")
-    counts = ", ".join(f"{count} {verdict}" for verdict, count in tally(written.papers))
-    there = shown(config.folder / "report" / "index.html")
-    print(f"wrote {there} ({written.size / 1e6:.1f} MB) and claims.json: {counts}")
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in tally(papers))
+    there = config.folder / "report" / "index.html"
+    print(f"wrote {shown(there)} ({there.stat().st_size / 1e6:.1f} MB) and claims.json: {counts}")
