@@ -312,6 +312,14 @@ REFUSED = {
         lambda g: g.add("Pad", np.array([0, 0, 1, 1] * 2), np.array(1, np.float32)).conv(4, 3),
         "Pad 'pad_0' pads by something else",
     ),
+    "maps cut, then padded": (
+        lambda g: g.add("Pad", np.array([0, 0, -1, -1] * 2)).conv(4, 3, pads=[1] * 4),
+        "Pad 'pad_0' pads by [0, 0, -1, -1",
+    ),
+    "same padding of maps with zeros around": (
+        lambda g: g.add("Pad", np.array([0, 0, 1, 1] * 2)).conv(4, 3, strides=[3, 3], auto_pad="SAME_UPPER"),
+        "Conv 'conv_1' pads by [0, 0, 1, 1]",
+    ),
     "mirrored": (
         lambda g: g.add("Pad", np.array([0, 0, 1, 1] * 2), mode="reflect").conv(4, 3),
         "Pad 'pad_0' pads by something else",

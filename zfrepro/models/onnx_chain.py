@@ -267,7 +267,8 @@ class _Walk:
         kernel, stride = int(sides[0]), int(strides[0])
         auto = given.get("auto_pad", b"NOTSET").decode() if min(kernel, stride) > 0 else ""
         if auto.startswith("SAME"):
-            missing = max(0, (math.ceil(self.shape[2] / stride) - 1) * stride + kernel - self.shape[2])
+            side = self.shape[2] + 2 * self.padded
+            missing = max(0, (math.ceil(side / stride) - 1) * stride + kernel - side)
             small, large = missing // 2, missing - missing // 2
             pads = [small] * 2 + [large] * 2 if auto == "SAME_UPPER" else [large] * 2 + [small] * 2
         elif auto == "VALID":
@@ -432,9 +433,10 @@ class _Walk:
         if (
             self.axes == "N"
             or len(sides) != 1
+            or min(sides) < 0
             or any(any(pair) for axis, pair in zip(self.axes, ends) if axis not in "HW")
         ):
-            self._refuse(f"pads by {amounts}; the table's layers pad all sides of the maps alike")
+            self._refuse(f"pads by {amounts}; the table's layers pad all sides of the maps alike, and cut none off")
         self.padded = int(sides.pop())
 
     def _conv_row(self) -> LayerConfig:
