@@ -127,3 +127,13 @@ def test_every_text_file_has_its_encoding_said() -> None:
     assert scripts
     found = {path.name: lines for path in [*FILES, *scripts] if (lines := without_encoding(path.read_text("utf-8")))}
     assert found == {}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_asserts_do_no_work(path: Path) -> None:
+    """`python -O` leaves them out: they narrow types for the type checker, and no more."""
+    narrowing = re.compile(r"(isinstance\([\w., ]+\)|[\w.]+ is not None)( and |$)")
+    asserted = [
+        ast.unparse(node.test) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Assert)
+    ]
+    assert not [test for test in asserted if narrowing.sub("", test)]

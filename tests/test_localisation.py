@@ -449,6 +449,11 @@ def test_boxes_are_compared_with_the_evidence_in_the_frame_of_the_crop(monkeypat
         assert values == pytest.approx(
             {"given_box": dense, "another_images_box": 0, "true_box": dense, "true_mask": dense}
         )
+    for given, owners, images_with_boxes in (([], [], 0), ([corners[1]], [1], 1)):  # of the second image, or of none
+        source.squares.val = dataclasses.replace(split, boxes=Boxes.of([[], given], [[], owners]))
+        bench.config = LocalizeConfig(explain_images=1)
+        found = localisation.explain(bench)
+        assert (found["images"] if found else 0) == images_with_boxes
 
 
 def test_notes_name_the_rules_that_are_not_the_usual_ones() -> None:

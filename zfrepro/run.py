@@ -260,7 +260,7 @@ def open_source(config: Experiment, name: str | None = None, key: str = "runs") 
     are looked at here, before anything is trained."""
     with naming(key, name):
         run = open_run(dataclasses.replace(config, run=name or config.run))
-        assert len(run.data.train)
+        _ = run.data.train
     return run
 
 

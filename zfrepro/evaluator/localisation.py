@@ -311,13 +311,14 @@ def _files8(bench: Bench, out: Output, constants: Wrong, wrong: Wrong, boxes: di
 
 def explain(bench: Bench) -> dict[str, Any] | None:
     """How dense the evidence is in the given boxes, in those of other images, in the true boxes and on the objects; None where
-    no masks are known, or where it is not asked for."""
+    no masks or boxes are known, or where it is not asked for."""
     source, config = bench.classifiers[0], bench.config
     split = source.squares.val
     if not config.explain_images or split.truth is None or split.boxes is None:
         return None
-    rows = np.random.default_rng(config.seed).permutation(len(split))[: config.explain_images]
-    rows = rows[has_boxes(split)[rows]]
+    rows = np.random.default_rng(config.seed).permutation(np.flatnonzero(has_boxes(split)))[: config.explain_images]
+    if not len(rows):
+        return None
     images, labels = np.stack([split.images[row] for row in rows]), split.labels[rows]
     slide = slide_of(source, OccludeConfig(run=config.run, outputs=config.outputs))
     size, run = source.network.input_size, bench.runs[0, BEST.name][0]
