@@ -108,7 +108,8 @@ def train(args: argparse.Namespace) -> None:
 
 def deconv(args: argparse.Namespace) -> None:
     """16 maps x 9 images of each layer of the full ZFNet: every unit of an image of its own, as a top-nine's are."""
-    from zfrepro.models.oracle import autograd_projections
+    from oracle import autograd_projections
+
     from zfrepro.models.window import project_windows
 
     network = network_of(args.model, 1000)
@@ -188,7 +189,9 @@ def occlusion(args: argparse.Namespace) -> None:
 
 def slide(network: Network, square: int, args: argparse.Namespace) -> None:
     """One square's line. One by one, the network also runs in torch's default layout, as a plain loop has it."""
-    from zfrepro.models.partial import brute_force_features, collect, occluded_features, square_positions
+    from oracle import brute_force_features
+
+    from zfrepro.models.partial import collect, occluded_features, square_positions
 
     size = network.input_size
     image, fill = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0)) * 60

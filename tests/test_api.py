@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from oracle import autograd_projections
 from PIL import Image
 
 import zfrepro
 from tests.test_without_softmax import outputs as outputs_of_bare  # noqa: F401  a fixture
 from zfrepro.api import Run
 from zfrepro.errors import UserError
-from zfrepro.models.oracle import autograd_projections
 
 ROOT = Path(__file__).resolve().parent.parent
 

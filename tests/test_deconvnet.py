@@ -10,12 +10,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
+from oracle import autograd_projections
 from torch import Tensor
 
 from zfrepro.errors import UserError
 from zfrepro.models.deconvnet import TIES, Rules, pool_up, unpool
 from zfrepro.models.network import Network, initialise
-from zfrepro.models.oracle import autograd_projections
 from zfrepro.models.table import Op, ops_of
 from zfrepro.models.window import project
 from zfrepro.options.compose import conf_folder, to_dataclass

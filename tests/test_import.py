@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tests.conftest import Zfrepro, small_table
 from zfrepro.errors import UserError
-from zfrepro.models.imported import assemble, fold_batch_norm, read_state_dict
+from zfrepro.models.imported import Trained, assemble, fold_batch_norm, read_state_dict
 from zfrepro.models.network import Network
 from zfrepro.options.compose import load_model
 from zfrepro.options.shared import Experiment, LayerConfig, ModelConfig
@@ -74,8 +74,8 @@ def test_batch_norm_is_folded() -> None:
     for values in (norm.running_var, norm.weight):
         nn.init.uniform_(values, 0.1, 2)
     x = torch.randn(2, 3, 8, 8)
-    weight, bias = fold_batch_norm(conv.weight, conv.bias, norm.state_dict(), 0.01)
-    assert torch.allclose(torch.nn.functional.conv2d(x, weight, bias), norm(conv(x)), atol=1e-5)
+    folded = fold_batch_norm(Trained("conv", conv.weight, conv.bias), norm.state_dict(), 0.01)
+    assert torch.allclose(torch.nn.functional.conv2d(x, folded.weight, folded.bias), norm(conv(x)), atol=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------------------ torchvision

@@ -85,8 +85,7 @@ class Graph:
 
 
 def imported(path: Path, layers: int | None = None) -> Network:
-    chain = read_chain(path, layers)
-    return assemble(chain.table, chain.weights, f"weights={path}", layers)
+    return assemble(*read_chain(path, layers), f"weights={path}", layers)
 
 
 def agrees(path: Path, batch: int = 2) -> Network:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from oracle import brute_force_features
 from torch import Tensor
 
 from zfrepro.errors import UserError
@@ -138,7 +139,7 @@ def test_float32_agrees_to_1e_5() -> None:
     ys = partial.square_positions(network.input_size, 15, 8)
     pick = lambda found: found[network.softmax].softmax(1)  # noqa: E731
     ours = partial.collect(partial.occluded_features(network, image, fill, 15, ys, ys, [network.softmax]), pick)
-    brute = partial.collect(partial.brute_force_features(network, image, fill, 15, ys, ys, [network.softmax], 7), pick)
+    brute = partial.collect(brute_force_features(network, image, fill, 15, ys, ys, [network.softmax], 7), pick)
     assert (ours - brute).abs().max() < 1e-5
     assert ours.std(0).max() > 1e-3  # the occluder does something
 

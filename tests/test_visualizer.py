@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from oracle import autograd_projections
 
 from tests.conftest import Refused, Zfrepro, handed_over, narrow
 from zfrepro.checkpoints import load_checkpoint, save_checkpoint
 from zfrepro.figures.features import contrast
 from zfrepro.models.deconvnet import Rules
-from zfrepro.models.oracle import autograd_projections
 from zfrepro.models.table import ops_of, receptive_box
 from zfrepro.models.window import project
 from zfrepro.options.commands import VisualizeConfig

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from oracle import autograd_projections
 
 from tests.test_deconvnet import difference, narrow, network_of, random_table, samples, whole_image
 from zfrepro.models import window
 from zfrepro.models.deconvnet import DEFAULT, Rules
-from zfrepro.models.oracle import autograd_projections
 from zfrepro.models.table import ops_of, receptive_box
 from zfrepro.models.window import conv_down, project, project_windows
 

@@ -35,8 +35,6 @@ from zfrepro.results import writing
 from zfrepro.run import load_config, open_run
 from zfrepro.trainer.distributed import backend
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
-
 POSIX = {"fcntl", "resource", "pwd", "grp", "termios", "readline", "pty", "tty", "posix", "syslog"}
 
 

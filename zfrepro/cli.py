@@ -114,7 +114,7 @@ def _derived(path: Path, layers: int | None) -> ModelConfig:
     """The layer table of an ONNX file."""
     from zfrepro.models.onnx_chain import read_chain
 
-    return read_chain(path, layers).table
+    return read_chain(path, layers)[0]
 
 
 TABLES = OwnTables(_derived)

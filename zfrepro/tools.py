@@ -14,8 +14,8 @@ from zfrepro import __version__
 from zfrepro.data import examine, not_used, open_data, packed_folder
 from zfrepro.devices import resolve_precision
 from zfrepro.files import nearest_existing, shown
-from zfrepro.models.network import Network
-from zfrepro.models.summary import describe, on_paper, other_operations
+from zfrepro.models.network import Network, multiply_adds
+from zfrepro.models.summary import COLUMNS, describe, on_paper, other_operations
 from zfrepro.options.commands import DoctorConfig, SummaryConfig, TrainConfig
 from zfrepro.run import runs_in
 
@@ -41,12 +41,9 @@ def summary(config: SummaryConfig) -> None:
 def layer_table(network: Network) -> list[str]:
     """Lines of the layer table: what each layer is, its output, receptive field / stride in pixels, parameters and
     multiply-adds for one image."""
-    side, rows = network.input_size, describe(network)
-    parameters, work = sum(row.parameters for row in rows), sum(row.multiply_adds for row in rows)
-    lines = [["layer", "name", "what", "output", "field/stride", "parameters", "multiply-adds"]]
-    for row in rows:
-        lines.append(row.cells)
-    lines.append(["total", "", "", "", "", f"{parameters:,}", f"{work:,}"])
+    side, work = network.input_size, sum(multiply_adds(network).values())
+    total = ["total", "", "", "", "", f"{sum(p.numel() for p in network.parameters()):,}", f"{work:,}"]
+    lines = [[*COLUMNS[:4], "field/stride", *COLUMNS[5:]], *describe(network), total]
     return [
         f"{network.config.name}: input {network.channels}x{side}x{side}, {network.outputs} classes",
         *aligned(lines, texts=3),

@@ -30,21 +30,17 @@ class Trained:
     weight: Tensor  # (out, in, k, k) or (out, in), float32
     bias: Tensor  # (out,)
 
-    def normalised(self, norm: Mapping[str, Tensor], epsilon: float) -> Trained:
-        """This layer with the batch normalisation that follows it; see `fold_batch_norm`."""
-        return Trained(self.name, *fold_batch_norm(self.weight, self.bias, norm, epsilon))
 
-
-def fold_batch_norm(weight: Tensor, bias: Tensor, norm: Mapping[str, Tensor], epsilon: float) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the one layer that equals a layer followed by batch normalisation in evaluation; in float64.
+def fold_batch_norm(layer: Trained, norm: Mapping[str, Tensor], epsilon: float) -> Trained:
+    """The one layer that equals a layer followed by batch normalisation in evaluation; in float64.
 
     norm: running_mean and running_var (out,), and where it scales and shifts weight and bias (out,).
     """
     mean, variance = norm["running_mean"].double(), norm["running_var"].double()
     factor = norm.get("weight", torch.ones(())).double() / (variance + epsilon).sqrt()
-    shifted = (bias.double() - mean) * factor + norm.get("bias", torch.zeros(())).double()
-    scaled = weight.double() * factor.view(-1, *[1] * (weight.ndim - 1))
-    return scaled.to(weight.dtype), shifted.to(bias.dtype)
+    shifted = (layer.bias.double() - mean) * factor + norm.get("bias", torch.zeros(())).double()
+    scaled = layer.weight.double() * factor.view(-1, *[1] * (layer.weight.ndim - 1))
+    return Trained(layer.name, scaled.float(), shifted.float())
 
 
 # ------------------------------------------------------------------------------------------------------- a state dict
@@ -76,7 +72,7 @@ def read_state_dict(state: Any, where: str, epsilon: float | None = None, wanted
         elif normalised or known["running_mean"].shape != layers[-1].bias.shape or "running_var" not in known:
             raise UserError(f"{where}: {name} is batch normalisation that fits no convolution before it")
         else:
-            layers[-1] = layers[-1].normalised(known, epsilon)
+            layers[-1] = fold_batch_norm(layers[-1], known, epsilon)
         normalised = norm
     return layers
 
@@ -201,17 +197,16 @@ def _require_fit(network: Network, given: Sequence[Trained], where: str) -> None
     """Refuse weights that are not those of the network's layers; names the first that differ."""
     wrong, first = [], 0
     for layer, own in zip(network.layers, given):
-        expected, found = network.weights[str(layer.number)].weight, _as_in(own.weight, layer.kind)
-        assert isinstance(expected, Tensor)
+        expected = network.get_parameter(f"weights.{layer.number}.weight")
+        found = _as_in(own.weight, layer.kind)
         if expected.shape != found.shape:
             wrong.append(f"layer {layer.number} is {_shape(expected)}, {own.name} {_shape(own.weight)}")
         elif not (own.weight.isfinite().all() and own.bias.isfinite().all()):
             wrong.append(f"layer {layer.number}, {own.name} holds values that are no finite numbers")
         first = first or (layer.number if wrong else 0)
     if len(given) != len(network.layers):
-        wrong.insert(
-            0, f"the table has {len(network.config.layers)} layers below its softmax, the file {len(given)} in all"
-        )
+        below = len(network.config.layers)
+        wrong.insert(0, f"the table has {below} layers below its softmax, the file {len(given)} in all")
     if wrong:
         cure = f"; layers={first - 1} takes those below alone" if first > 1 else ""
         listed = "; ".join(wrong[:NAMED]) + (f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else "")

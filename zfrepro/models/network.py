@@ -233,23 +233,20 @@ def initialise(network: Network, init: str, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     ends = {network.layers[0].number, network.softmax}
     for name, module in network.weights.items():
-        weight = module.weight
-        assert isinstance(weight, Tensor) and isinstance(module.bias, Tensor)
+        weight = module.get_parameter("weight")
         if init == "glorot":
             drawn = math.sqrt(12) * (torch.rand(weight.shape, generator=generator) - 0.5)
         else:
             drawn = torch.randn(weight.shape, generator=generator)
         with torch.no_grad():
             weight.copy_(drawn * deviation(init, weight.shape, int(name) in ends))
-            module.bias.zero_()
+            module.get_parameter("bias").zero_()
 
 
 def multiply_adds(network: Network) -> dict[int, int]:
     """Multiply-adds of the weights of each layer for one image (biases, pooling and normalisation not counted)."""
-    counts: dict[int, int] = {}
-    for op, size in zip(network.ops, network.sizes[1:]):
-        if op.kind == "conv":
-            weight = network.weights[str(op.layer)].weight
-            assert isinstance(weight, Tensor)
-            counts[op.layer] = weight.numel() * size**2
-    return counts
+    return {
+        op.layer: network.get_parameter(f"weights.{op.layer}.weight").numel() * size**2
+        for op, size in zip(network.ops, network.sizes[1:])
+        if op.kind == "conv"
+    }

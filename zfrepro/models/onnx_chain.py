@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,23 +18,16 @@ import numpy as np
 import torch
 
 from zfrepro.errors import UserError, require
-from zfrepro.models.imported import Trained
+from zfrepro.models.imported import Trained, fold_batch_norm
 from zfrepro.options.shared import LayerConfig, ModelConfig
 
 WEIGHTS = ("Conv", "Gemm", "MatMul")
 Attributes = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Chain:
-    """A layer table, and the weights of its layers; where there is one more, it is the softmax layer's."""
-
-    table: ModelConfig
-    weights: list[Trained]
-
-
-def read_chain(path: Path, layers: int | None = None) -> Chain:
-    """The chain of convolutions in an ONNX file. layers: the first `layers` of it; what lies above is not looked at.
+def read_chain(path: Path, layers: int | None = None) -> tuple[ModelConfig, list[Trained]]:
+    """The chain of convolutions in an ONNX file: its layer table, and the weights of its layers; where there is one more, it is
+    the softmax layer's. layers: the first `layers` of it; what lies above is not looked at.
 
     Raises UserError for a file that is not ONNX, and for a graph that is no chain of the table's layers: it names the first
     node that has no place.
@@ -103,9 +95,9 @@ class _Walk:
         self.places: dict[str, Callable[[Attributes], None]] = {
             "Add": self._add, "AveragePool": self._average_pool, "BatchNormalization": self._batch_norm, "Conv": self._conv,
             "Dropout": self._dropout, "Flatten": self._flatten, "Gemm": self._gemm,
-            "GlobalAveragePool": self._global_average_pool, "Identity": self._identity, "LRN": self._lrn,
-            "MatMul": self._matmul, "MaxPool": self._max_pool, "Pad": self._pad, "Relu": self._relu, "Reshape": self._reshape,
-            "Softmax": self._softmax, "Transpose": self._transpose,
+            "GlobalAveragePool": self._global_average_pool, "Identity": lambda given: None, "LRN": self._lrn,
+            "MatMul": lambda given: self._linear(self._given(1).T, None), "MaxPool": self._max_pool, "Pad": self._pad,
+            "Relu": self._relu, "Reshape": self._reshape, "Softmax": self._softmax, "Transpose": self._transpose,
         }  # fmt: skip
 
     def _input(self) -> tuple[str, tuple[int, ...]]:
@@ -124,7 +116,7 @@ class _Walk:
 
     # -------------------------------------------------------------------------------------------------------- the walk
 
-    def chain(self) -> Chain:
+    def chain(self) -> tuple[ModelConfig, list[Trained]]:
         """Walk the graph to its end, or to the end of the last wanted layer."""
         for node in self.graph.node:
             self.node = node
@@ -149,7 +141,7 @@ class _Walk:
         """Layers with their ReLU so far."""
         return len(self.rows) - (not self.active)
 
-    def _finished(self) -> Chain:
+    def _finished(self) -> tuple[ModelConfig, list[Trained]]:
         """The table; where the uppermost layer has no ReLU, it is the softmax layer."""
         if self.wanted is not None:
             require("layers", self.wanted, 1 <= self.wanted <= self._whole(), f"between 1 and {self._whole()}")
@@ -158,7 +150,7 @@ class _Walk:
         rows = self.rows[: self._whole()]
         if not any(row.kind == "conv" for row in rows):
             raise UserError(f"{self.where}: there is no convolution with a ReLU in it")
-        return Chain(ModelConfig(self.table_name, self.input_size, rows, **self.norm), self.weights)
+        return ModelConfig(self.table_name, self.input_size, rows, **self.norm), self.weights
 
     def _sides(self) -> list[int]:
         """Height and width of the maps; of units 1."""
@@ -295,9 +287,6 @@ class _Walk:
             bias = np.broadcast_to(bias * given.get("beta", 1.0), (1, len(matrix)))[0]
         self._linear(matrix, bias)
 
-    def _matmul(self, given: Attributes) -> None:
-        self._linear(self._given(1).T, None)
-
     def _linear(self, matrix: np.ndarray, bias: np.ndarray | None) -> None:
         """A fully connected layer: matrix (units, inputs), its inputs in the order of the flattened axes."""
         if self.axes != "N" or matrix.ndim != 2 or matrix.shape[1] != self.shape[1]:
@@ -331,7 +320,7 @@ class _Walk:
         parts = [self._given(index) for index in range(1, 5)]
         names = ("weight", "bias", "running_mean", "running_var")
         norm = {name: torch.from_numpy(np.array(part, np.float32)) for name, part in zip(names, parts)}
-        self.weights[-1] = self.weights[-1].normalised(norm, given.get("epsilon", 1e-5))
+        self.weights[-1] = fold_batch_norm(self.weights[-1], norm, given.get("epsilon", 1e-5))
 
     # ---------------------------------------------------------------------------------------------- nodes: everything else
 
@@ -462,9 +451,6 @@ class _Walk:
         share = given.get("ratio", 0.5) if ratio is None else float(ratio)
         if self.rows and self.rows[-1].kind == "fc" and self.active:
             self.rows[-1].dropout = share
-
-    def _identity(self, given: Attributes) -> None:
-        pass
 
     def _transpose(self, given: Attributes) -> None:
         order = given.get("perm", tuple(reversed(range(len(self.shape)))))

@@ -295,22 +295,6 @@ def occluded_features(
         yield flush()
 
 
-@torch.no_grad()
-def brute_force_features(
-    network: Network, image: Tensor, fill: Tensor, square: int, ys: Sequence[int], xs: Sequence[int],
-    wanted: Collection[int], batch: int = 32,
-) -> Iterator[tuple[Tensor, Features]]:  # fmt: skip
-    """The same by its definition: paint the square, run the whole network. The benchmark's and the tests' yardstick."""
-    corners = [(y, x) for y in ys for x in xs]
-    for first in range(0, len(corners), batch):
-        part = corners[first : first + batch]
-        painted = image.repeat(len(part), 1, 1, 1)
-        for canvas, (y, x) in zip(painted, part):
-            canvas[:, y : y + square, x : x + square] = fill[:, y : y + square, x : x + square]
-        found = network.features(painted.contiguous(memory_format=torch.channels_last), wanted)
-        yield torch.arange(first, first + len(part)), {layer: found[layer] for layer in wanted}
-
-
 def collect(stream: Iterator[tuple[Tensor, Features]], reduce: Callable[[Features], Tensor]) -> Tensor:
     """`reduce` of every position, in the grid's order, on the CPU: reduce turns features (N, ...) into (N, ...)."""
     portions = [(numbers, reduce(found).cpu()) for numbers, found in stream]

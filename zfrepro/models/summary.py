@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
 from zfrepro.models.network import Network, multiply_adds
-from zfrepro.models.table import Layer, Op, ops_of, receptive_field
+from zfrepro.models.table import Op, ops_of, receptive_field
 from zfrepro.options.shared import ModelConfig
 
 UNITS = {"conv": "maps", "fc": "units", "softmax": "classes"}
-
-
-@dataclass(frozen=True)
-class Row:
-    """A layer, described."""
-
-    number: int
-    name: str
-    what: str
-    output: str  # maps x side x side
-    field: str  # receptive field / stride, in pixels
-    parameters: int
-    multiply_adds: int  # for one image; biases, pooling and normalisation not counted
-
-    @property
-    def cells(self) -> list[str]:
-        """As a row of a table."""
-        numbers = f"{self.parameters:,}", f"{self.multiply_adds:,}"
-        return [str(self.number), self.name, self.what, self.output, self.field, *numbers]
+COLUMNS = ["layer", "name", "what", "output", "receptive field / stride", "parameters", "multiply-adds"]
 
 
 def on_paper(config: ModelConfig, outputs: int) -> Network:
@@ -38,20 +18,18 @@ def on_paper(config: ModelConfig, outputs: int) -> Network:
         return Network(config, outputs)
 
 
-def describe(network: Network) -> list[Row]:
-    """A row for each layer, the softmax layer included."""
-    work = multiply_adds(network)
-    rows = []
+def describe(network: Network) -> list[list[str]]:
+    """The cells below COLUMNS for each layer, the softmax layer included: the output as maps x side x side, the field in
+    pixels, multiply-adds for one image; biases, pooling and normalisation not counted."""
+    work, rows = multiply_adds(network), []
     for layer in network.layers:
         n, side, field = layer.number, network.side(layer.number), receptive_field(ops_of(network.layers, layer.number))
+        what = f"{layer.outputs} {UNITS[layer.kind]}: " + ", ".join(map(_step, layer.ops))
         output = f"{layer.outputs}x{side}x{side}" if layer.kind == "conv" else str(layer.outputs)
         parameters = sum(p.numel() for p in network.weights[str(n)].parameters())
-        rows.append(Row(n, layer.name, _what(layer), output, f"{field.size}/{field.stride}", parameters, work[n]))
+        numbers = f"{field.size}/{field.stride}", f"{parameters:,}", f"{work[n]:,}"
+        rows.append([str(n), layer.name, what, output, *numbers])
     return rows
-
-
-def _what(layer: Layer) -> str:
-    return f"{layer.outputs} {UNITS[layer.kind]}: " + ", ".join(map(_step, layer.ops))
 
 
 def _step(op: Op) -> str:

@@ -64,7 +64,7 @@ def layers_of(config: ModelConfig, outputs: int = 0) -> tuple[Layer, ...]:
             width = max(1, round(own * (config.scale or {}).get(number, 1.0)))
             ops = _conv_ops(number, row) if row.kind == "conv" else _whole_ops(number, side, row.dropout)
             layers.append(Layer(number, row.name or f"{row.kind}{number}", row.kind, width, ops))
-            side = _sizes(ops, side, config.input_size)[-1]
+            side = op_sizes(ops_of(layers), config.input_size)[-1]
     if not layers:
         raise UserError(f"model.remove={list(config.remove)}: no layer is left")
     if outputs:
@@ -97,11 +97,7 @@ def op_sizes(ops: Sequence[Op], input_size: int) -> list[int]:
 
     For an image that is no square, one call a side. Raises UserError where an op does not fit its input.
     """
-    return _sizes(ops, input_size, input_size)
-
-
-def _sizes(ops: Sequence[Op], size: int, input_size: int) -> list[int]:
-    sizes = [size]
+    sizes = [input_size]
     for op in ops:
         if sizes[-1] + 2 * op.padding < op.kernel:
             raise UserError(

@@ -118,6 +118,4 @@ def recipe(config: TrainConfig) -> str:
 
 def layer_table(model: ModelConfig, classes: int) -> Table:
     """A row for each layer."""
-    columns = ["layer", "name", "what", "output", "receptive field / stride", "parameters", "multiply-adds"]
-    rows = [row.cells for row in summary.describe(summary.on_paper(model, classes))]
-    return make_table("The layers", columns, rows, "")
+    return make_table("The layers", summary.COLUMNS, summary.describe(summary.on_paper(model, classes)), "")

@@ -111,10 +111,10 @@ def read_source(config: ImportConfig) -> Source:
             )
         path = known.fetched(own, config.weights)
     if path.suffix.lower() == ".onnx":
-        chain = read_chain(path, config.layers)
+        derived, weights = read_chain(path, config.layers)
         if table.layers:
-            _require_same(table, chain.table, config)
-        return Source(path, file_hash(path), table if table.layers else chain.table, chain.weights, None)
+            _require_same(table, derived, config)
+        return Source(path, file_hash(path), table if table.layers else derived, weights, None)
     if not table.layers:
         raise UserError(f"{_where(config)}: a state dict needs its layer table; give model=<name or path of a .yaml>")
     state = read_file(path, _where(config))

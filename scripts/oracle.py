@@ -1,4 +1,4 @@
-"""The same projections by automatic differentiation: independent of the deconvnet, and slower. For checks and timings.
+"""What the deconvnet and the incremental occlusion compute, by definition: for checks and timings, and slower.
 
 With overlapping switches added, a projection is the gradient of half the squared activation in which each ReLU's derivative
 is replaced by a ReLU on the gradient, and the contrast normalisation's by one. Pooling windows without a maximum are dropped
@@ -7,6 +7,7 @@ by a plain ReLU after the pooling: it changes no value, and its derivative at ze
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -56,3 +57,19 @@ def autograd_projections(network: Network, images: Tensor, layer: int, units: Te
             x = _NormPassedThrough.apply(x, c.norm_size, c.norm_k, c.norm_alpha, c.norm_beta)
     chosen = x[torch.arange(len(units)), units[:, 0], units[:, 1], units[:, 2]]
     return torch.autograd.grad(chosen, pixels, chosen.detach())[0]
+
+
+@torch.no_grad()
+def brute_force_features(
+    network: Network, image: Tensor, fill: Tensor, square: int, ys: Sequence[int], xs: Sequence[int],
+    wanted: Collection[int], batch: int = 32,
+) -> Iterator[tuple[Tensor, dict[int, Tensor]]]:  # fmt: skip
+    """`partial.occluded_features` by its definition: paint the square, run the whole network."""
+    corners = [(y, x) for y in ys for x in xs]
+    for first in range(0, len(corners), batch):
+        part = corners[first : first + batch]
+        painted = image.repeat(len(part), 1, 1, 1)
+        for canvas, (y, x) in zip(painted, part):
+            canvas[:, y : y + square, x : x + square] = fill[:, y : y + square, x : x + square]
+        found = network.features(painted.contiguous(memory_format=torch.channels_last), wanted)
+        yield torch.arange(first, first + len(part)), {layer: found[layer] for layer in wanted}
