@@ -1,9 +1,9 @@
 """The embedded data set: objects made of parts on textured backgrounds, drawn from signed distances, the truth known.
 
 Nothing is downloaded and nothing is stored: an image is a function of (seed, class, id, size), so any subset can be
-drawn again anywhere, at any size, and the class, mask, box and named parts are exact. `embedded_kinds` says what the
-classes are, `embedded_parts` has the stock that they are made of, `embedded_sketch` turns parts into pixels,
-`embedded_scenery` draws what is around them, `embedded_portrait` puts the two together.
+drawn again anywhere, at any size, and the class, mask, box and named parts are exact. `embedded_kinds` has the classes and
+the stock that they are made of, `embedded_sketch` turns parts into pixels, `embedded_scenery` draws what is around them,
+`embedded_portrait` puts the two together.
 
 Every picture is a rectangle between 1:1 and 3:2, lying or standing, of which `draw` and `draw_scenes` show the middle square
 or all. The objects are placed in the square.
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zfrepro.data.embedded_kinds import CLASSES, KEYPOINTS
+from zfrepro.data.embedded_kinds import KEYPOINTS
 from zfrepro.data.embedded_portrait import SCENE_SLOTS, cast, chunks, group_portrait, portraits
 from zfrepro.data.embedded_scenery import Canvas, longest, proportions
 from zfrepro.data.embedded_sketch import Array, scramble
@@ -51,11 +51,9 @@ class Scenes:
     images: Pictures  # (B, S, S, 3) uint8
     shapes: Array  # (B, 2) int64 h, w
     labels: Array  # (B, C) int8: 1 present, 0 absent, -1 present only as 'difficult' objects
-    masks: Pictures  # (B, S, S) uint8 coverage by any object
     owners: Pictures  # (B, S, S) int8: the slot seen at the pixel, -1 for the background
     object_labels: Array  # (B, O) int64, -1 where the slot is unused
     boxes: Array  # (B, O, 4) int16, half-open, around the visible pixels; zeros where there are none
-    visible: Array  # (B, O) float32: visible share of the object's pixels inside the image
     difficult: Array  # (B, O) bool: mostly hidden or tiny
 
 
@@ -65,9 +63,7 @@ def draw(classes: Sequence[str], labels: Array, ids: Array, size: int, seed: int
     rectangle whose smaller side has `size` pixels.
 
     Image i depends only on (seed, classes[labels[i]], ids[i], size), bit for bit; another size shows the same picture.
-    Raises ValueError for an unknown class, a label outside the classes, ids unlike the labels, or size < 16.
     """
-    labels, ids = _checked(classes, labels, ids, size)
     keys = _class_keys(classes, labels, ids, seed)
     shapes = _shapes(keys, size) if fit == "whole" else np.full((len(labels), 2), size)
     images, masks, *truth = _drawn(classes, labels, keys, shapes, size)
@@ -78,7 +74,6 @@ def draw(classes: Sequence[str], labels: Array, ids: Array, size: int, seed: int
 
 def whole_shapes(classes: Sequence[str], labels: Array, ids: Array, size: int, seed: int) -> Array:
     """(B, 2) int64: height and width of `draw`'s whole images, without drawing them."""
-    labels, ids = _checked(classes, labels, ids, size)
     return _shapes(_class_keys(classes, labels, ids, seed), size)
 
 
@@ -107,19 +102,18 @@ def _drawn(
 def draw_scenes(classes: Sequence[str], ids: Array, size: int, seed: int, fit: str = "square") -> Scenes:
     """Draws scene ids[i] with one to four objects of the classes, as `draw` does, for every i.
 
-    Scene i depends only on (seed, classes, ids[i], size). Raises ValueError as `draw` does.
+    Scene i depends only on (seed, classes, ids[i], size).
     """
-    _, ids = _checked(classes, np.zeros(len(ids), np.int64), ids, size)
     if fit == "whole":
         return _scenes(classes, ids, scene_shapes(ids, size, seed), size, seed)
     whole, square = _scenes(classes, ids, np.full((len(ids), 2), size), size, seed), (size, size)
-    parts = {"images": _stack(whole.images, (*square, 3)), "masks": _stack(whole.masks, square)}
-    return dataclasses.replace(whole, **parts, owners=_stack(whole.owners, square, np.int8))
+    images, owners = _stack(whole.images, (*square, 3)), _stack(whole.owners, square, np.int8)
+    return dataclasses.replace(whole, images=images, owners=owners)
 
 
 def scene_shapes(ids: Array, size: int, seed: int) -> Array:
     """(B, 2) int64: height and width of `draw_scenes`' whole images, without drawing them."""
-    return _shapes(_keys(seed, "a scene", np.asarray(ids, np.int64)), size)
+    return _shapes(_keys(seed, "a scene", ids), size)
 
 
 def _scenes(classes: Sequence[str], ids: Array, shapes: Array, size: int, seed: int) -> Scenes:
@@ -129,11 +123,9 @@ def _scenes(classes: Sequence[str], ids: Array, shapes: Array, size: int, seed: 
         images=blank.copy(),
         shapes=shapes,
         labels=np.zeros((count, len(classes)), np.int8),
-        masks=blank.copy(),
         owners=blank.copy(),
         object_labels=cast(keys, len(classes)),
         boxes=np.empty((count, SCENE_SLOTS, 4), np.int16),
-        visible=np.empty((count, SCENE_SLOTS), np.float32),
         difficult=np.empty((count, SCENE_SLOTS), bool),
     )
     for canvas, mine in _canvases(shapes, size):
@@ -152,13 +144,11 @@ def _describe(out: Scenes, rows: Array, seen: Array, whole: Array, canvas: Canva
     used = out.object_labels[rows] >= 0
     total = seen.sum(axis=1)
     owners = np.where(total >= 0.5, seen.argmax(axis=1), -1).astype(np.int8)
-    masks = np.rint(np.clip(total, 0.0, 1.0) * 255.0).astype(np.uint8)
-    for row, mask, owner in zip(rows, masks, owners, strict=True):
-        out.masks[row], out.owners[row] = (_cut(one, out.shapes[row]) for one in (mask, owner))
-    area = seen.sum(axis=(2, 3))
-    out.visible[rows] = np.where(used, area / np.maximum(whole, 1e-6), 0.0)
-    image_area = out.shapes[rows].prod(axis=1, keepdims=True)
-    difficult = used & ((out.visible[rows] < HIDDEN) | (area < TINY * image_area))
+    for row, owner in zip(rows, owners, strict=True):
+        out.owners[row] = _cut(owner, out.shapes[row])
+    area, image_area = seen.sum(axis=(2, 3)), out.shapes[rows].prod(axis=1, keepdims=True)
+    visible = (area / np.maximum(whole, 1e-6)).astype(np.float32)
+    difficult = used & ((visible < HIDDEN) | (area < TINY * image_area))
     out.difficult[rows] = difficult
     corner = _corners(out.shapes[rows], canvas)
     for j in range(SCENE_SLOTS):
@@ -242,23 +232,3 @@ def _class_keys(classes: Sequence[str], labels: Array, ids: Array, seed: int) ->
     for label in np.unique(labels):
         keys[labels == label] = _keys(seed, classes[int(label)], ids[labels == label])
     return keys
-
-
-def _checked(classes: Sequence[str], labels: Array, ids: Array, size: int) -> tuple[Array, Array]:
-    """labels and ids as (B,) int64, or a ValueError that says what is wrong with the request."""
-    labels, ids = np.asarray(labels, np.int64), np.asarray(ids, np.int64)
-    unknown = [name for name in classes if name not in CLASSES]
-    if unknown:
-        raise ValueError(f"the embedded data set cannot draw {unknown[0]!r}; it knows {', '.join(CLASSES)}")
-    if not classes:
-        raise ValueError("the embedded data set needs at least one class")
-    if size < MIN_SIZE:
-        raise ValueError(
-            f"images of {size} px are too small to draw: the embedded data set needs at least {MIN_SIZE} px"
-        )
-    if labels.ndim != 1 or labels.shape != ids.shape:
-        raise ValueError(f"labels {labels.shape} and ids {ids.shape} must be two lists of one length")
-    stray = labels[(labels < 0) | (labels >= len(classes))]
-    if len(stray):
-        raise ValueError(f"label {stray[0]} is none of the {len(classes)} classes (0 to {len(classes) - 1})")
-    return labels, ids
