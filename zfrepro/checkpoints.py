@@ -14,6 +14,8 @@ from torch import Tensor
 from zfrepro.errors import UserError
 from zfrepro.files import atomic_write
 
+CURE = "move it away, or train again with resume=false"
+
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint atomically. Raises OSError where it cannot be written; what stood there then stands there still."""
@@ -74,28 +76,18 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such checkpoint") from None
     except ValueError as error:
-        raise UserError(
-            f"{path}: not a readable checkpoint: {error}; move it away, or train again with resume=false"
-        ) from error
+        raise UserError(f"{path}: not a readable checkpoint: {error}; {CURE}") from error
     if not isinstance(state, dict) or "model" not in state:
-        raise UserError(f"{path}: not a checkpoint of zfrepro; move it away, or train again with resume=false")
+        raise UserError(f"{path}: not a checkpoint of zfrepro; {CURE}")
     for name, right in ENTRIES.items():
-        if not right(state.get(name)):
-            wrong = "is damaged" if name in state else "is missing"
-            raise UserError(f"{path}: its entry '{name}' {wrong}; move it away, or train again with resume=false")
-    for name, right in OPTIONAL.items():
-        if name in state and not right(state[name]):
-            raise UserError(f"{path}: its entry '{name}' is damaged; move it away, or train again with resume=false")
+        if (name in state or name not in OPTIONAL) and not right(state.get(name)):
+            raise UserError(f"{path}: its entry '{name}' is {'damaged' if name in state else 'missing'}; {CURE}")
     if not all(bool(weights.isfinite().all()) for weights in state["model"].values()):
         raise UserError(
             f"{path}: holds weights that are no finite numbers; train again with a lower lr and resume=false, or import "
             "sound ones"
         )
     return state
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int) and value >= 0 and not isinstance(value, bool)
 
 
 def _are_numbers(value: Any, *shapes: int) -> bool:
@@ -108,7 +100,7 @@ def _are_names(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
 
 
-OPTIONAL = {"class_ids": _are_names, "trainer": lambda value: isinstance(value, dict)}
+OPTIONAL = {"class_ids", "trainer"}
 ENTRIES = {
     "model": lambda value: (
         isinstance(value, dict)
@@ -116,7 +108,9 @@ ENTRIES = {
         and all(isinstance(weights, Tensor) and weights.is_floating_point() for weights in value.values())
     ),
     "class_names": _are_names,
+    "class_ids": _are_names,
     "mean": lambda value: _are_numbers(value, 1, 3),
     "scale": lambda value: _are_numbers(value, 0, 1),
-    "epoch": _is_number,
+    "epoch": lambda value: isinstance(value, int) and value >= 0 and not isinstance(value, bool),
+    "trainer": lambda value: isinstance(value, dict),
 }

@@ -40,14 +40,17 @@ def require(key: str, given: object, ok: bool, possible: str) -> None:
 def require_choice(key: str, given: str, choices: Collection[str]) -> None:
     """Refuse a name that is none of `choices`, suggesting the nearest."""
     if given not in choices:
-        names = [*choices][:MOST] + ["..."] * (len(choices) > MOST)
-        raise UserError(f"{key}={given}: must be one of {', '.join(names)}{nearest(given, choices)}")
+        raise UserError(f"{key}={given}: must be one of {listed([*choices], MOST)}{nearest(given, choices)}")
 
 
 def require_layer(key: str, given: int, present: Sequence[int]) -> None:
-    """Refuse a layer number that the network does not have."""
     if given not in present:
         raise UserError(f"{key}={given}: the layers to choose from are {', '.join(map(str, present))}")
+
+
+def words_of(error: BaseException) -> str:
+    """What an error says, in a line of 200 signs at most; its kind where it says nothing."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def line_of(error: BaseException) -> str | None:

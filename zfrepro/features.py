@@ -5,8 +5,6 @@ outputs/<run>/features/<data set>-<key>/layer<n>.npy, (N, D): the training image
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zfrepro.data import Packed
+from zfrepro.data.cache import short_hash
 from zfrepro.errors import require_layer
 from zfrepro.files import move, pending, read_array, require_space
 from zfrepro.forward import forward
@@ -33,7 +32,8 @@ def extract(
     """
     for layer in layers:
         require_layer("layer", layer, run.network.feature_layers)
-    folder = run.folder / "features" / f"{data.manifest['name']}-{_key(run, data, dtype, pool)}"
+    identity = [run.checkpoint_hash, data.key, dtype, pool, run.precision]
+    folder = run.folder / "features" / f"{data.manifest['name']}-{short_hash(identity)[:12]}"
     total = len(data.train) + len(data.val)
 
     def stored(layer: int) -> np.ndarray | None:
@@ -44,12 +44,6 @@ def extract(
         _fill(run, data, missing, folder, dtype, pool)
         found |= {layer: np.load(folder / f"layer{layer}.npy", mmap_mode="r") for layer in missing}
     return found
-
-
-def _key(run: TrainedRun, data: Packed, dtype: str, pool: int | None) -> str:
-    """A hash of what determines the features."""
-    identity = [run.checkpoint_hash, data.key, dtype, pool, run.precision]
-    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
 
 
 def _fill(run: TrainedRun, data: Packed, layers: Sequence[int], folder: Path, dtype: str, pool: int | None) -> None:

@@ -26,10 +26,10 @@ from typing import IO, Any
 import numpy as np
 import psutil
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+from tqdm import tqdm
 
-from zfrepro.errors import WINDOWS, UserError
+from zfrepro.errors import WINDOWS, UserError, words_of
 
-UNITS = {"GB": 1e9, "MB": 1e6, "kB": 1e3}  # bytes
 LOCKLESS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems without locks answer
 UNSYNCED = (errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.EOPNOTSUPP)  # what those without `fsync` answer
 DAY = 86_400  # seconds
@@ -156,7 +156,7 @@ def read_array(path: Path, shape: Sequence[int | None]) -> np.ndarray | None:
             return found
         why = f"it has the shape {found.shape}"
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        why = " ".join(str(error).split()) or type(error).__name__
+        why = words_of(error)
     print(f"{shown(path)}: damaged ({why}); it is computed again")
     return None
 
@@ -189,9 +189,11 @@ def lock(folder: Path) -> Iterator[None]:
     """
     existed, guard = folder.exists(), _acquire(folder / ".lock", blocking=False)
     if guard is None:
+        several = any(os.environ.get(name, "1") not in ("", "1") for name in STARTED)
+        strangers = "; processes of srun or mpirun know nothing of one another: those of torchrun train together"
         raise UserError(
             f"{shown(folder)}: another process is working on this run; wait for it or give run=<another name>"
-            + _strangers()
+            + strangers * several
         )
     try:
         yield
@@ -201,12 +203,6 @@ def lock(folder: Path) -> Iterator[None]:
             with contextlib.suppress(OSError):  # another process may have begun in it meanwhile
                 (folder / ".lock").unlink(missing_ok=True)
                 folder.rmdir()
-
-
-def _strangers() -> str:
-    """What is to be said where srun or mpirun has started the same command several times."""
-    several = any(os.environ.get(name, "1") not in ("", "1") for name in STARTED)
-    return "; processes of srun or mpirun know nothing of one another: those of torchrun train together" * several
 
 
 @contextlib.contextmanager
@@ -313,13 +309,8 @@ def require_space(folder: Path, size: float, what: str, cure: str) -> None:
     """Refuse what does not fit on the disk, before it is begun. size: in bytes."""
     free = shutil.disk_usage(folder).free
     if size > free:
-        raise UserError(f"{shown(folder)}: {what} need {in_bytes(size)}, {in_bytes(free)} are free; {cure}")
-
-
-def in_bytes(size: float) -> str:
-    """A number of bytes to read: 1.25 GB, 300 MB, 12 kB."""
-    unit = next((unit for unit in ("GB", "MB") if size >= UNITS[unit]), "kB")
-    return f"{size / UNITS[unit]:.{2 if unit == 'GB' else 0}f} {unit}"
+        needed, there = (tqdm.format_sizeof(bytes_, "B") for bytes_ in (size, free))
+        raise UserError(f"{shown(folder)}: {what} need {needed}, {there} are free; {cure}")
 
 
 # ----------------------------------------------------------------------------------------------------------------- hashes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
@@ -36,7 +37,10 @@ def forward(
     with tqdm(total=len(rows), desc=title, unit=" images", disable=None if title else True, leave=False) as bar:
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
-            yield part, _outputs(run, run.inputs(images(part) if callable(images) else images[part]), layers, exact)
+            inputs = run.inputs(images(part) if callable(images) else images[part])
+            with torch.no_grad(), contextlib.nullcontext() if exact else run.autocast():
+                found = run.network.features(inputs, layers)
+            yield part, found
             bar.update(len(part))
 
 
@@ -44,14 +48,6 @@ def logits(run: TrainedRun, images: np.ndarray | Callable[[np.ndarray], np.ndarr
     """(B, classes) float32 for the centre crops of some images, exact. Raises UserError where the network has no softmax."""
     top = require_softmax(run)
     return np.concatenate([found[top].cpu().numpy() for _, found in forward(run, images, [top], rows, exact=True)])
-
-
-@torch.no_grad()
-def _outputs(run: TrainedRun, inputs: Tensor, layers: Collection[int], exact: bool) -> dict[int, Tensor]:
-    if exact:
-        return run.network.features(inputs, layers)
-    with run.autocast():
-        return run.network.features(inputs, layers)
 
 
 def batch_size(network: Network, layers: Collection[int], device: str = "cpu") -> int:

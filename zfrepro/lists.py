@@ -36,8 +36,6 @@ def read_lines(path: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table."""
-
     where: str  # file and line, for messages
     values: dict[str, str]  # by column, without spaces around them
 

@@ -23,12 +23,6 @@ invocation: list[str] = []  # the command line, without the program's name; set 
 
 
 def provenance(config: Common, checkpoint_hash: str | None, seconds: float) -> dict[str, Any]:
-    """How a result was made: enough to make it again."""
-    packages = ("zfrepro", "torch", "torchvision", "numpy", "hydra-core", "matplotlib", "scikit-learn")
-    versions = {}
-    for name in packages:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
     return {
         "command": " ".join(["zfrepro", *invocation]),
         "run": config.run,
@@ -36,13 +30,22 @@ def provenance(config: Common, checkpoint_hash: str | None, seconds: float) -> d
         "config_hash": config_hash(config),
         "checkpoint_hash": checkpoint_hash,
         "git_commit": git_commit(),
-        "versions": versions,
+        "versions": versions("zfrepro", "torch", "torchvision", "numpy", "hydra-core", "matplotlib", "scikit-learn"),
         "python": platform.python_version(),
         "device": device_name(config.device),
         "seconds": round(seconds, 2),
         "peak_memory_bytes": peak_memory(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Of those that are installed."""
+    found = {}
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def peak_memory() -> int:

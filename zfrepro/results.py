@@ -8,6 +8,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,22 +29,19 @@ class Figure(Protocol):
     def savefig(self, fname: Any, **kwargs: Any) -> None: ...
 
 
+@dataclass
 class Output:
     """The files of one experiment. They gather in a hidden folder and move into place together, `metrics.json` last, so
     that an interrupted experiment leaves the last whole result as it was."""
 
-    def __init__(
-        self, folder: Path, fresh: Path, config: Common, checkpoint_hash: str | None, part: str | None, inputs: str
-    ) -> None:
-        self.folder = folder
-        self.pending = fresh
-        self.config = config
-        self.identity = _identity(folder, config, inputs)
-        self.inputs = inputs
-        self.checkpoint_hash = checkpoint_hash
-        self.part = part
-        self.started = time.monotonic()
-        self.names: list[str] = []
+    folder: Path
+    pending: Path
+    config: Common
+    checkpoint_hash: str | None
+    part: str | None
+    inputs: str
+    started: float = field(default_factory=time.monotonic)
+    names: list[str] = field(default_factory=list)
 
     def path(self, name: str) -> Path:
         """Where to write the file `name` now; it will stand in the experiment's folder after `done`."""
@@ -59,7 +57,6 @@ class Output:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
     def figure(self, name: str, figure: Figure, dpi: int = 150) -> None:
-        """Write a PNG."""
         figure.savefig(self.path(name), dpi=dpi)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], notes: str) -> None:
@@ -110,7 +107,8 @@ class Output:
         """Files and metrics into place; returns the provenance."""
         target = self.folder / "metrics.json"
         origin = provenance(self.config, self.checkpoint_hash, time.monotonic() - self.started)
-        origin |= {"config_hash": self.identity, "data_key": self.inputs or None}
+        identity = _identity(self.folder, self.config, self.inputs)
+        origin |= {"config_hash": identity, "data_key": self.inputs or None}
         old = read_result(target)
         before = origin_of(old)
         files = {name for names in before.get("files", {}).values() for name in names}
@@ -119,7 +117,7 @@ class Output:
             target.unlink(missing_ok=True)  # never old metrics beside new arrays
         origin["files"] = {**before.get("files", {}), self.part or "all": self.names}
         if self.part:
-            origin["parts"] = {**before.get("parts", {}), self.part: self.identity}
+            origin["parts"] = {**before.get("parts", {}), self.part: identity}
             origin["part_seconds"] = {**before.get("part_seconds", {}), self.part: origin["seconds"]}
             metrics = {**old, self.part: metrics}
         for name in files.difference(*origin["files"].values()):

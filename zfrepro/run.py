@@ -41,7 +41,6 @@ class TrainedRun:
     folder: Path
     config: TrainConfig
     network: Network  # float32, eval, channels_last, on `device`
-    checkpoint: Path
     checkpoint_hash: str
     epoch: int  # epochs of training behind the checkpoint
     class_names: tuple[str, ...]
@@ -219,17 +218,18 @@ def open_run(config: Common, which: str | int = "best", boxes: bool = False) -> 
     except RuntimeError as error:
         raise UserError(f"{shown(checkpoint)}: its weights do not fit the model of train/config.yaml") from error
     network = network.placed(device).eval().requires_grad_(False)
+    resized = trained.data.fit == "whole" and trained.train_scale
+    side = min(trained.train_scale) if resized else trained.data.size
     return TrainedRun(
         folder=config.folder,
         config=dataclasses.replace(trained, run=config.run, outputs=config.outputs),
         network=network,
-        checkpoint=checkpoint,
         checkpoint_hash=digest,
         epoch=int(state["epoch"]),
         class_names=tuple(state["class_names"]),
         class_ids=tuple(state.get("class_ids", ())),
         known=recall(state) or _recall_last(checkpoint),
-        mean=_mean_image(state["mean"], _side(trained)).to(device),
+        mean=_mean_image(state["mean"], side).to(device),
         scale=state["scale"].to(device),
         device=device,
         precision=resolve_precision(config.precision, device),
@@ -280,11 +280,6 @@ def naming(key: str, name: str | None) -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(re.sub(rf"^run={re.escape(name or '')}: ", f"{key}={name}: ", str(error))) from error
-
-
-def _side(config: TrainConfig) -> int:
-    """See `TrainedRun.side`."""
-    return min(config.train_scale) if config.data.fit == "whole" and config.train_scale else config.data.size
 
 
 def _mean_image(mean: Tensor, side: int) -> Tensor:

@@ -52,7 +52,6 @@ class Top:
         return np.stack([number, self.rows[maps].ravel(), self.columns[maps].ravel()], axis=1)
 
     def first(self, count: int) -> Top:
-        """The `count` strongest of them."""
         return Top(*(part[:, :count] for part in vars(self).values()))
 
 
@@ -89,7 +88,6 @@ class Best:
         self.places[maps] = torch.cat([self.places[maps], places[maps]], 1).gather(1, order)
 
     def top(self) -> Top:
-        """The result."""
         values, images, places = (t.cpu().numpy() for t in (self.values, self.images, self.places))
         return Top(values, images, places // max(1, self.width), places % max(1, self.width))
 
@@ -152,7 +150,6 @@ def in_groups(
 
 
 def _rows(run: TrainedRun, split: str) -> np.ndarray:
-    """The images that are searched."""
     return run.split(split).per_class(run.config.data.per_class if split == "train" else None)
 
 

@@ -6,6 +6,7 @@ their seed, folds of a pool, images, maps. Values that share images or seeds are
 
 from __future__ import annotations
 
+import bisect
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,8 @@ import numpy as np
 from scipy import stats
 
 CONFIDENCE = 95.0  # percent, two-sided
+MOST = 10**6  # that `needed` asks for
+GUESSES = 5  # of which one may be right: the top-5 error
 
 
 @dataclass(frozen=True)
@@ -247,7 +250,7 @@ def bootstrap(
 # ----------------------------------------------------------------------------------------------------- nets and images
 
 
-def nets(a: np.ndarray, b: np.ndarray, unit: str = "points", note: str = "") -> Measure:
+def nets(a: np.ndarray, b: np.ndarray, note: str = "") -> Measure:
     """Error of one kind of net minus another's, in percent points: (k, N) and (m, N), True where a net is wrong on an image.
 
     Both the nets, drawn by their seeds, and the images, which all of them share, might have been others: the variances of
@@ -260,12 +263,10 @@ def nets(a: np.ndarray, b: np.ndarray, unit: str = "points", note: str = "") -> 
     images, size = variance(by_image) / len(by_image), even(spreads, counts)
     shared = lasting(sum(each for each, _ in sources), images, size or min(counts))
     sources.append((images, len(by_image) - 1))
-    return combined(float(by_image.mean()), sources, min(counts), "nets", unit, note, shared=shared, size=size)
+    return combined(float(by_image.mean()), sources, min(counts), "nets", "points", note, shared=shared, size=size)
 
 
-def same_nets(
-    a: np.ndarray, b: np.ndarray, unit: str = "points", note: str = "", kinds: Sequence[str] | None = None
-) -> Measure:
+def same_nets(a: np.ndarray, b: np.ndarray, note: str = "", kinds: Sequence[str] | None = None) -> Measure:
     """Error of nets used one way minus the same nets' used another way, in percent points: (k, N) each, True where wrong.
 
     kinds: which of the nets are alike but for their seeds; None: all of them. What differs between kinds is no chance. A single
@@ -279,8 +280,8 @@ def same_nets(
     if spread:
         shared = lasting(spread[0] / len(by_net), sources[0][0], len(by_net))
         sources.append((spread[0] / len(by_net), spread[1]))
-        return combined(float(by_image.mean()), sources, len(by_net), "nets", unit, note, shared=shared)
-    return combined(float(by_image.mean()), sources, len(by_image), "images", unit, note)
+        return combined(float(by_image.mean()), sources, len(by_net), "nets", "points", note, shared=shared)
+    return combined(float(by_image.mean()), sources, len(by_image), "images", "points", note)
 
 
 def averaging(wrong: np.ndarray, together: np.ndarray, without: np.ndarray, note: str = "") -> Measure:
@@ -320,16 +321,9 @@ def needed(estimate: Estimate, bound: float) -> int | None:
         df = None if estimate.df is None else each * (n - 1)
         return quantile(df, estimate.confidence) * spread * math.sqrt(1 / n + estimate.shared)
 
-    high = max(2, estimate.n)
-    while reach(high) >= distance:
-        high *= 2
-        if high > 10**6:
-            return None
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if middle < 2 or reach(middle) >= distance else (low, middle)
-    return high
+    counts = range(2, MOST)
+    place = bisect.bisect_left(counts, True, key=lambda n: reach(n) < distance)
+    return counts[place] if place < len(counts) else None
 
 
 def below_chance(error: float, n: int, chance: float) -> bool:
@@ -343,7 +337,7 @@ def below_chance(error: float, n: int, chance: float) -> bool:
 
 def has_top5(classes: int) -> bool:
     """Whether five guesses leave a class out; a top-5 error says something only then."""
-    return classes > 5
+    return classes > GUESSES
 
 
 def remark_on_top5(classes: int) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import torch
 
@@ -17,6 +15,7 @@ from zfrepro.files import nearest_existing, shown
 from zfrepro.models.network import Network, multiply_adds
 from zfrepro.models.summary import COLUMNS, describe, on_paper, other_operations
 from zfrepro.options.commands import DoctorConfig, SummaryConfig, TrainConfig
+from zfrepro.provenance import versions
 from zfrepro.run import runs_in
 
 
@@ -71,8 +70,9 @@ def aligned(lines: list[list[str]], texts: int) -> list[str]:
 def doctor(config: DoctorConfig) -> None:
     """`zfrepro doctor`: print what is there and what is wrong with it."""
     names = ("torch", "torchvision", "hydra-core", "omegaconf", "numpy", "matplotlib", "scikit-learn", "tensorboard")
+    there = versions(*names)
     print(f"zfrepro {__version__}, Python {platform.python_version()} on {platform.platform()}")
-    print("packages: " + ", ".join(f"{name} {_version(name)}" for name in names))
+    print("packages: " + ", ".join(f"{name} {there.get(name, 'not installed')}" for name in names))
     print(
         f"cpu: {os.cpu_count()} cores, {torch.get_num_threads()} threads; precision=auto means {_auto(torch.device('cpu'))}"
     )
@@ -88,25 +88,14 @@ def doctor(config: DoctorConfig) -> None:
     runs = runs_in(outputs)
     print(f"runs in {shown(outputs)}/: {', '.join(runs) or 'none yet; begin with `zfrepro train`'}")
     cache = config.data.cache_folder
-    packed = sorted(path.parent.name for path in cache.glob("*/manifest.json"))
-    print(f"packed data sets in {cache}: {', '.join(packed) or 'none yet'}{_free(cache)}")
+    packed, place = sorted(path.parent.name for path in cache.glob("*/manifest.json")), nearest_existing(cache)
+    free = f"; {shutil.disk_usage(place).free / 1e9:.0f} GB free" if place else ""
+    print(f"packed data sets in {cache}: {', '.join(packed) or 'none yet'}{free}")
     problems, notes = examine(config.data)
     print(f"data={config.data.name}: " + ("ready" if not problems else "not usable:"))
     for line in [*problems, *notes]:
         print(f"  - {line}")
 
 
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
-
-
 def _auto(device: torch.device) -> str:
     return resolve_precision("auto", device)
-
-
-def _free(folder: Path) -> str:
-    there = nearest_existing(folder)
-    return f"; {shutil.disk_usage(there).free / 1e9:.0f} GB free" if there else ""

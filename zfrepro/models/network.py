@@ -79,7 +79,6 @@ class Noise:
     total: int
 
     def generator(self, device: torch.device) -> torch.Generator:
-        """A generator at the start of this step's stream."""
         mixed = (self.seed * 0x9E3779B97F4A7C15 + self.step * 0xBF58476D1CE4E5B9 + 1) % 2**63
         return torch.Generator(device).manual_seed(mixed)
 
@@ -138,7 +137,6 @@ class Network(nn.Module):
 
     @property
     def conv_layers(self) -> list[int]:
-        """Numbers of the convolutional layers."""
         return [layer.number for layer in self.layers if layer.kind == "conv"]
 
     @property

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-from zfrepro.errors import UserError, require
+from zfrepro.errors import UserError, require, words_of
 from zfrepro.models.imported import Trained, fold_batch_norm
 from zfrepro.options.shared import LayerConfig, ModelConfig
 
@@ -41,7 +41,7 @@ def read_chain(path: Path, layers: int | None = None) -> tuple[ModelConfig, list
         if not model.graph.node:
             raise ValueError("it holds no network")
     except Exception as error:  # protobuf's, or of the file of weights beside it
-        why = " ".join(str(error).split())[:120] or type(error).__name__
+        why = words_of(error)
         if beside:
             raise UserError(
                 f"{where}: its weights lie beside it, in {', '.join(beside[:3])}, and cannot be read there ({why}); put both "
@@ -63,16 +63,12 @@ def _onnx() -> Any:
     except ImportError:
         raise UserError("weights: reading an .onnx file needs the onnx package; `pip install onnx` brings it") from None
     except Exception as error:  # protobuf's, of another version than the one that it was made for
-        why = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(
-            f"weights: the onnx package is broken here ({why}); `pip install -U onnx protobuf` mends it"
-        ) from error
+        broken = f"the onnx package is broken here ({words_of(error)})"
+        raise UserError(f"weights: {broken}; `pip install -U onnx protobuf` mends it") from error
     return onnx
 
 
 class _Walk:
-    """The position in the graph, and the table so far."""
-
     def __init__(self, model: Any, constants: dict[str, np.ndarray], where: str, name: str, wanted: int | None) -> None:
         self.constants = constants
         self.model, self.graph, self.where, self.table_name, self.wanted = model, model.graph, where, name, wanted
@@ -224,7 +220,6 @@ class _Walk:
     # -------------------------------------------------------------------------------------------------- nodes: weights
 
     def _begin(self, row: LayerConfig, weight: np.ndarray, bias: np.ndarray | None) -> None:
-        """A new layer of the table."""
         if not self.active:
             self._refuse("has no ReLU behind it, as every layer of the table has", self.weights[-1].name)
         if bias is not None and bias.shape != weight.shape[:1]:

@@ -32,8 +32,6 @@ class Op:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of the paper with its number."""
-
     number: int
     name: str  # conv3_2
     kind: str  # conv | fc | softmax
@@ -74,7 +72,6 @@ def layers_of(config: ModelConfig, outputs: int = 0) -> tuple[Layer, ...]:
 
 
 def _conv_ops(number: int, row: LayerConfig) -> tuple[Op, ...]:
-    """The steps of a convolutional layer."""
     pool = (Op("pool", number, row.pool, row.pool_stride, row.pool_padding),) if row.pool else ()
     norm = (Op("norm", number),)
     after = {"none": pool, "after_pool": pool + norm, "before_pool": norm + pool}[row.norm]

@@ -42,12 +42,10 @@ class Frame:
         return Frame(row, column, (self.width - 1) * op.stride + op.kernel, size)
 
     def of(self, units: Sequence[int]) -> Frame:
-        """The frame of some units."""
         return Frame([self.row[u] for u in units], [self.column[u] for u in units], self.width, self.size)
 
 
 def whole_frame(units: int, size: int) -> Frame:
-    """The frame that is the whole maps for every unit."""
     return Frame([0] * units, [0] * units, size, size)
 
 

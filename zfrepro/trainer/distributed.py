@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from zfrepro.devices import resolve_device
-from zfrepro.errors import UserError
+from zfrepro.errors import UserError, words_of
 
 RESOLVING = 30.0  # seconds in which a machine's name must become known: on some clusters it does with its process
 LOST = r"Connection (closed|reset) by peer|gloo/transport|remote process exit"  # gloo's and NCCL's words
@@ -128,6 +128,6 @@ def _join(backend: str, rank: int, size: int) -> None:
         dist.init_process_group(backend)
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"RANK={rank}, WORLD_SIZE={size}: the {size} processes do not meet ({' '.join(str(error).split())[:200]}); start "
+            f"RANK={rank}, WORLD_SIZE={size}: the {size} processes do not meet ({words_of(error)}); start "
             f"them with `torchrun --nproc_per_node={size} -m zfrepro train ...`, or unset RANK and WORLD_SIZE to train in one"
         ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from zfrepro.data import Split
+from zfrepro.data.rescaling import Places
 from zfrepro.trainer.distributed import Team
 from zfrepro.trainer.tasks import Task
 from zfrepro.trainer.views import Pixels, View
@@ -25,7 +26,6 @@ def stream_seed(seed: int, *place: int) -> int:
 
 
 def epoch_order(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """The training rows in this epoch's order."""
     return np.random.default_rng([seed, epoch]).permutation(rows)
 
 
@@ -57,37 +57,34 @@ class Feed:
         `first_step` is the run's step number at the epoch's first batch.
         """
 
-        def read(number: int) -> Batch:
-            generator = torch.Generator().manual_seed(stream_seed(seed, first_step + number))
-            drawn = rows[number * self.batch : (number + 1) * self.batch]
-            # Drawn for the global batch, so that the crops do not depend on the number of processes.
-            places, shift = self.view.draw(drawn, generator), self.view.draw_shift(len(drawn), generator)
-            choice = torch.rand(len(drawn), generator=generator)
+        def batches() -> Iterator[Batch]:
             share = self.team.share(self.batch)
-            crops = self.view.crops(drawn[share], places[share])
-            targets = self.task.seen(
-                self.task.targets(self.split, drawn[share]), crops, places.flip[share], choice[share]
-            )
-            pixels = None if self.kept is not None else self.view.read(drawn[share], places[share])
-            return Batch(pixels, drawn[share], None if shift is None else shift[share], targets)
+            for number in range(skip, len(rows) // self.batch):
+                generator = torch.Generator().manual_seed(stream_seed(seed, first_step + number))
+                drawn = rows[number * self.batch : (number + 1) * self.batch]
+                # Drawn for the global batch, so that the crops do not depend on the number of processes.
+                places, shift = self.view.draw(drawn, generator), self.view.draw_shift(len(drawn), generator)
+                choice = torch.rand(len(drawn), generator=generator)
+                own = None if shift is None else shift[share]
+                yield self._read(drawn[share], places[share], choice[share], own)
 
-        return self._ahead(read, range(skip, len(rows) // self.batch))
+        return self._ahead(batches())
 
     def centre(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's share of the first `count` rows, centre-cropped."""
         share = self.team.share(count)
         rows = np.arange(share.start, share.stop)
-        batches = [rows[n : n + self.batch] for n in range(0, len(rows), self.batch)]
+        parts = (rows[n : n + self.batch] for n in range(0, len(rows), self.batch))
+        return self._ahead(self._read(part, self.view.centre(part), torch.zeros(len(part))) for part in parts)
 
-        def read(number: int) -> Batch:
-            own = batches[number]
-            places = self.view.centre(own)
-            targets = self.task.seen(
-                self.task.targets(self.split, own), self.view.crops(own, places), places.flip, torch.zeros(len(own))
-            )
-            return Batch(None if self.kept is not None else self.view.read(own, places), own, None, targets)
-
-        return self._ahead(read, range(len(batches)))
+    def _read(self, rows: np.ndarray, places: Places, choice: Tensor, shift: Tensor | None = None) -> Batch:
+        """choice: (b,) in [0, 1), see `Task.seen`."""
+        crops = self.view.crops(rows, places)
+        targets = self.task.seen(self.task.targets(self.split, rows), crops, places.flip, choice)
+        pixels = None if self.kept is not None else self.view.read(rows, places)
+        if self.team.device.type == "cuda":
+            pixels, targets = pixels and pixels.pinned(), targets.pin_memory()
+        return Batch(pixels, rows, shift, targets)
 
     def keep(self, rows: np.ndarray) -> None:
         """Compute what frozen layers make of the centre crops of some rows once, and feed that, if it fits into memory."""
@@ -110,22 +107,11 @@ class Feed:
         shift = None if batch.shift is None else batch.shift.to(device, non_blocking=True)
         return self.below(self.view.inputs(batch.pixels.to(device), shift))
 
-    def _ahead(self, read: Callable[[int], Batch], numbers: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _ahead(self, batches: Iterator[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
         """Batch after batch; while one is computed with, the next is read (this is where the disk is waited for)."""
         # On one thread, with NumPy: torch would start a second team of threads, which gets in the first one's way.
         with ThreadPoolExecutor(1) as reader:
-            coming = [reader.submit(self._pinned, read, number) for number in numbers[:1]]
-            for following in [*numbers[1:], None]:
-                if not coming:
-                    return
-                batch = coming.pop().result()
-                if following is not None:
-                    coming.append(reader.submit(self._pinned, read, following))
+            coming = reader.submit(next, batches, None)
+            while (batch := coming.result()) is not None:
+                coming = reader.submit(next, batches, None)
                 yield self._below(batch), batch.targets.to(self.team.device, non_blocking=True)
-
-    def _pinned(self, read: Callable[[int], Batch], number: int) -> Batch:
-        batch = read(number)
-        if self.team.device.type != "cuda":
-            return batch
-        pixels = None if batch.pixels is None else batch.pixels.pinned()
-        return batch._replace(pixels=pixels, targets=batch.targets.pin_memory())

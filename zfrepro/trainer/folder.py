@@ -14,7 +14,7 @@ import numpy as np
 
 from zfrepro.checkpoints import save_checkpoint
 from zfrepro.data import placed
-from zfrepro.errors import UserError
+from zfrepro.errors import UserError, words_of
 from zfrepro.figures.training import draw_curves, draw_filters
 from zfrepro.files import read_lines, shown, write_text
 from zfrepro.options.commands import TrainConfig
@@ -45,7 +45,20 @@ class Folder:
 
     def require_same(self, config: TrainConfig) -> None:
         """Refuse to go on with what was begun with other options."""
-        _refuse_other_config(config, load_config(self.config.folder))
+        saved = load_config(self.config.folder)
+        new, old, changed = flatten(config), flatten(saved), differing(config, saved)
+        if changed == ["init_hash"]:
+            raise UserError(
+                f"init_from={config.init_from} has other weights than when run={config.run} was begun; give run=<another "
+                "name>, or resume=false to start it over"
+            )
+        if changed:
+            shown_keys = ", ".join(_change(key, new.get(key), old.get(key)) for key in changed[:6])
+            more = f" and {len(changed) - 6} more" if len(changed) > 6 else ""
+            raise UserError(
+                f"run={config.run}: was begun with another config: {shown_keys}{more}; give run=<another name>, the old "
+                "options, or resume=false to start it over"
+            )
 
     def forget(self) -> None:
         """Remove the traces of a start that came to no checkpoint: refused, or stopped before."""
@@ -103,22 +116,6 @@ class Folder:
         return f"wrote {shown(self.path)}/: {names}" + (f", snapshots of epochs {kept}" if kept else "")
 
 
-def _refuse_other_config(config: TrainConfig, saved: TrainConfig) -> None:
-    new, old = flatten(config), flatten(saved)
-    if changed := differing(config, saved):
-        if changed == ["init_hash"]:
-            raise UserError(
-                f"init_from={config.init_from} has other weights than when run={config.run} was begun; give run=<another "
-                "name>, or resume=false to start it over"
-            )
-        shown_keys = ", ".join(_change(key, new.get(key), old.get(key)) for key in changed[:6])
-        more = f" and {len(changed) - 6} more" if len(changed) > 6 else ""
-        raise UserError(
-            f"run={config.run}: was begun with another config: {shown_keys}{more}; give run=<another name>, the old options, "
-            "or resume=false to start it over"
-        )
-
-
 def _change(key: str, new: object, old: object) -> str:
     """What became of an option; a table of layers would fill the screen."""
     text = f"{key}={new} (was {old})"
@@ -143,10 +140,7 @@ def _summary_writer() -> Any:
     except ImportError:
         return None
     except Exception as error:
-        why = " ".join(str(error).split())[:120] or type(error).__name__
-        print(
-            f"note: tensorboard is broken here and gets no events ({why}); `pip install -U tensorboard`",
-            file=sys.stderr,
-        )
+        broken = f"tensorboard is broken here and gets no events ({words_of(error)})"
+        print(f"note: {broken}; `pip install -U tensorboard`", file=sys.stderr)
         return None
     return SummaryWriter

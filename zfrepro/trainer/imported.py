@@ -39,8 +39,6 @@ from zfrepro.trainer.torchvision_weights import Preprocessing
 
 @dataclass(frozen=True)
 class Source:
-    """A file of weights, read."""
-
     path: Path
     digest: str  # SHA-256
     table: ModelConfig

@@ -83,11 +83,9 @@ class LearningRate:
         return False
 
     def state(self) -> dict[str, float]:
-        """What a resume needs."""
         return {"factor": self.factor, "best_error": self.best_error, "bad_epochs": self.bad_epochs}
 
     def restore(self, state: dict[str, float]) -> None:
-        """Take up `state()` again."""
         if not 0 <= state["factor"] <= 1:
             raise ValueError("factor of the learning rate")
         self.factor, self.best_error = float(state["factor"]), float(state["best_error"])

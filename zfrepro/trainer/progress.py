@@ -23,7 +23,6 @@ class Tally:
 
     @classmethod
     def empty(cls, device: torch.device, layers: list[int]) -> Tally:
-        """Zeros."""
         zero = torch.zeros((), dtype=torch.int64, device=device)
         return cls(zero.double(), zero.clone(), renormalised={str(layer): zero.clone() for layer in layers})
 
@@ -69,7 +68,6 @@ class Progress:
     metrics: list[dict[str, Any]] = field(default_factory=list)  # the lines of metrics.jsonl
 
     def state(self, totals: Totals) -> dict[str, Any]:
-        """What `restore` needs."""
         return {
             "epoch": self.epoch,
             "step": self.step,

@@ -8,7 +8,7 @@ from functools import partial
 
 from tqdm import tqdm
 
-from zfrepro.errors import UserError, line_of
+from zfrepro.errors import UserError, line_of, words_of
 from zfrepro.options.commands import TrainConfig
 from zfrepro.trainer.train import train
 from zfrepro.workers import in_parallel
@@ -37,7 +37,7 @@ def attempt(run: TrainConfig, debug: bool) -> str | None:
         line = line_of(error)
         if debug or line is None:
             traceback.print_exc()
-        return f"{run.run.rpartition('/')[2]} ({line or ' '.join(str(error).split()) or type(error).__name__})"
+        return f"{run.run.rpartition('/')[2]} ({line or words_of(error)})"
     return None
 
 

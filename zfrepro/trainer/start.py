@@ -83,12 +83,6 @@ def source_path(config: TrainConfig) -> Path:
     return config.runs_folder / str(config.init_from) / "train" / "checkpoints" / "best.pt"
 
 
-def source_hash(config: TrainConfig) -> str | None:
-    """Of the weights that are started from; None where they are not there."""
-    path = source_path(config)
-    return file_hash(path) if path.exists() else None
-
-
 def open_source(config: TrainConfig) -> Source:
     """The run that `config.init_from` names. Raises UserError where it has no weights."""
     path, name = source_path(config), str(config.init_from)
@@ -104,7 +98,6 @@ def open_source(config: TrainConfig) -> Source:
 
 
 def names_of(layers: Sequence[Layer]) -> dict[int, str]:
-    """By number."""
     return {layer.number: layer.name for layer in layers}
 
 
@@ -157,8 +150,9 @@ def with_source(config: TrainConfig) -> TrainConfig:
     """
     if config.init_from is None:
         return config
-    found, folder = source_hash(config), Folder(config)
-    if found is None and folder.begun:
+    path = source_path(config)
+    found = file_hash(path) if path.exists() else None
+    if found is None and Folder(config).begun:
         found = load_config(config.folder).init_hash
     if found is None:
         open_source(config)  # says what is missing

@@ -16,7 +16,7 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor
 
-from zfrepro.errors import UserError, nearest
+from zfrepro.errors import UserError, nearest, words_of
 from zfrepro.files import file_hash
 
 PREFIX = "torchvision/"  # of the names of its tables in conf/model
@@ -71,8 +71,8 @@ def fetched(name: str, weights: str) -> Path:
             with _impatient():
                 torch.hub.download_url_to_file(url, str(path), hash_prefix(url), progress=True)
         except (OSError, http.client.HTTPException, RuntimeError) as error:
-            why = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"weights={weights}: could not fetch {url} ({why}); fetch it by hand to {path}") from error
+            failed = f"could not fetch {url} ({words_of(error)})"
+            raise UserError(f"weights={weights}: {failed}; fetch it by hand to {path}") from error
     if not file_hash(path).startswith(hash_prefix(url)):
         raise UserError(
             f"{path}: not the file that torchvision has there (a download that was cut, or a page in its place); delete it, "

@@ -25,6 +25,7 @@ from zfrepro.errors import UserError
 from zfrepro.files import lock, shown
 from zfrepro.models.network import Network, Noise, initialise
 from zfrepro.options.commands import TrainConfig
+from zfrepro.statistics import has_top5
 from zfrepro.trainer.distributed import Team, team
 from zfrepro.trainer.feed import Feed, epoch_order
 from zfrepro.trainer.folder import Folder
@@ -32,7 +33,7 @@ from zfrepro.trainer.localisation import BEGIN, Localisation
 from zfrepro.trainer.optimiser import LearningRate, renormalise, restore_momentum
 from zfrepro.trainer.progress import Progress, Tally, Totals
 from zfrepro.trainer.start import freeze, open_source, own_inputs, source_inputs, take_over, with_source
-from zfrepro.trainer.tasks import GUESSES, Classification, Task
+from zfrepro.trainer.tasks import Classification, Task
 from zfrepro.trainer.views import view_of
 from zfrepro.workers import Interrupted, stop_signals
 
@@ -54,14 +55,10 @@ def train(config: TrainConfig, data: Packed | None = None) -> None:
             members.lead(lambda: folder.require_same(config))
         known = recall(saved) if saved else None  # the data that the run was begun on
         data = data or open_own(config.data, known, config.run, progress=members.leads)
-        training = Training(config, members, data, task_of(config, data), saved)
+        boxes = Localisation(data, config.regression, config.boxes) if config.regression else None
+        training = Training(config, members, data, boxes or Classification(data), saved)
         members.lead(lambda: folder.prepare(config))  # what stood there goes only for a training that can begin
         training.run()
-
-
-def task_of(config: TrainConfig, data: Packed) -> Task:
-    """What is learned: classes or boxes."""
-    return Localisation(data, config.regression, config.boxes) if config.regression else Classification(data)
 
 
 class Training:
@@ -118,7 +115,6 @@ class Training:
     # ------------------------------------------------------------------------------------------------------ the loop
 
     def run(self) -> None:
-        """Train to the last epoch."""
         at, config = self.at, self.config
         if self._ended():
             self._say_finished()
@@ -209,7 +205,6 @@ class Training:
         return self.task.errors(self.team.sum(counts).tolist(), count)
 
     def _end_epoch(self, bar: tqdm[Any]) -> None:
-        """Validate, anneal, write down."""
         at, images = self.at, self.steps * self.config.batch_size
         lr = self.rate.at(at.epoch * self.steps + self.steps - 1)
         totals = self._look()  # refuses what is not finite before anything is written
@@ -278,7 +273,6 @@ class Training:
         self.team.lead(lambda: save_checkpoint(self.folder.last, {**self._weights(), "trainer": state}))
 
     def _restore(self, state: dict[str, Any]) -> None:
-        """Take up a checkpoint again."""
         try:
             saved = state["trainer"]
             self.network.load_state_dict(state["model"])
@@ -313,7 +307,6 @@ class Training:
                 print(self.begun)
 
     def _show(self, bar: tqdm[Any], totals: Totals) -> None:
-        """Refresh the progress bar."""
         rate, error = totals.images / max(self.at.tally.seconds, 1e-9), 100 * totals.wrong / totals.images
         bar.set_description(f"epoch {self.at.epoch + 1}/{self.config.epochs}", refresh=False)
         bar.set_postfix_str(f"loss {totals.mean_loss:.3f}, error {error:.1f} %, {rate:.0f} images/s", refresh=False)
@@ -326,7 +319,7 @@ class Training:
         )
 
     def _errors(self, m: dict[str, Any]) -> str:
-        top5 = m.get("val_top5_error") if self.task.outputs > GUESSES else None
+        top5 = m.get("val_top5_error") if has_top5(self.task.outputs) else None
         return f"{m[self.task.best]:.1f} %" + ("" if top5 is None else f" (top-5 {top5:.1f} %)")
 
     def _say_finished(self) -> None:

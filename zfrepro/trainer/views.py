@@ -33,7 +33,6 @@ class Read:
         return Read(self.images.to(device, non_blocking=True), self.places)
 
     def pinned(self) -> Read:
-        """In memory that a GPU reads by itself."""
         return Read(self.images.pin_memory(), self.places)
 
 
@@ -88,7 +87,6 @@ class Squares(View):
 
     @property
     def size(self) -> int:
-        """Side of the squares."""
         return int(self.mean.shape[0])
 
     def draw(self, rows: np.ndarray, generator: torch.Generator) -> Places:
