@@ -277,7 +277,7 @@ def test_the_command(tiny_run: Path, zfrepro: Zfrepro, run: TrainedRun) -> None:
         side = arrays["boxes"][..., 2:] - arrays["boxes"][..., :2]
         assert (side == round(0.18 * 56)).all()
         # The mask stands on the key point: find the image again and compare.
-        row = run.data.val.files[:].encoded.tolist().index(arrays["names"][0].encode())
+        row = run.data.val.files.encoded.tolist().index(arrays["names"][0].encode())
         point = run.data.val.truth.keypoints[row, run.data.keypoint_names.index("nose")] - 4  # type: ignore[union-attr]
         middle = arrays["boxes"][0, 2].reshape(2, 2).mean(0)
         assert np.abs(middle - point[::-1]).max() <= 0.5

@@ -24,8 +24,6 @@ BoxLines = Callable[[Sequence[str], Sequence[int] | np.ndarray], "Boxes | None"]
 
 @dataclass(frozen=True)
 class Box:
-    """One box of a picture."""
-
     corners: tuple[float, float, float, float]  # x0, y0, x1, y1, half-open
     label: int | None = None  # None: the picture's own class
     where: str = ""  # file and line, for messages
@@ -33,7 +31,6 @@ class Box:
 
     @property
     def shown(self) -> str:
-        """As it is written."""
         return ",".join(f"{value:g}" for value in self.written or self.corners)
 
 

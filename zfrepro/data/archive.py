@@ -28,12 +28,20 @@ BROKEN = (
 
 @dataclass(frozen=True)
 class Member:
-    """What is in an archive."""
-
     name: str
     size: int
-    danger: str  # why it must not be unpacked, or ''
+    plain: bool  # a file or a folder, for everybody to read
     check_sum: int = 0
+
+    @property
+    def danger(self) -> str:
+        """Why it must not be unpacked, or ''."""
+        name = self.name.replace("\\", "/")
+        if name.startswith("/") or re.match(r"[A-Za-z]:", name):
+            return "has an absolute path"
+        if ".." in PurePosixPath(name).parts:
+            return "leads out of the archive ('..')"
+        return "" if self.plain else "is a link, a device or encrypted"
 
 
 def is_tar(path: Path) -> bool:
@@ -44,7 +52,7 @@ def is_tar(path: Path) -> bool:
 def check_members(path: Path) -> list[Member]:
     """The archive's members. Raises UserError for what is no archive, leads outside the target, or would fill the disk."""
     try:
-        members = list(_tar_members(path) if is_tar(path) else _zip_members(path))
+        members = list(_members(path))
     except BROKEN as error:
         raise UserError(
             f"data.root={path}: cannot be read as a zip or tar archive ({error}); give a folder, or fetch it again"
@@ -60,39 +68,21 @@ def check_members(path: Path) -> list[Member]:
     return members
 
 
-def _zip_members(path: Path) -> Iterator[Member]:
+def _members(path: Path) -> Iterator[Member]:
+    """Every header is read, which of a compressed tar means all of it."""
+    if is_tar(path):
+        with tarfile.open(path) as tar:
+            yield from (Member(one.name, one.size, one.isfile() or one.isdir()) for one in tar)
+        return
     with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            kind = stat.S_IFMT(member.external_attr >> 16)
-            danger = _danger(member.filename)
-            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                danger = "is a link" if kind == stat.S_IFLNK else "is neither a file nor a folder"
-            if member.flag_bits & 1:
-                danger = "is encrypted"
-            yield Member(_name(member), member.file_size, danger, member.CRC)
+        for one in archive.infolist():
+            plain = stat.S_IFMT(one.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR) and not one.flag_bits & 1
+            yield Member(_name(one), one.file_size, plain, one.CRC)
 
 
 def _name(member: zipfile.ZipInfo) -> str:
     """With slashes between folders."""
     return member.filename.replace("\\", "/") if member.create_system == MADE_ON_WINDOWS else member.filename
-
-
-def _tar_members(path: Path) -> Iterator[Member]:
-    """Every header is read, which of a compressed archive means all of it."""
-    with tarfile.open(path) as archive:
-        for member in archive:
-            danger = _danger(member.name)
-            if not (member.isfile() or member.isdir()):
-                danger = "is a link" if member.issym() or member.islnk() else "is neither a file nor a folder"
-            yield Member(member.name, member.size, danger)
-
-
-def _danger(name: str) -> str:
-    """Why nothing of this name must be unpacked, or ''."""
-    name = name.replace("\\", "/")
-    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
-        return "has an absolute path"
-    return "leads out of the archive ('..')" if ".." in PurePosixPath(name).parts else ""
 
 
 def archive_mark(path: Path) -> str:

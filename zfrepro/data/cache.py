@@ -13,33 +13,24 @@ from typing import Any
 from zfrepro.errors import UserError, is_full
 from zfrepro.files import read_json, write_json
 
+NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+
 
 @contextlib.contextmanager
 def writable(cache: Path) -> Iterator[None]:
     """Make the cache folder, and say plainly if it cannot be written or is full."""
-    try:
-        _make(cache)
-        yield
-    except OSError as error:
-        if is_full(error):
-            raise UserError(
-                f"data.cache={cache}: the disk is full; make room, or set ZFREPRO_CACHE=<folder>"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise UserError(
-                f"data.cache={cache}: cannot be written ({error.strerror}); set ZFREPRO_CACHE=<folder>"
-            ) from error
-        raise
-
-
-def _make(cache: Path) -> None:
+    made = False
     try:
         cache.mkdir(parents=True, exist_ok=True)
+        made = True
+        yield
     except OSError as error:
-        if is_full(error):
+        if made and error.errno not in NOT_WRITABLE and not is_full(error):
             raise
         why = error.strerror or error
-        raise UserError(f"data.cache={cache}: cannot be made ({why}); set ZFREPRO_CACHE=<folder>") from error
+        raise UserError(
+            f"data.cache={cache}: cannot be written ({why}); make room there, or set ZFREPRO_CACHE=<folder>"
+        ) from error
 
 
 def short_hash(value: object) -> str:

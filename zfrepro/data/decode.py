@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from zfrepro.errors import is_of_machine
+from zfrepro.errors import is_of_machine, words_of
 
 # a longer strip is cut to this before resizing: resized whole, a 1 x 100,000 picture would fill the memory
 MAX_ASPECT = 8
@@ -84,21 +84,17 @@ def reason(error: Exception) -> str:
         return "no image format that is known"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; make it smaller"
-    return " ".join(str(error).split()) or type(error).__name__
+    return words_of(error)
 
 
 def read_picture(path: str | Path, size: int, fit: str = "square") -> np.ndarray:
     """(h, w, 3) uint8. Raises whatever the decoder raises; a truncated file raises too."""
-    return fitted(read_upright(path), size, fit)
-
-
-def read_upright(path: str | Path) -> Image.Image:
-    """In RGB, turned as its EXIF orientation asks; the first of several frames or pages."""
-    return read_first(path)[0]
+    return fitted(read_first(path)[0], size, fit)
 
 
 def read_first(path: str | Path) -> tuple[Image.Image, bool]:
-    """The same, and whether there are several; those of a JPEG (MPO) are the same picture for a small screen or another eye."""
+    """In RGB, turned as its EXIF orientation asks; the first of several frames or pages, and whether there are several: those of
+    a JPEG (MPO) are the same picture for a small screen or another eye."""
     with _quiet(), open_picture(path) as image:
         image.load()
         return to_rgb(upright(image)), image.format not in ("JPEG", "MPO") and _goes_on(path)

@@ -120,7 +120,6 @@ def shield(s: Sketch) -> Body:
 
 
 def wagon(s: Sketch) -> Body:
-    """A long box."""
     w, h = s.u(0.9, 0.96), s.u(0.4, 0.46)
     return Body(box(s.x, s.y, w, h, s.u(0.04, 0.2)), w, h, coat(s))
 
@@ -176,7 +175,6 @@ def feet(s: Sketch, body: Body) -> None:
 
 
 def wheels_below(s: Sketch, body: Body) -> None:
-    """A rear and a front wheel, with their key points."""
     apart, r, y = s.u(0.5, 0.6), s.u(0.22, 0.27), body.h + 0.04
     tyre, hub = coat(s), coat(s)
     d = circle(np.abs(s.x) - apart, s.y - y, 0.0)
@@ -342,7 +340,6 @@ def flower(s: Sketch, cell: Cell, below: Array) -> None:
 
 
 def dial(s: Sketch, cell: Cell, below: Array) -> None:
-    """A clock's face with two hands."""
     first = on(s, below)
     x, y = s.x - cell.x, s.y - cell.y
     r = min(1.1 * cell.b, cell.a)
@@ -384,8 +381,6 @@ def stripes(s: Sketch, cell: Cell, below: Array) -> None:
 # -------------------------------------------------------------------------------- kinds
 @dataclass(frozen=True)
 class Kind:
-    """A body, what sticks out of it, and its parts."""
-
     body: Callable[[Sketch], Body]
     outer: Callable[[Sketch, Body], None]
     parts: tuple[Callable[[Sketch, Cell, Array], None], ...]

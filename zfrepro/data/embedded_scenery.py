@@ -70,7 +70,8 @@ def background(keys: Array, light: Array, wide: Array, canvas: Canvas) -> Array:
     fields = np.empty((len(keys), 7, canvas.pixels), np.float32)
     fields[:, 0], fields[:, 1], fields[:, 2], fields[:, 3] = 1.0, x, y, x * x + y * y - 0.67
     fields[:, 4:6] = _clouds(keys, 2, canvas)
-    fields[:, 6] = _wave(s.u(8.0, 30.0), s.u(0.0, 6.28), s.u(0.0, 6.28), canvas)
+    rate, angle = s.u(8.0, 30.0), s.u(0.0, 6.28)
+    fields[:, 6] = _wave(rate * np.cos(angle), rate * np.sin(angle), s.u(0.0, 6.28), canvas)
     low, high = (hsv(s.hue + s.u(-0.15, 0.15), s.u(0.05, 0.65), s.u(0.2, 0.95)) for _ in range(2))
     grey = s.u(0.3, 1.0)
     tints = [hsv(s.u(), s.u(0.0, 0.5), s.u(0.3, 1.0)) * s.u(0.04, 0.16) for _ in range(3)]
@@ -136,7 +137,7 @@ def pattern(keys: Array, inverse: Array, canvas: Canvas) -> tuple[Array, Array]:
         angle = 3.1416 * u[:, 0:1] + 1.5708 * i
         way = np.concatenate([np.cos(angle), np.sin(angle)], axis=1)[:, None] @ inverse  # (n, 1, 2)
         rate = 6.0 + 14.0 * u[:, 1:2]
-        waves.append(_plane_wave(rate * way[:, 0, 0:1], rate * way[:, 0, 1:2], 6.28 * u[:, 2 + i : 3 + i], canvas))
+        waves.append(_wave(rate * way[:, 0, 0:1], rate * way[:, 0, 1:2], 6.28 * u[:, 2 + i : 3 + i], canvas))
     kind = (u[:, 4:5] * 4.0).astype(np.int32)
     cloud = _clouds(keys, 1, canvas)[:, 0] * 0.7
     value = np.where(kind == 0, waves[0], np.where(kind == 1, waves[0] * waves[1], cloud))
@@ -146,11 +147,7 @@ def pattern(keys: Array, inverse: Array, canvas: Canvas) -> tuple[Array, Array]:
     return np.clip(value, 0.0, 1.0) * strength, hsv(u[:, 8:9], u[:, 9:10] * 0.8, u[:, 10:11] * 0.9 + 0.08)
 
 
-def _wave(rate: Array, angle: Array, phase: Array, canvas: Canvas) -> Array:
-    return _plane_wave(rate * np.cos(angle), rate * np.sin(angle), phase, canvas)
-
-
-def _plane_wave(kx: Array, ky: Array, phase: Array, canvas: Canvas) -> Array:
+def _wave(kx: Array, ky: Array, phase: Array, canvas: Canvas) -> Array:
     """sin(kx x + ky y + phase) as (n, P), by the addition theorem from sines of rows and columns only."""
     x, y = axes(canvas)
     a, b = kx * x + phase, ky * y

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from zfrepro.data import embedded
-from zfrepro.data.decode import read_picture, upright
+from zfrepro.data.decode import picture_size, read_picture
 from zfrepro.data.packed import Packed, Split
 from zfrepro.options.shared import DataConfig
 
@@ -24,15 +23,10 @@ def finest(factors: Sequence[int], size: int, paths: Sequence[Path]) -> int:
     """The largest of the `factors` by which every picture file is at least as fine as packed pictures of `size` pixels; 1 where
     there is none, and where a file is missing or unreadable."""
     try:
-        smallest = min(_smaller_side(path) for path in paths)
+        smallest = min(min(picture_size(path)) for path in paths)
     except OSError:
         return 1
     return max([factor for factor in factors if factor * size <= smallest], default=1)
-
-
-def _smaller_side(path: Path) -> int:
-    with Image.open(path) as image:
-        return min(upright(image).size)
 
 
 def finer(config: DataConfig, data: Packed, split: Split, rows: np.ndarray, factors: Sequence[int]) -> np.ndarray:

@@ -113,7 +113,6 @@ def told_of(source: Source) -> list[str]:
 
 
 def told_of_copies(source: Source, copies: Sequence[tuple[int, int]]) -> list[str]:
-    """A line on what `copies_in` has found."""
     if not copies:
         return []
     (val, train), rows = copies[0], np.array(copies)

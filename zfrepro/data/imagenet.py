@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from zfrepro.data.annotations import Box, faults, gathered, read_voc
 from zfrepro.data.packed import Boxes
 from zfrepro.data.sources import Source, from_files
 from zfrepro.data.trees import class_tree, given_split, pictures, subfolders
-from zfrepro.errors import UserError
+from zfrepro.errors import UserError, words_of
 from zfrepro.lists import read_lines, read_text
 from zfrepro.options.shared import DataConfig
 
@@ -54,11 +54,10 @@ def _flat_val(config: DataConfig, base: Path, ids: list[str], names: list[str], 
     kept = [(file, label_of[truth[Path(file).stem]]) for file in flat if truth.get(Path(file).stem) in label_of]
     if not kept:
         raise UserError(f"{base / 'val'}: holds no picture of the {len(ids)} classes in {base / 'train'}")
-    tree = class_tree(base, base / "train", ids)
-    files, labels = [file for file, _ in kept], [label for _, label in kept]
-    train = from_files(config, base, tree.files, tree.labels, boxes=reader(tree.files, tree.labels))
-    val = from_files(config, base, files, labels, boxes=reader(files, labels))
-    return Source(names, ids, train, val, passed_over=tree.others + others)
+    own, more = class_tree(base, base / "train", ids)
+    held = [file for file, _ in kept], [label for _, label in kept]
+    train, val = (from_files(config, base, *part, boxes=reader(*part)) for part in (own, held))
+    return Source(names, ids, train, val, passed_over=more + others)
 
 
 def companions(base: Path) -> list[Path]:
@@ -82,24 +81,19 @@ def devkit_synsets(path: Path) -> list[tuple[int, str, str]]:
     """(number, wnid, words) of the leaves in the devkit's meta.mat; ground-truth numbers refer to them."""
     import scipy.io
 
-    def read() -> list[tuple[int, str, str]]:
+    with _reading(path):
         synsets = scipy.io.loadmat(path, squeeze_me=True)["synsets"]
         leaves = [s for s in synsets if int(s["num_children"]) == 0]
         return [(int(s["ILSVRC2012_ID"]), str(s["WNID"]), str(s["words"])) for s in leaves]
 
-    return _readable(path, read)
 
-
-T = TypeVar("T")
-
-
-def _readable(path: Path, read: Callable[[], T]) -> T:
-    """What `read` makes of a file of the devkit. Raises UserError in place of the dozen kinds that a damaged one raises."""
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """A file of the devkit; UserError in place of the dozen kinds that a damaged one raises."""
     try:
-        return read()
+        yield
     except Exception as error:
-        why = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"{path}: damaged, or not the devkit's ({why}); fetch it again") from error
+        raise UserError(f"{path}: damaged, or not the devkit's ({words_of(error)}); fetch it again") from error
 
 
 def synset_words(base: Path) -> dict[str, str]:
@@ -119,11 +113,9 @@ def torchvision_meta(path: Path) -> tuple[dict[str, tuple[str, ...]], list[str]]
     """What torchvision's ImageNet leaves behind: wnid -> synonyms, and the validation images' wnids in order."""
     import torch
 
-    def read() -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    with _reading(path):
         words, wnids = torch.load(path, weights_only=True)
         return {str(wnid): tuple(names) for wnid, names in words.items()}, [str(wnid) for wnid in wnids]
-
-    return _readable(path, read)
 
 
 # ------------------------------------------------------------------------------------------------------------ the truth

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from zfrepro.data.trees import innermost
-from zfrepro.errors import UserError
+from zfrepro.errors import UserError, words_of
 from zfrepro.options.shared import DataConfig
 
 CALTECH = "https://data.caltech.edu/records/"
@@ -74,7 +74,8 @@ def locate(config: DataConfig, fetch: bool = True) -> Path | None:
     """
     if config.name == "embedded":
         return None
-    root = Path(config.root).expanduser().resolve() if config.root else _download_folder(config)
+    downloads = config.cache_folder / "downloads" / config.name
+    root = Path(config.root).expanduser().resolve() if config.root else downloads
     if root.is_file():
         return root  # looked into when it is unpacked
     base = find_base(config, root)
@@ -102,10 +103,6 @@ def find_base(config: DataConfig, root: Path) -> Path | None:
     return None
 
 
-def _download_folder(config: DataConfig) -> Path:
-    return config.cache_folder / "downloads" / config.name
-
-
 def _download(config: DataConfig, root: Path) -> None:
     """Have torchvision fetch the data set into `root`."""
     if config.name not in FETCHABLE:
@@ -129,6 +126,5 @@ def _download(config: DataConfig, root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
         calls[config.name]()
     except Exception as error:  # hosts, proxies, checksums, archives, disks: all end in the same advice
-        why = " ".join(str(error).split()) or type(error).__name__
         advice = f"fetch {GET[config.name]}, put it into {root} and give data.root={root}"
-        raise UserError(f"{config.name} could not be fetched ({why}): {advice}") from error
+        raise UserError(f"{config.name} could not be fetched ({words_of(error)}): {advice}") from error

@@ -28,8 +28,6 @@ def imagenet_wnids() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes of a network or a data set."""
-
     ids: Sequence[str]  # as many as names, or none
     names: Sequence[str]
 

@@ -12,11 +12,11 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
-from zfrepro.errors import UserError, is_of_machine
+from zfrepro.errors import UserError, is_of_machine, words_of
 
 MANIFEST = "manifest.json"
 NOT_HERE = (
@@ -38,15 +38,7 @@ class Names(Sequence[str]):
     def __len__(self) -> int:
         return len(self.encoded)
 
-    @overload
-    def __getitem__(self, row: int) -> str: ...
-
-    @overload
-    def __getitem__(self, row: slice) -> Names: ...
-
-    def __getitem__(self, row: int | slice) -> str | Names:
-        if isinstance(row, slice):
-            return Names(self.encoded[row])
+    def __getitem__(self, row: Any) -> Any:
         return bytes(self.encoded[row]).decode("utf-8", "surrogateescape")
 
 
@@ -109,7 +101,6 @@ class Boxes:
         return Boxes(starts, self.corners[keep], self.labels[keep])
 
     def take(self, rows: np.ndarray) -> Boxes:
-        """Of some images, in their order."""
         counts = np.diff(self.starts)[rows]
         starts = np.concatenate([[0], counts.cumsum()])
         picked = np.arange(starts[-1]) - np.repeat(starts[:-1] - self.starts[rows], counts)
@@ -207,8 +198,8 @@ def load(folder: Path) -> Packed:
                 f"the packed data set {folder} cannot be read here ({error.strerror}): ask its owner to share it, or give "
                 "data.cache=<a folder of your own, on a disk of this machine>"
             ) from error
-        why = " ".join(str(error).split())
-        raise UserError(f"the packed data set {folder} is damaged ({why}): delete that folder and run again") from error
+        damaged = f"the packed data set {folder} is damaged ({words_of(error)})"
+        raise UserError(f"{damaged}: delete that folder and run again") from error
 
 
 def _open_array(folder: Path, name: str, shape: list[int]) -> np.ndarray:

@@ -165,7 +165,8 @@ def build(config: DataConfig, base: Path | None, folder: Path, identity: Identit
         manifest = _manifest(config, base, source, identity, _entries(fresh), skipped, several)
         (fresh / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         for path in fresh.iterdir():
-            _sync(path)
+            with path.open("rb+") as file:
+                sync(file.fileno())
         sync_folder(fresh)
         move(fresh, folder)
         sync_folder(folder.parent)
@@ -341,8 +342,3 @@ def _manifest(
         "arrays": arrays,
         "versions": {"pack": PACK_VERSION, "numpy": np.__version__, "pillow": PIL.__version__},
     }
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
-        sync(file.fileno())

@@ -10,11 +10,11 @@ import math
 import multiprocessing
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,25 +32,19 @@ T = TypeVar("T")
 
 
 def path_of(folder: str | Path, split: str, name: str) -> Path:
-    """The file of an array of a split."""
     return Path(folder) / f"{split}_{name}.npy"
 
 
 def measure(listing: Listing, workers: int) -> np.ndarray | None:
     """(N, 2) int64: heights and widths of the images as they will be packed; None where all have one shape."""
-    if listing.fields["images"][1][:2] != WHOLE or listing.measure is None:
+    shapes, count = listing.measure, len(listing.files)
+    if listing.fields["images"][1][:2] != WHOLE or shapes is None:
         return None
-    count = len(listing.files)
-    starts = range(0, count, listing.chunk)
-    tasks = (partial(_numbered, start, listing.measure(start, min(start + listing.chunk, count))) for start in starts)
-    shapes = np.empty((count, 2), np.int64)
-    for start, found in run_tasks(tasks, _processes(listing, workers)):
-        shapes[start : start + len(found)] = found
-    return shapes
+    tasks = (shapes(start, min(start + listing.chunk, count)) for start in range(0, count, listing.chunk))
+    return np.concatenate([np.empty((0, 2), np.int64), *run_tasks(tasks, _processes(listing, workers))])
 
 
 def row_bytes(listing: Listing, shapes: np.ndarray | None) -> int:
-    """Bytes of all rows."""
     pixels = 0 if shapes is None else int(shapes.prod(1).sum())
     fields = listing.fields.values()
     return sum(_width(dtype, shape) * (pixels if shape[:2] == WHOLE else len(listing.files)) for dtype, shape in fields)
@@ -63,10 +57,10 @@ def _width(dtype: str, shape: tuple[int, ...]) -> int:
 
 @dataclass
 class Written:
-    """What became of a split's rows."""
+    """What became of rows, of a chunk or of all of a split's; both lists of them rise."""
 
     failures: dict[int, str] = field(default_factory=dict)  # row -> why it cannot be read
-    several: list[int] = field(default_factory=list)  # rows, rising, whose files hold more pictures than the one
+    several: list[int] = field(default_factory=list)  # whose files hold more pictures than the one
     colours: np.ndarray = field(default_factory=lambda: np.zeros((4, 3)))  # see `colour_sums`
     pixels: int = 0
 
@@ -90,19 +84,17 @@ def write_rows(
         own = None if shapes is None or offsets is None else (shapes[start:stop], int(offsets[start]))
         return Task(listing.recipe(start, stop), str(folder), split, start, listing.fields, own)
 
-    written = Written()
-    for done in run_tasks(map(task, range(0, count, listing.chunk)), _processes(listing, workers)):
-        advance(done.rows)
+    written, starts = Written(), range(0, count, listing.chunk)
+    for done, start in zip(run_tasks(map(task, starts), _processes(listing, workers)), starts):
+        advance(min(listing.chunk, count - start))
         written.failures |= done.failures
-        written.several = sorted([*written.several, *done.several])
+        written.several += done.several
         written.colours += done.colours
         written.pixels += done.pixels
-    dropped = sorted(written.failures)
-    written.failures = {row: written.failures[row] for row in dropped}
-    if dropped:
-        for name, (dtype, shape) in listing.fields.items():
-            if shape[:2] != WHOLE:
-                _close_up(path_of(folder, split, name), dtype, (count, *shape), dropped)
+    dropped = list(written.failures)
+    for name, (_, shape) in listing.fields.items():
+        if dropped and shape[:2] != WHOLE:
+            _close_up(path_of(folder, split, name), dropped)
     if shapes is not None and offsets is not None:
         np.save(path_of(folder, split, "shapes"), np.delete(shapes, dropped, 0).astype(np.int32))
         np.save(path_of(folder, split, "offsets"), np.delete(offsets[:-1], dropped))
@@ -139,36 +131,21 @@ def write_at(path: Path, offset: int, arrays: Iterable[np.ndarray]) -> None:
             file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
-def _close_up(path: Path, dtype: str, shape: tuple[int, ...], dropped: list[int]) -> None:
+def _close_up(path: Path, dropped: list[int]) -> None:
     """Move rows down over the dropped ones and shorten the file, in place."""
-    width = _width(dtype, shape[1:])
-    to = dropped[0]
+    rows = np.load(path, mmap_mode="r+")
+    kept = np.delete(np.arange(len(rows)), dropped)
+    for start in range(dropped[0], len(kept), 256):
+        part = kept[start : start + 256]
+        rows[start : start + len(part)] = rows[part]
+    size, head = HEADER + rows[: len(kept)].nbytes, header(rows.dtype.str, (len(kept), *rows.shape[1:]))
+    del rows  # Windows shortens no file that is mapped
     with path.open("r+b") as file:
-        for gap, end in zip(dropped, [*dropped[1:], shape[0]], strict=True):
-            for start in range(gap + 1, end, 256):
-                count = min(256, end - start)
-                file.seek(HEADER + start * width)
-                block = file.read(count * width)
-                file.seek(HEADER + to * width)
-                file.write(block)
-                to += count
-        file.seek(0)
-        file.write(header(dtype, (to, *shape[1:])))
-        file.truncate(HEADER + to * width)
+        file.write(head)
+        file.truncate(size)
 
 
 # ----------------------------------------------------------------------------------------------------------- the workers
-
-
-@dataclass(frozen=True)
-class Done:
-    """A chunk that is in the files."""
-
-    rows: int
-    failures: dict[int, str]
-    several: list[int]
-    colours: np.ndarray
-    pixels: int
 
 
 @dataclass(frozen=True)
@@ -182,8 +159,7 @@ class Task:
     fields: dict[str, tuple[str, tuple[int, ...]]]
     whole: tuple[np.ndarray, int] | None  # shapes of the chunk's images, and the pixels before the first
 
-    def __call__(self) -> Done:
-        """Write them."""
+    def __call__(self) -> Written:
         chunk = self.make()
         images = chunk.arrays["images"]
         failures = dict(chunk.failures)
@@ -199,8 +175,8 @@ class Task:
                 self._write_whole(name, width, rows, failures)
         good = [image for row, image in enumerate(images) if row not in failures]
         colours, pixels = colour_sums(good), sum(image.shape[0] * image.shape[1] for image in good)
-        own = {self.start + row: why for row, why in failures.items()}
-        return Done(len(images), own, [self.start + row for row in chunk.several], colours, pixels)
+        own = {self.start + row: failures[row] for row in sorted(failures)}
+        return Written(own, [self.start + row for row in chunk.several], colours, pixels)
 
     def _write_whole(self, name: str, width: int, rows: Iterable[np.ndarray], failures: dict[int, str]) -> None:
         """One write; what cannot be read is a hole."""
@@ -225,27 +201,21 @@ def colour_sums(images: Sequence[np.ndarray]) -> np.ndarray:
     return total
 
 
-def _numbered(number: int, make: Callable[[], T]) -> tuple[int, T]:
-    """What a task makes, and which task it was."""
-    return number, make()
-
-
 def run_tasks(tasks: Iterable[Callable[[], T]], workers: int) -> Iterator[T]:
-    """Results as they come. Only a few tasks are in flight, however many there are."""
+    """Results in the order of the tasks, of which only a few are in flight, however many there are."""
     if workers == 1:
         yield from (task() for task in tasks)
         return
     # Forked workers start at once and import nothing; they run NumPy and PIL only. Off Linux, forking is not safe.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(workers, context, initializer=start_worker, initargs=(os.getpid(),)) as pool:
-        waiting: set[Future[T]] = set()
+        waiting: deque[Future[T]] = deque()
         try:
             for task in tasks:
                 if len(waiting) >= 4 * workers:
-                    done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                    yield from (future.result() for future in done)
+                    yield waiting.popleft().result()
                 with unheard():
-                    waiting.add(pool.submit(task))
+                    waiting.append(pool.submit(task))
             yield from (future.result() for future in waiting)
         except BrokenProcessPool as error:
             why = "a decoding process was killed, perhaps for lack of memory: give data.workers=1"

@@ -197,7 +197,6 @@ def drawing_chunk(size: int) -> int:
 
 
 def draw_objects(classes: Sequence[str], labels: np.ndarray, ids: np.ndarray, size: int, seed: int, fit: str) -> Chunk:
-    """One object an image, with its truth."""
     d = drawn.draw(classes, labels, ids, size, seed, fit)
     return Chunk({"images": d.images, "masks": d.masks, "boxes": d.boxes, "keypoints": d.keypoints})
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -110,30 +109,26 @@ def split_folders(base: Path) -> tuple[str, str | None, list[str]] | None:
 # -------------------------------------------------------------------------------------------------------------- classes
 
 
-@dataclass
-class Tree:
-    """Pictures in class folders."""
-
-    files: list[str] = field(default_factory=list)  # relative to the data set's folder
-    labels: list[int] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)  # what lies among them and is passed over
-
-
-def class_tree(base: Path, folder: Path, classes: Sequence[str], all_filled: bool = True) -> Tree:
-    """`<folder>/<class>/<picture>`. Raises UserError for a class folder without pictures (unless it may be missing)."""
-    tree = Tree()
+def class_tree(
+    base: Path, folder: Path, classes: Sequence[str], all_filled: bool = True
+) -> tuple[tuple[list[str], list[int]], list[str]]:
+    """Pictures of `<folder>/<class>/<picture>`, named relative to `base`, with their labels; and what lies among them and is
+    passed over. Raises UserError for a class folder without pictures (unless it may be missing)."""
+    files: list[str] = []
+    labels: list[int] = []
+    passed_over: list[str] = []
     for label, name in enumerate(classes):
         if not (folder / name).is_dir() and not all_filled:
             continue
         found, others = pictures(base, folder / name)
         if not found and (others or all_filled):
             raise UserError(f"{folder / name}: {_why_empty(others)}")
-        tree.files += found
-        tree.labels += [label] * len(found)
-        tree.others += others
-    if not tree.files:
+        files += found
+        labels += [label] * len(found)
+        passed_over += others
+    if not files:
         raise UserError(f"{folder}: there are no pictures in its class folders")
-    return tree
+    return (files, labels), passed_over
 
 
 def _seen(name: str) -> str:
@@ -164,13 +159,13 @@ def drawn_split(
     config: DataConfig, base: Path, folder: Path, ids: list[str], names: list[str], boxes: BoxLines | None = None
 ) -> Source:
     """A class tree without a validation split: a share of each class is drawn with the seed."""
-    tree = class_tree(base, folder, ids)
-    files, labels = tree.files, np.array(tree.labels)
+    (files, numbers), others = class_tree(base, folder, ids)
+    labels = np.array(numbers)
     val = split_by_class(files, labels, config.val_fraction, config.split_seed)
     parts = [([files[i] for i in np.flatnonzero(rows)], labels[rows]) for rows in (~val, val)]
     train, held = (from_files(config, base, *part, boxes=boxes and boxes(*part)) for part in parts)
     notes = {"split": f"drawn: {config.val_fraction:g} of each class, seed {config.split_seed}"}
-    return Source(names, ids, train, held, notes=notes, passed_over=tree.others)
+    return Source(names, ids, train, held, notes=notes, passed_over=others)
 
 
 def given_split(
@@ -186,10 +181,10 @@ def given_split(
         alike = [name for name in ids if _seen(name).casefold().strip() == _seen(extra[0]).casefold().strip()]
         hint = f", where there is {alike[0]!a} for {extra[0]!a}: give both one name" if alike else ""
         raise UserError(f"{base / folders[1]}: its class {extra[0]!r} is not in {base / folders[0]}{hint}")
-    trees = [class_tree(base, base / name, ids, all_filled=name == folders[0]) for name in folders]
-    train, val = (from_files(config, base, t.files, t.labels, boxes=boxes and boxes(t.files, t.labels)) for t in trees)
-    notes = without_pictures(names, trees[1].labels)
-    return Source(names, ids, train, val, notes=notes, passed_over=trees[0].others + trees[1].others)
+    own, others = class_tree(base, base / folders[0], ids)
+    held, more = class_tree(base, base / folders[1], ids, all_filled=False)
+    train, val = (from_files(config, base, *part, boxes=boxes and boxes(*part)) for part in (own, held))
+    return Source(names, ids, train, val, notes=without_pictures(names, held[1]), passed_over=others + more)
 
 
 def without_pictures(names: Sequence[str], labels: Sequence[int]) -> dict[str, str]:
