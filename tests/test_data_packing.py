@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -256,6 +257,19 @@ def test_every_mode_of_pictures_becomes_rgb(tmp_path: Path) -> None:
     ):  # black, or white, in silence
         with pytest.raises(UserError, match=f"32-bit pixels from {said}, whose range is not known"):
             read(Image.fromarray(grey.astype(np.int32) * factor), "i.tif")
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_tiff_in_which_white_is_zero(tmp_path: Path, bits: int) -> None:
+    """As radiographs are often stored."""
+    stored = np.tile(np.arange(16, dtype=np.uint16) * 16, (16, 1))
+    image = Image.fromarray(stored.astype(np.uint8) if bits == 8 else stored * 256)
+    image.save(path := tmp_path / "a.tif")
+    entry = struct.pack("<HHIH", 262, 3, 1, 1)  # photometric interpretation: black is zero
+    content = path.read_bytes()
+    assert content.count(entry) == 1
+    path.write_bytes(content.replace(entry, struct.pack("<HHIH", 262, 3, 1, 0)))
+    assert np.array_equal(read_image(path, 16)[:, :, 0], 255 - stored)
 
 
 @pytest.mark.parametrize(("largest", "told"), [(15, True), (1, True), (255, False)])

@@ -188,6 +188,20 @@ def test_a_class_without_validation_pictures_is_told(tmp_path: Path) -> None:
     assert not any("no validation picture" in note for note in examine(config_of(tmp_path, tmp_path / "pets"))[1])
 
 
+def test_a_drawn_split_tells_of_what_class_there_is_a_single_picture(tmp_path: Path) -> None:
+    make(make(tmp_path / "pets"), ("owl",), 1)
+    (line,) = examine(config_of(tmp_path, tmp_path / "pets"))[1]
+    assert line == "no validation picture, so that errors say nothing of them: 1 of the classes (owl)"
+
+
+@pytest.mark.parametrize("names", [("train", "val"), ("Train", "test1"), ("images/train", "images/valid")])
+def test_splits_without_classes_are_not_two_classes(tmp_path: Path, names: tuple[str, str]) -> None:
+    """Kaggle's cats and dogs, whose classes are in the files' names, or YOLO's images."""
+    (problem,) = find_problems(config_of(tmp_path, make(tmp_path / "pets", names)))
+    assert "are splits, and hold no class folders; sort their pictures into" in problem
+    assert not find_problems(config_of(tmp_path, make(tmp_path / "vehicles", ("train", "bus"))))
+
+
 def test_a_picture_of_too_many_pixels_is_to_be_made_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As some telephones take them; Pillow takes it for an attack."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)

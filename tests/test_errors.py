@@ -50,6 +50,17 @@ def test_a_trainings_validation_counts_the_same_errors() -> None:
     assert 0 < top5 < top1
 
 
+@pytest.mark.parametrize("classes", [3, 60])
+def test_a_validation_ranks_equally_probable_classes_as_evaluate_does(classes: int) -> None:
+    """In bfloat16 the two largest of an image's scores are often one number."""
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randint(6, (1000, classes), generator=generator).bfloat16().float()
+    labels = torch.randint(classes, (1000,), generator=generator)
+    task = Classification(cast(Any, SimpleNamespace(num_classes=classes)))
+    errors = task.errors(task.count(scores, labels).tolist(), len(labels))
+    assert tuple(errors.values()) == pytest.approx(top_errors(scores.softmax(1).numpy(), labels.numpy()))
+
+
 def test_ten_crops_by_a_loop(tiny_run) -> None:  # type: ignore[no-untyped-def]
     run = open_run(EvaluateConfig(run="tiny", outputs=str(tiny_run), precision="fp32"))
     split, rows = run.data.val, np.arange(3)

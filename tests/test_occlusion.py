@@ -207,6 +207,20 @@ def test_the_command(tiny_run: Path, zfrepro: Zfrepro, run: TrainedRun, monkeypa
     assert "up to date" in zfrepro(*arguments).stdout
 
 
+def test_frames_of_own_pictures_are_told(tiny_run: Path, zfrepro: Zfrepro, tmp_path: Path) -> None:
+    first, second = (Image.new("RGB", (80, 80), colour) for colour in ("red", "blue"))
+    first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
+    first.save(tmp_path / "b.gif")
+    images = f"images=[{tmp_path / 'a.gif'},{tmp_path / 'b.gif'}]"
+    options = ["claims_images=0", "square=30", "stride=20", "resume=false", images]
+    (note,) = [
+        line
+        for line in zfrepro("occlude", f"outputs={tiny_run}", "run=tiny", *options).stderr.splitlines()
+        if "note:" in line
+    ]
+    assert note == "note: 1 of the files holds several frames or pages, of which the first is taken: a.gif"
+
+
 def test_own_pictures_by_class_name(tiny_run: Path, zfrepro: Zfrepro, tmp_path: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (70, 90, 3)).astype(np.uint8)).save(tmp_path / "a.png")
     common = ["occlude", f"outputs={tiny_run}", "run=tiny", "claims_images=0", "square=30", "stride=20"]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from zfrepro.errors import is_of_machine, words_of
 
@@ -144,6 +145,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         if values.min() < 0 or values.max() > 65535 or bytes_alone:
             raise ValueError(f"32-bit pixels from {values.min()} to {values.max()}, whose range is not known")
         grey = values // 256
+        if isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0:
+            grey = 255 - grey  # white is 0 there, which PIL minds in fewer bits alone
         return Image.fromarray(grey.astype(np.uint8), "L").convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         layer = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")

@@ -19,7 +19,15 @@ from zfrepro.data.annotations import Box, check_boxes, folder_boxes, gathered
 from zfrepro.data.imagenet import imagenet
 from zfrepro.data.packed import Boxes
 from zfrepro.data.sources import Source, from_arrays, from_files
-from zfrepro.data.trees import drawn_split, given_split, pictures, require_distinct, split_folders, subfolders
+from zfrepro.data.trees import (
+    drawn_split,
+    given_split,
+    pictures,
+    require_classes,
+    require_distinct,
+    split_folders,
+    subfolders,
+)
 from zfrepro.errors import UserError
 from zfrepro.lists import read_lines
 from zfrepro.options.shared import DataConfig
@@ -130,6 +138,7 @@ def folder(config: DataConfig, base: Path) -> Source:
     loose, _ = pictures(base, base)
     if splits is None:
         ids, passed_over = subfolders(base), loose
+        require_classes(base, ids)
     else:
         ids, passed_over = subfolders(base / splits[0]), [*loose, *splits[2]]
     require_distinct(base, ids)

@@ -136,10 +136,23 @@ def _check_cache(cache: Path) -> None:
 
 def read_image(path: Path, size: int) -> np.ndarray:
     """A user's picture as it would be packed, (size, size, 3) uint8. Raises UserError for what is no image."""
-    try:
-        return decode.read_picture(path, size)
-    except Exception as error:
-        raise UserError(f"{path}: cannot be read as an image ({decode.reason(error)})") from error
+    image: np.ndarray = read_images([path], size)[0]
+    return image
+
+
+def read_images(paths: Sequence[Path], size: int) -> np.ndarray:
+    """The same of several, (N, size, size, 3)."""
+    found, several = [], []
+    for path in paths:
+        try:
+            image, more = decode.read_first(path)
+            found.append(decode.fitted(image, size, "square"))
+        except Exception as error:
+            raise UserError(f"{path}: cannot be read as an image ({decode.reason(error)})") from error
+        several += [path.name] * more
+    for note in _told_of_several(several):
+        print(f"note: {note}", file=sys.stderr)
+    return np.stack(found)
 
 
 # ------------------------------------------------------------------------------------------------------------ building

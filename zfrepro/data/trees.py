@@ -146,6 +146,15 @@ def require_distinct(base: Path, classes: Sequence[str]) -> None:
             )
 
 
+def require_classes(base: Path, names: Sequence[str]) -> None:
+    """Refuse a training and a validation folder with pictures right in them, which would be taken for two classes."""
+    if len(names) > 1 and all(name.lower().startswith(("train", "val", "test")) for name in names):
+        raise UserError(
+            f"{base}: {listed([f'{name}/' for name in names], 5)} are splits, and hold no class folders; sort their pictures "
+            f"into {names[0]}/<class>/ and so on, or into <class>/"
+        )
+
+
 def _why_empty(others: list[str]) -> str:
     archives = [name for name in others if name.lower().endswith(ARCHIVES)]
     if archives:
@@ -165,6 +174,7 @@ def drawn_split(
     parts = [([files[i] for i in np.flatnonzero(rows)], labels[rows]) for rows in (~val, val)]
     train, held = (from_files(config, base, *part, boxes=boxes and boxes(*part)) for part in parts)
     notes = {"split": f"drawn: {config.val_fraction:g} of each class, seed {config.split_seed}"}
+    notes |= without_pictures(names, labels[val].tolist())
     return Source(names, ids, train, held, notes=notes, passed_over=others)
 
 

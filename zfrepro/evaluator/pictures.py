@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zfrepro.data import read_image
+from zfrepro.data import read_images
+from zfrepro.data.decode import read_picture
 from zfrepro.data.finer import finer, finest
 from zfrepro.data.matching import Classes, candidates
 from zfrepro.errors import UserError, listed, nearest, require, require_choice
@@ -140,7 +141,7 @@ def own_pictures(run: TrainedRun, images: Sequence[str], labels: Sequence[str]) 
     for path in images:
         require("images", path, "://" not in path, "a file; fetch the picture first")
     try:
-        pixels = np.stack([read_image(Path(path).expanduser(), run.mean.shape[0]) for path in images])
+        pixels = read_images([Path(path).expanduser() for path in images], run.mean.shape[0])
     except UserError as error:
         raise UserError(f"images={error}") from error
     names = [Path(path).name for path in images]
@@ -168,7 +169,7 @@ def finely(run: TrainedRun, pictures: Pictures, files: Sequence[str], factors: S
         return finer(run.config.data, run.squares, run.squares.val, pictures.rows, factors)
     paths, size = [Path(path).expanduser() for path in files], pictures.images.shape[1]
     factor = finest(factors, size, paths)
-    return pictures.images if factor == 1 else np.stack([read_image(path, factor * size) for path in paths])
+    return pictures.images if factor == 1 else np.stack([read_picture(path, factor * size) for path in paths])
 
 
 def class_number(classes: Classes, name: str, key: str = "labels") -> int:
