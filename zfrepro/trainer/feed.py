@@ -22,7 +22,7 @@ KEPT_BYTES = 2 << 30  # of frozen layers' outputs that are kept in memory; more 
 def stream_seed(seed: int, *place: int) -> int:
     """A seed for one place of a run (its epoch, its step): randomness is a function of where one is, so that a resumed run
     needs no generator's state."""
-    return int(np.random.SeedSequence([seed, *place]).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence([seed, *place]).generate_state(1, np.uint64)[0]) >> 1
 
 
 def epoch_order(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
