@@ -352,6 +352,20 @@ def test_the_best_weights_are_those_of_the_lowest_top1_error(tmp_path: Path) -> 
     assert load_checkpoint(tmp_path / "toy" / "train" / "checkpoints" / "last.pt")["trainer"]["rate"]["factor"] == 0.1
 
 
+def test_a_training_that_ends_in_its_warm_up_says_so_and_what_would_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = toy_data(8, size=8)
+    team, task = Team(0, 1, torch.device("cpu")), Scripted(data, [(50, 30)] * 4)
+    Training(toy(tmp_path, warmup_steps=8), team, data, task).run()
+    assert "warmup_steps" not in capsys.readouterr().out
+    Training(toy(tmp_path, warmup_steps=20), team, data, task)._say_begun()
+    said = capsys.readouterr().out
+    assert "8 updates in all" in said and "warmup_steps=20" in said and "passes=6" in said
+    Training(toy(tmp_path, warmup_steps=20, passes=6), team, data, task)._say_begun()
+    assert "warmup_steps" not in capsys.readouterr().out
+
+
 def test_of_few_classes_no_top5_error_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Three are among any five guesses; the file of metrics keeps its keys."""
     data = toy_data(8, size=8)

@@ -305,6 +305,11 @@ class Training:
             )
             if self.begun:
                 print(self.begun)
+            if config.warmup_steps > (total := config.epochs * self.steps):
+                print(
+                    f"{total} updates in all: the learning rate only rises (warmup_steps={config.warmup_steps}) and does not get "
+                    f"to lr={config.lr:g}; longer: passes={config.passes * (2 * config.warmup_steps // total + 1)}"
+                )
 
     def _show(self, bar: tqdm[Any], totals: Totals) -> None:
         rate, error = totals.images / max(self.at.tally.seconds, 1e-9), 100 * totals.wrong / totals.images
