@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -124,6 +126,17 @@ def test_marks_are_read_once_until_something_is_touched(tmp_path: Path, monkeypa
         file.seek(-1, os.SEEK_END)
         file.write(b"\xff")
     assert key_of(pets, cache) != before
+
+
+def test_a_disk_that_fails_once_makes_no_other_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its key would be remembered: what is a picture was not to be read when it was made."""
+    pets, cache = make(tmp_path / "pets", {"cat": 5, "cow": 5}), tmp_path / "cache"
+    monkeypatch.setattr(identity, "SETTLED", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(marks, "open", Mock(side_effect=OSError(errno.EIO, "Input/output error")), raising=False)
+        with pytest.raises(OSError, match=r"Input/output error: .*\.bmp"):
+            key_of(pets, cache)
+    assert key_of(pets, cache) == key_of(pets, tmp_path / "another")
 
 
 def test_what_is_young_is_not_trusted_to_its_stamp(tmp_path: Path) -> None:

@@ -345,11 +345,15 @@ def test_unreadable_pictures_are_counted_or_skipped(
     np.testing.assert_allclose(data.covariance, np.cov(pixels.T, bias=True), rtol=1e-9)
 
 
-@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "Too many open files"), MemoryError()])
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.EMFILE, "Too many open files"), OSError(errno.ENOTCONN, "Transport endpoint"), MemoryError()],
+)
 def test_what_the_machine_fails_at_is_no_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """No picture is left out, and no packed data set is to be deleted, for want of file handles or memory."""
+    """No picture is left out, and no packed data set is to be deleted, for want of file handles or memory, or since the network
+    to them is gone, as sshfs says it."""
     make_tree(tmp_path / "tree")
     data = open_data(config_of(tmp_path), progress=False)
 
@@ -360,8 +364,17 @@ def test_what_the_machine_fails_at_is_no_damage(
     with pytest.raises(type(error)):
         load(data.folder)
     monkeypatch.setattr(decode, "open_picture", failing)
-    with pytest.raises(type(error)):
+    with pytest.raises(type(error)) as caught:
         decode.read_files([str(tmp_path / "tree" / "class_0" / "1.png")], SIZE, "square")
+    assert isinstance(error, MemoryError) or caught.value.filename  # what comes in the middle of a file names none
+
+
+def test_a_disk_that_does_not_know_its_size_is_no_full_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some of FUSE say that 0 of 0 bytes are free."""
+    make_tree(tmp_path / "tree")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(total=0, used=0, free=0))
+    assert len(open_data(config_of(tmp_path), progress=False).train)
 
 
 def test_a_class_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import platform
+import runpy
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 
+from zfrepro import files
 from zfrepro.checkpoints import load_checkpoint, save_checkpoint
 from zfrepro.errors import UserError, explain_os_error, line_of
 from zfrepro.files import atomic_write, digest, lock, machine, pending, read_json, waiting_lock, write_text
@@ -55,6 +57,13 @@ def test_failures_of_the_machine_are_one_line(tmp_path: Path, monkeypatch: pytes
         RuntimeError("shapes")
     ) is None
     assert "`ulimit -n`" in explain_os_error(OSError(errno.EMFILE, "Too many open files", "x"))
+    for answer in (errno.EIO, errno.ENOTCONN, errno.ESHUTDOWN):  # a broken disk, sshfs whose network is gone, Lustre
+        assert "mend that, then give the same command again" in explain_os_error(
+            OSError(answer, os.strerror(answer), "x")
+        )
+    assert "give data.cache= and outputs= on" in explain_os_error(
+        OSError(errno.ENODEV, "No such device", "x")
+    )  # of FUSE
     assert "give a path at which" in explain_os_error(OSError(errno.ENOTDIR, "Not a directory", "f/a"))
     nowhere = FileNotFoundError(
         errno.ENOENT, "No usable temporary directory found in ['/tmp', '/']"
@@ -278,6 +287,15 @@ def test_leftovers_of_the_killed_go_and_those_of_the_living_stay(tmp_path: Path)
         living.done({"mine": 1})
     assert json.loads((run / "fig4_evolution" / "metrics.json").read_text())["mine"] == 1
     assert {path.name for path in run.iterdir()} == {"fig4_evolution", ".results.lock", elsewhere.name, unseen.name}
+
+
+def test_a_mac_has_two_numbers_for_what_is_not_supported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There SMB answers flock with the one that is not EOPNOTSUPP."""
+    with monkeypatch.context() as patch:
+        patch.setattr(errno, "EOPNOTSUPP", 102)
+        patch.setattr(errno, "ENOTSUP", 45)
+        there = runpy.run_path(files.__file__)
+    assert {45, 102} <= set(there["LOCKLESS"]) and {45, 102} <= set(there["UNSYNCED"])
 
 
 @pytest.mark.parametrize("answer", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])

@@ -11,7 +11,7 @@ from typing import IO, Any, cast
 import torch
 from torch import Tensor
 
-from zfrepro.errors import UserError
+from zfrepro.errors import UserError, named
 from zfrepro.files import atomic_write
 
 CURE = "move it away, or train again with resume=false"
@@ -59,7 +59,7 @@ def read_tensors(path: Path) -> Any:
     except Exception as error:  # torch raises half a dozen kinds for files that are cut or are none of its own
         # A few bytes of an archive come to EINVAL; every other OSError is of the file system.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
-            raise
+            raise named(error, path) from None
         more = re.search(r"Weights ?[Uu]npickler|Unsupported (global|class|operand)|[Ww]eights.only", str(error))
         raise ValueError(
             "it holds more than tensors, or is damaged" if more else "it is cut, empty or something else"

@@ -11,8 +11,12 @@ from pathlib import Path
 
 WINDOWS = os.name == "nt"
 MOST = 16  # names that a message lists
-# no fault of the file that was to be read
-MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE)
+# what a disk or the network to it answers when it fails or has gone away
+AWAY = (
+    errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ESHUTDOWN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH,
+    errno.ENETUNREACH, errno.ECONNABORTED, errno.ECONNRESET,
+)  # fmt: skip
+MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, *AWAY)  # no fault of the file that was to be read
 NO_MEMORY = r"out of memory|can't allocate memory|could not create a primitive|bad_alloc"  # torch's and oneDNN's words
 
 
@@ -69,6 +73,13 @@ def is_of_machine(error: Exception) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in MACHINE)
 
 
+def named(error: Exception, path: str | Path) -> Exception:
+    """The same error, with the name of the file, which one that comes in the middle of it lacks."""
+    if isinstance(error, OSError):
+        error.filename = error.filename or str(path)
+    return error
+
+
 def is_full(error: OSError) -> bool:
     """Whether there was no room for what was to be written. NumPy says so in words alone."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT) or bool(re.search(r"requested and \d+ written", str(error)))
@@ -94,6 +105,10 @@ def explain_os_error(error: OSError) -> str:
         return f"{place}: too many open files (see `ulimit -n`); raise that limit, then give the same command again"
     if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT):
         return f"{place}: {error.strerror}; give a path at which there can be such a file, such as outputs=<another folder>"
+    if error.errno in AWAY:
+        return f"{place}: its disk or the network to it fails ({error.strerror}); mend that, then give the same command again"
+    if error.errno == errno.ENODEV:
+        return f"{place}: its file system maps no files into memory; give data.cache= and outputs= on a disk of this machine"
     return f"{place}: {error.strerror or error}"
 
 

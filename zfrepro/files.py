@@ -28,10 +28,15 @@ import psutil
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 from tqdm import tqdm
 
-from zfrepro.errors import WINDOWS, UserError, words_of
+from zfrepro.errors import WINDOWS, UserError, named, words_of
 
-LOCKLESS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems without locks answer
-UNSYNCED = (errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.EOPNOTSUPP)  # what those without `fsync` answer
+UNKNOWN = (
+    errno.ENOSYS,
+    errno.EOPNOTSUPP,
+    errno.ENOTSUP,
+)  # what file systems answer to what they lack; two numbers on a Mac
+LOCKLESS = (*UNKNOWN, errno.ENOLCK)  # those without locks
+UNSYNCED = (*UNKNOWN, errno.EINVAL, errno.EBADF)  # those without `fsync`
 DAY = 86_400  # seconds
 STARTED = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # how many of it there are
 PATIENCE = 5.0  # seconds for which a file may be open elsewhere on Windows
@@ -124,6 +129,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises UserError where the file is not one."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise named(error, path) from None
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error}); delete it and run the command again") from error
     if not isinstance(value, dict):
@@ -307,9 +314,9 @@ def nearest_existing(path: Path) -> Path | None:
 
 def require_space(folder: Path, size: float, what: str, cure: str) -> None:
     """Refuse what does not fit on the disk, before it is begun. size: in bytes."""
-    free = shutil.disk_usage(folder).free
-    if size > free:
-        needed, there = (tqdm.format_sizeof(bytes_, "B") for bytes_ in (size, free))
+    disk = shutil.disk_usage(folder)
+    if disk.total and size > disk.free:  # some of FUSE do not know, and say 0 of 0
+        needed, there = (tqdm.format_sizeof(bytes_, "B") for bytes_ in (size, disk.free))
         raise UserError(f"{shown(folder)}: {what} need {needed}, {there} are free; {cure}")
 
 

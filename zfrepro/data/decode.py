@@ -15,7 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
-from zfrepro.errors import is_of_machine, words_of
+from zfrepro.errors import is_of_machine, named, words_of
 
 # a longer strip is cut to this before resizing: resized whole, a 1 x 100,000 picture would fill the memory
 MAX_ASPECT = 8
@@ -42,7 +42,7 @@ def read_files(paths: Sequence[str], size: int, fit: str) -> Chunk:
             several += [row] * more
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error... on broken files
             if is_of_machine(error):
-                raise
+                raise named(error, path) from None
             failures.append((row, reason(error)))
             images.append(np.zeros((size, size, 3), np.uint8))
             sizes.append((size, size))

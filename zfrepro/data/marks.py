@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from zfrepro.errors import is_of_machine, named
+
 END = 4096  # bytes
 # In these formats a change in the middle changes the size or a check sum at the end, or all that follows.
 COMPRESSED = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".avif"}
@@ -57,4 +59,6 @@ def mark_file(path: str) -> Iterator[bytes]:
             while block := file.read(1 << 20):
                 yield block
     except OSError as error:
+        if is_of_machine(error):  # it may be read the next time, and a key that is remembered would be another's
+            raise named(error, path) from None
         yield b"unreadable %d" % (error.errno or 0)

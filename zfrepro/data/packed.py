@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from zfrepro.errors import UserError, is_of_machine, words_of
+from zfrepro.errors import UserError, is_of_machine, named, words_of
 
 MANIFEST = "manifest.json"
 NOT_HERE = (
@@ -192,7 +192,7 @@ def load(folder: Path) -> Packed:
         )
     except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError) as error:
         if is_of_machine(error):
-            raise
+            raise named(error, folder) from None
         if isinstance(error, OSError) and error.errno in NOT_HERE:
             raise UserError(
                 f"the packed data set {folder} cannot be read here ({error.strerror}): ask its owner to share it, or give "
