@@ -206,6 +206,8 @@ def test_every_layer_that_does_not_fit_is_named() -> None:
         without("features.3.weight", "features.3.bias", *(k for k in small_net().state_dict() if "classifier" in k))
     )
     assert "the file 5 in all" in refusal({**small_net().state_dict(), "z.weight": torch.zeros(2, 5)})
+    one = {"classifier.4.weight": torch.zeros(1, 7), "classifier.4.bias": torch.zeros(1)}
+    assert "classifier.4 has one output" in refusal({**small_net().state_dict(), **one})
     assert "layers=9: must be between 1 and 3" in refusal(small_net().state_dict(), layers=9)
 
 
@@ -217,6 +219,14 @@ ODD: dict[str, tuple[Callable[[], Any], str]] = {
     "numbers": (lambda: {"a.weight": 3}, "it also holds a.weight"),
     "keys that are no text": (lambda: {3: torch.zeros(3)}, "it also holds 3"),
     "a buffer": (lambda: {**small_net().state_dict(), "mean": torch.zeros(3)}, "its entry mean is no weight"),
+    "a counter": (
+        lambda: {"n_averaged": torch.tensor(3)},
+        "fully connected layer; leave it out of what is saved, or export",
+    ),
+    "weights of classes": (
+        lambda: {"loss.weight": torch.ones(5)},
+        "fully connected layer; leave it out of what is saved",
+    ),
     "whole numbers": (lambda: {"a.weight": torch.zeros(2, 3, 3, 3, dtype=torch.int8)}, "torch.int8"),
     "sparse": (lambda: {"a.weight": torch.eye(3).to_sparse()}, "sparse"),
     "three axes": (lambda: {"a.weight": torch.zeros(2, 3, 4)}, "a (weight 2x3x4) is no convolution"),
@@ -257,9 +267,15 @@ def test_layers_in_the_order_of_the_alphabet_are_refused() -> None:
     """Sorted by safetensors, HDF5 or JSON: where shapes are alike, they would be taken for one another."""
     convolutions = nn.Sequential(OrderedDict((f"conv{n}", nn.Conv2d(4, 4, 3)) for n in range(1, 12))).state_dict()
     assert [one.name for one in read_state_dict(convolutions, "w")] == [f"conv{n}" for n in range(1, 12)]
+    backwards = refusal(dict(reversed(convolutions.items())))
+    assert "its layers stand in disorder (conv11 before conv10)" in backwards
+    moved = ["conv4.weight", "conv4.bias", *convolutions]
+    assert "in disorder (conv4 before conv1)" in refusal({key: convolutions[key] for key in moved})
+    widths = nn.ModuleDict({"fc99": nn.Linear(9, 99), "fc20": nn.Linear(99, 20), "b": nn.Linear(20, 9)}).state_dict()
+    assert [one.name for one in read_state_dict(widths, "w")] == ["fc99", "fc20", "b"]  # these are no numbers of layers
     said = refusal(dict(sorted(convolutions.items())))
     assert (
-        "its layers stand in the order of the alphabet (conv10 before conv2)" in said and "model.state_dict()" in said
+        "its layers stand in the order of the alphabet (conv11 before conv2)" in said and "model.state_dict()" in said
     )
 
 
@@ -290,6 +306,8 @@ def test_mean_and_std_are_of_pixels_up_to_1_or_255() -> None:
     for mean, std, key in (
         ([0.5], [], "std="), ([], [1], "mean="), ([1, 2], [1], "mean="), ([1], [0], "std="), ([1], [-1], "std="),
         ([np.nan], [1], "mean="), ([1], [np.inf], "std="), ([0], [1], "0..255 or 0..1"),
+        ([123.675, 116.28, 103.53], [0.229, 0.224, 0.225], "give both of the same"), ([128], [0.0078125], "it is 58.8"),
+        ([0.485, 0.456, 0.406], [58.395, 57.12, 57.375], "give both of the same"), ([1], [127.5], "give both of the same"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=key):
             given_preprocessing(mean, std, "rgb")

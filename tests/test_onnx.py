@@ -99,6 +99,8 @@ def agrees(path: Path, batch: int = 2) -> Network:
     found = network.features(x, [network.layers[-1].number])[network.layers[-1].number]
     if path.stem.startswith("softmax"):
         found = found.softmax(1)
+    elif path.stem.startswith("logarithms"):
+        found = found.log_softmax(1)
     elif found.ndim == 4 and expected.ndim == 2:
         found = found.flatten(1)
     assert expected.abs().max() > 1e-2
@@ -255,6 +257,12 @@ def test_a_matrix_may_be_transposed_scaled_normalised_and_a_convolution(tmp_path
     assert network.outputs == 3 and network.conv_layers == [1, 2]
 
 
+def test_logarithms_of_probabilities_are_those_of_the_softmax(tmp_path: Path) -> None:
+    """As of a network that was trained by NLLLoss."""
+    graph = Graph().conv(4, 3).add("Flatten").add("Gemm", numbers(5, 400), transB=1)
+    agrees(graph.add("LogSoftmax", axis=1).saved(tmp_path / "logarithms.onnx"))
+
+
 def test_features_alone_and_a_tail_that_is_cut(tmp_path: Path) -> None:
     graph = Graph().conv(4, 3).conv(5, 4)
     assert agrees(graph.saved(tmp_path / "features.onnx")).softmax is None
@@ -341,7 +349,19 @@ REFUSED = {
         "Concat 'concat_4' joins or leaves",
     ),
     "a scale": (lambda g: g.conv(4, 3, relu=False).add("Mul", numbers(1, 4, 1, 1)), "Mul 'mul_1' has no place"),
-    "pixels shifted": (lambda g: g.add("Add", numbers(1, 3, 1, 1)).conv(4, 3), "Add 'add_0' adds a constant where"),
+    "pixels shifted": (
+        lambda g: g.add("Add", numbers(1, 3, 1, 1)).conv(4, 3),
+        "Add 'add_0' adds a constant where there is no convolution or matrix before it; export the network without what it does "
+        "to pixels, and give that as mean=, std= and channels=",
+    ),
+    "norm of other maps": (
+        lambda g: g.conv(4, 3, relu=False).add("BatchNormalization", *[np.ones(5, np.float32)] * 4).add("Relu"),
+        "BatchNormalization 'batchnormalization_1' normalises by 5 numbers what has 4 maps",
+    ),
+    "norm of one map": (
+        lambda g: g.conv(4, 3, relu=False).add("BatchNormalization", *[np.ones(1, np.float32)] * 4).add("Relu"),
+        "BatchNormalization 'batchnormalization_1' normalises by 1 numbers what has 4 maps",
+    ),
     "a bias by place": (
         lambda g: g.conv(4, 3, relu=False).add("Add", numbers(1, 4, 10, 10)).add("Relu"),
         "Add 'add_1' adds more than one number a map",

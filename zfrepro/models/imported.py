@@ -19,6 +19,7 @@ from zfrepro.models.network import Network
 from zfrepro.options.shared import ModelConfig
 
 NAMED = 4  # layers that a message names
+INSTEAD = "; leave it out of what is saved, or export the network to ONNX and give weights=<the .onnx file>"
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
@@ -56,7 +57,7 @@ def read_state_dict(state: Any, where: str, epsilon: float | None = None, wanted
     layers: list[Trained] = []
     normalised = True  # whether the last layer may no longer be
     groups = _grouped(_unwrapped(state, where))
-    _refuse_alphabet(list(groups), where)
+    _refuse_disorder(groups, where)
     for name, parts in groups.items():
         norm = "running_mean" in parts
         if len(layers) == wanted and not norm:
@@ -77,18 +78,21 @@ def read_state_dict(state: Any, where: str, epsilon: float | None = None, wanted
     return layers
 
 
-def _refuse_alphabet(names: list[str], where: str) -> None:
-    """Refuse layers in the order of the alphabet, conv10 before conv2: sorted by a format that knows no order, such as
-    safetensors, HDF5 or JSON."""
-    numbered = sorted(
-        names, key=lambda name: [(text, int(part or 0)) for text, part in re.findall(r"(\D*)(\d*)", name)]
-    )
-    if names == sorted(names) != numbered:
-        first = next(i for i, (one, other) in enumerate(zip(names, numbered)) if one != other)
-        raise UserError(
-            f"{where}: its layers stand in the order of the alphabet ({names[first]} before {numbered[first]}), not in the "
-            "network's; load them into the network and save its model.state_dict()"
-        )
+def _refuse_disorder(groups: Mapping[str, Mapping[str, Tensor]], where: str) -> None:
+    """Refuse layers that their numbers put in another order, conv10 before conv2, where they could be taken for one another
+    or all stand in the order of the alphabet: sorted by a format that knows no order, such as safetensors, HDF5 or JSON."""
+    alphabet, last = list(groups) == sorted(groups), dict[Any, tuple[list[int], str]]()
+    for name, parts in groups.items():
+        alike = re.sub(r"\d+", "#", name), *(() if alphabet else parts.get("weight", torch.zeros(())).shape)
+        numbers = [int(number) for number in re.findall(r"\d+", name)]
+        before, first = last.get(alike, (numbers, name))
+        if before > numbers:
+            order = "in the order of the alphabet" if alphabet else "in disorder"
+            raise UserError(
+                f"{where}: its layers stand {order} ({first} before {name}), not in the network's; load them into the network "
+                "and save its model.state_dict()"
+            )
+        last[alike] = numbers, name
 
 
 def _layer(name: str, parts: Mapping[str, Tensor], where: str) -> Trained:
@@ -96,7 +100,9 @@ def _layer(name: str, parts: Mapping[str, Tensor], where: str) -> Trained:
     weight = parts.get("weight", torch.zeros(()))
     if weight.ndim not in (2, 4) or set(parts) - {"weight", "bias"}:
         what = ", ".join(f"{part} {_shape(tensor)}" for part, tensor in parts.items())
-        raise UserError(f"{where}: {name or 'its top level'} ({what}) is no convolution and no fully connected layer")
+        raise UserError(
+            f"{where}: {name or 'its top level'} ({what}) is no convolution and no fully connected layer{INSTEAD}"
+        )
     bias = parts.get("bias", torch.zeros(len(weight)))
     if bias.shape != weight.shape[:1]:
         raise UserError(f"{where}: {name} has a bias of {_shape(bias)} for weights of {_shape(weight)}")
@@ -148,7 +154,7 @@ def _checked(name: str, parts: Mapping[str, Tensor], where: str) -> dict[str, Te
         key = f"{name}.{part}" if name else part
         if part not in NORM:
             raise UserError(
-                f"{where}: its entry {key} is no weight or bias of a convolution or a fully connected layer"
+                f"{where}: its entry {key} is no weight or bias of a convolution or a fully connected layer{INSTEAD}"
             )
         if part != "num_batches_tracked" and (not tensor.is_floating_point() or tensor.layout != torch.strided):
             raise UserError(f"{where}: {key} is a tensor of {tensor.dtype}, {tensor.layout}; weights are real numbers")
@@ -176,8 +182,13 @@ def assemble(config: ModelConfig, given: Sequence[Trained], where: str, layers: 
         given.pop()  # torchvision's IMAGENET1K_FEATURES have such a classifier
     if all(row.kind == "fc" for row in rows[len(given) :]):
         rows = rows[: len(given)]
+    outputs = len(given[-1].weight) if len(given) == len(rows) + 1 else 0
+    if outputs == 1:
+        raise UserError(
+            f"{where}: {given[-1].name} has one output, and a softmax of one is always 1; give a network with an output for each "
+            f"class, or layers={len(rows)}, those below it alone"
+        )
     with torch.device("meta"):
-        outputs = len(given[-1].weight) if len(given) == len(rows) + 1 else 0
         network = Network(dataclasses.replace(config, layers=rows), outputs)
     _require_fit(network, given, where)
     state = {}

@@ -92,8 +92,9 @@ class _Walk:
             "Add": self._add, "AveragePool": self._average_pool, "BatchNormalization": self._batch_norm, "Conv": self._conv,
             "Dropout": self._dropout, "Flatten": self._flatten, "Gemm": self._gemm,
             "GlobalAveragePool": self._global_average_pool, "Identity": lambda given: None, "LRN": self._lrn,
-            "MatMul": lambda given: self._linear(self._given(1).T, None), "MaxPool": self._max_pool, "Pad": self._pad,
-            "Relu": self._relu, "Reshape": self._reshape, "Softmax": self._softmax, "Transpose": self._transpose,
+            "LogSoftmax": self._softmax, "MatMul": lambda given: self._linear(self._given(1).T, None),
+            "MaxPool": self._max_pool, "Pad": self._pad, "Relu": self._relu, "Reshape": self._reshape,
+            "Softmax": self._softmax, "Transpose": self._transpose,
         }  # fmt: skip
 
     def _input(self) -> tuple[str, tuple[int, ...]]:
@@ -178,6 +179,8 @@ class _Walk:
     def _refuse(self, why: str, name: str | None = None) -> NoReturn:
         whole = self._whole()
         cure = f"; layers={whole} takes the layers below it alone" if whole else ""
+        if not self.rows and not cure and self.node.op_type not in WEIGHTS:
+            cure = "; export the network without what it does to pixels, and give that as mean=, std= and channels="
         raise UserError(f"{self.where}: {name or self._name()} {why}{cure}")
 
     def _name(self) -> str:
@@ -315,6 +318,8 @@ class _Walk:
         parts = [self._given(index) for index in range(1, 5)]
         names = ("weight", "bias", "running_mean", "running_var")
         norm = {name: torch.from_numpy(np.array(part, np.float32)) for name, part in zip(names, parts)}
+        if any(part.shape != self.weights[-1].bias.shape for part in norm.values()):
+            self._refuse(f"normalises by {parts[0].size} numbers what has {len(self.weights[-1].bias)} maps or units")
         self.weights[-1] = fold_batch_norm(self.weights[-1], norm, given.get("epsilon", 1e-5))
 
     # ---------------------------------------------------------------------------------------------- nodes: everything else

@@ -194,7 +194,13 @@ def given_preprocessing(mean: Sequence[float], std: Sequence[float], channels: s
         raise UserError(
             "mean=[0] std=[1]: of pixels 0..255 or 0..1? give std=[255] for pixels / 255, std=[0.0039215686] for pixels"
         )
-    unit = 1.0 if max(max(given) for given in values) > 1 else 255.0
+    finer, coarser = (max(map(abs, given)) > 1 for given in values)
+    if (finer and min(std) < 1) or (coarser and not finer and any(mean)):
+        raise UserError(
+            f"mean={list(mean)} std={list(std)}: one is of pixels 0..1, the other of pixels 0..255; give both of the same (std "
+            "divides: where pixels are multiplied by 0.017, it is 58.8)"
+        )
+    unit = 1.0 if finer or coarser else 255.0
     order = slice(None, None, -1 if channels == "bgr" else 1)
     mean, std = (tuple(unit * value for value in given[order]) for given in values)
     return Preprocessing(mean, std, "as given", channels == "bgr")
