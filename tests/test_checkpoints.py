@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,6 +67,25 @@ def test_what_cannot_be_written_leaves_the_last_one(tmp_path: Path, small_files:
         save_checkpoint(path, {"model": torch.zeros(1_000_000)})
     assert explain_os_error(caught.value).startswith(f"{path}: larger than files may be here")
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="other rights there")
+def test_what_another_user_keeps_to_himself_is_not_called_unwritable(tmp_path: Path) -> None:
+    """A folder without rights, or a file; asked as nobody where the tests run as root."""
+    (tmp_path / "theirs").mkdir()
+    code = "import os, sys, errno; from zfrepro.errors import explain_os_error\n"
+    code += "if os.geteuid() == 0: os.setuid(65534)\n"
+    code += "print(explain_os_error(PermissionError(errno.EACCES, 'Permission denied', sys.argv[1])))"
+
+    def said(path: Path) -> str:
+        return subprocess.run(
+            [sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True
+        ).stdout
+
+    (tmp_path / "theirs").chmod(0)
+    assert "theirs/a/b: not for you to read (Permission denied)" in said(tmp_path / "theirs" / "a" / "b")
+    (tmp_path / "theirs").chmod(0o755)
+    assert "not/there: cannot be written" in said(Path("/not/there"))
 
 
 def test_a_umask_that_takes_ones_own_rights_is_named() -> None:

@@ -127,6 +127,17 @@ def test_checkpoint_round_trip(tmp_path: Path) -> None:
     assert loaded["class_names"] == ["a"] and loaded["epoch"] == 3
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="other rights there")
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_whoever_shares_a_folder_may_take_its_locks(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        with waiting_lock(tmp_path / "a.lock"):
+            assert (tmp_path / "a.lock").stat().st_mode & 0o777 == 0o666
+    finally:
+        os.umask(before)
+
+
 def test_lock_is_for_one_process(tmp_path: Path) -> None:
     code = "from zfrepro.files import lock; from pathlib import Path\n"
     code += f"with lock(Path({str(tmp_path)!r})): print('got it')"

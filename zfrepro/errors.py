@@ -97,6 +97,10 @@ def explain_os_error(error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         if _harsh():
             return f"{place}: cannot be written ({error.strerror}); `umask` takes your own rights away; give `umask 022` first"
+        if _closed(Path(str(place))):
+            return (
+                f"{place}: not for you to read ({error.strerror}); ask its owner for `chmod -R a+rX`, or use your own"
+            )
         held = "close what has it open, " if WINDOWS else ""  # which refuses to replace an open file
         return f"{place}: cannot be written ({error.strerror}); {held}make it writable or give outputs=<another folder>"
     if error.errno == errno.EFBIG:
@@ -117,6 +121,12 @@ def _harsh() -> bool:
     umask = os.umask(0o022)  # it can be read only by setting it
     os.umask(umask)
     return bool(umask & 0o700)
+
+
+def _closed(path: Path) -> bool:
+    """Whether it is another user's, or lies in a folder of his, and is not to be read."""
+    folders = [folder for folder in path.absolute().parents if os.path.lexists(folder)]
+    return not all(os.access(folder, os.X_OK) for folder in folders) or (path.exists() and not os.access(path, os.R_OK))
 
 
 def _has_working_folder() -> bool:

@@ -229,7 +229,7 @@ def waiting_lock(path: Path, on_wait: Callable[[], object] = lambda: None) -> It
 def _acquire(path: Path, blocking: bool) -> BaseFileLock | None:
     """The lock file, taken; None if another process has it. Where the file system knows no locks, its existence is one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    guard: BaseFileLock = FileLock(path)
+    guard: BaseFileLock = FileLock(path, mode=0o666)  # who shares the folder shares its locks, whatever the umask
     try:
         guard.acquire(blocking=blocking)
     except Timeout:
