@@ -96,8 +96,6 @@ def test_a_crop_as_large_as_the_image_and_one_larger() -> None:
     assert crop_positions(4, 4)[:, :2].abs().max() == 0
     with pytest.raises(UserError, match=r"model\.input_size=7"):
         crop_positions(6, 7)
-    with pytest.raises(UserError, match="ten_crop"):
-        draw_crops(1, 6, 4, "five_crop", torch.Generator())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -16,7 +16,7 @@ from torch import Tensor
 from zfrepro.errors import UserError
 from zfrepro.models.deconvnet import TIES, Rules, pool_up, unpool
 from zfrepro.models.network import Network, initialise
-from zfrepro.models.table import Op, ops_of
+from zfrepro.models.table import Op, op_sizes, ops_of
 from zfrepro.models.window import project
 from zfrepro.options.compose import conf_folder, to_dataclass
 from zfrepro.options.shared import LayerConfig, ModelConfig
@@ -142,7 +142,7 @@ def test_hand_set_weights_give_the_literal_projection() -> None:
 
 def brute_force_switches(x: Tensor, op: Op, ties: str) -> Tensor:
     """For each pooling window of x (B, C, H, W) the flat place of its first maximum, -1 where the rule drops it."""
-    side = op.output_size(x.shape[-1])
+    side = op_sizes([op], x.shape[-1])[-1]
     found = torch.full((*x.shape[:2], side, side), -1)
     for b, c, i, j in itertools.product(*map(range, found.shape)):
         best = 0.0 if ties == "drop" else -math.inf

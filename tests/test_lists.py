@@ -35,8 +35,8 @@ def test_one_table_in_many_forms(tmp_path: Path, form: str) -> None:
     [
         ("", "no column image, left, top"),
         ("image,left\n", "no column top; the first line must be image,left,top"),
-        ("image,left,top\na,1\n", "line 2: has fewer values"),
-        ("image,left,top\na,1,5,2\n", "line 2: has more values .* quote what has commas"),
+        ("image,left,top\na,1\n", "line 2: has not as many values"),
+        ("image,left,top\na,1,5,2\n", "line 2: has not as many values .* quote what has commas"),
         ("image,left,top,left\na,1,5,2\n", "has the column left twice"),
         ("image,left,top\na,1," + "9" * 200_000 + "\n", "not readable as a table"),
     ],

@@ -112,11 +112,9 @@ class Run:
 
     def pictures(self, images: Pictures) -> np.ndarray:
         """(N, S, S, 3) uint8: pictures as the run's own are packed; what is packed already stays as it is."""
-        each: Iterable[object] = [images]
-        if isinstance(images, np.ndarray):
-            each = images[None] if images.ndim <= 3 else images
-        elif isinstance(images, Iterable) and not isinstance(images, str):
-            each = images
+        alone = isinstance(images, np.ndarray) and images.ndim <= 3
+        many = isinstance(images, Iterable) and not isinstance(images, str) and not alone
+        each: Iterable[object] = images if many else [images]  # type: ignore[assignment]
         found = [_packed(image, self.opened.side) for image in each]
         require("images", found, len(found) > 0, "one picture or more")
         return np.stack(found)

@@ -7,7 +7,7 @@ import re
 import torch
 from joblib import cpu_count
 
-from zfrepro.errors import UserError, nearest
+from zfrepro.errors import UserError, nearest, require
 
 
 def resolve_device(device: str) -> torch.device:
@@ -21,10 +21,8 @@ def resolve_device(device: str) -> torch.device:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if re.fullmatch(r"cpu|cuda(:\d+)?", device) is None:
-        raise UserError(
-            f"device={device}: must be auto, cpu, cuda or cuda:<n>{nearest(device, ('cpu', 'cuda', 'auto'))}"
-        )
+    known, hint = re.fullmatch(r"cpu|cuda(:\d+)?", device), nearest(device, ("cpu", "cuda", "auto"))
+    require("device", device, known is not None, f"auto, cpu, cuda or cuda:<n>{hint}")
     if device.startswith("cuda"):
         count = torch.cuda.device_count()
         index = int(device.partition(":")[2] or 0)

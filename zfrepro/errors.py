@@ -95,7 +95,9 @@ def explain_os_error(error: OSError) -> str:
     if is_full(error):
         return f"{place}: no space left on the disk; free some, then give the same command again: finished work is kept"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        if _harsh():
+        umask = os.umask(0o022)  # it can be read only by setting it
+        os.umask(umask)
+        if umask & 0o700:
             return f"{place}: cannot be written ({error.strerror}); `umask` takes your own rights away; give `umask 022` first"
         if _closed(Path(str(place))):
             return (
@@ -114,13 +116,6 @@ def explain_os_error(error: OSError) -> str:
     if error.errno == errno.ENODEV:
         return f"{place}: its file system maps no files into memory; give data.cache= and outputs= on a disk of this machine"
     return f"{place}: {error.strerror or error}"
-
-
-def _harsh() -> bool:
-    """Whether the umask takes rights from the user himself."""
-    umask = os.umask(0o022)  # it can be read only by setting it
-    os.umask(umask)
-    return bool(umask & 0o700)
 
 
 def _closed(path: Path) -> bool:

@@ -14,10 +14,11 @@ import os
 import platform
 import secrets
 import shutil
+import sys
 import time
 import unicodedata
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from glob import escape
 from pathlib import Path
@@ -213,11 +214,12 @@ def lock(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def waiting_lock(path: Path, on_wait: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Hold the lock file `path` for this process, after whoever holds it now; `on_wait` is called if that takes time."""
+def waiting_lock(path: Path, notice: str = "") -> Iterator[None]:
+    """Hold the lock file `path` for this process, after whoever holds it now, and say so if that takes time."""
     guard = _acquire(path, blocking=False)
     if guard is None:
-        on_wait()
+        if notice:
+            print(notice, file=sys.stderr)
         guard = _acquire(path, blocking=True)
         assert guard is not None
     try:

@@ -91,12 +91,8 @@ def read_table(path: Path, columns: Sequence[str], key: str, optional: Sequence[
         reader.fieldnames = found
         for row in reader:
             where = f"{key}={path}, line {reader.line_num}"
-            if any(row[name] is None for name in columns):
-                raise UserError(f"{where}: has fewer values than the first line has columns")
-            if any(row.get(None, [])):
-                raise UserError(
-                    f"{where}: has more values than the first line has columns; quote what has commas in it"
-                )
+            if any(row[name] is None for name in columns) or any(row.get(None, [])):
+                raise UserError(f"{where}: has not as many values as the first line; quote what has commas in it")
             rows.append(Row(where, {name: (row.get(name) or "").strip() for name in (*columns, *optional)}))
     except csv.Error as error:
         raise UserError(f"{key}={path}: not readable as a table ({error})") from error

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -21,12 +21,6 @@ from zfrepro.options.identity import config_hash
 from zfrepro.options.shared import Common
 from zfrepro.provenance import provenance
 from zfrepro.statistics import Measure, to_data
-
-
-class Figure(Protocol):
-    """What is needed of a matplotlib figure here."""
-
-    def savefig(self, fname: Any, **kwargs: Any) -> None: ...
 
 
 @dataclass
@@ -56,7 +50,7 @@ class Output:
             # NumPy before 2.3 takes allow_pickle= for one more array.
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
-    def figure(self, name: str, figure: Figure, dpi: int = 150) -> None:
+    def figure(self, name: str, figure: Any, dpi: int = 150) -> None:
         figure.savefig(self.path(name), dpi=dpi)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], notes: str) -> None:

@@ -179,9 +179,9 @@ def snapshots(folder: Path) -> list[int]:
     return sorted(int(epoch) for epoch in kept if epoch.isdecimal())
 
 
-def outputs_of(config: TrainConfig, classes: int) -> int:
+def outputs_of(regression: str | None, classes: int) -> int:
     """Numbers that come out on top: one a class, or the four of a box, for all classes or for each."""
-    return {None: classes, "scr": 4, "pcr": 4 * classes}[config.regression]
+    return {None: classes, "scr": 4, "pcr": 4 * classes}[regression]
 
 
 def open_run(config: Common, which: str | int = "best", boxes: bool = False) -> TrainedRun:
@@ -212,12 +212,14 @@ def open_run(config: Common, which: str | int = "best", boxes: bool = False) -> 
     state, digest = _read(checkpoint)
     device = resolve_device(config.device)
     with torch.device("meta"):  # without drawing the millions of weights that are replaced
-        network = Network(trained.model, outputs_of(trained, len(state["class_names"])))
+        network = Network(trained.model, outputs_of(trained.regression, len(state["class_names"])))
     try:
         network.load_state_dict({name: weights.float() for name, weights in state["model"].items()}, assign=True)
     except RuntimeError as error:
         raise UserError(f"{shown(checkpoint)}: its weights do not fit the model of train/config.yaml") from error
     network = network.placed(device).eval().requires_grad_(False)
+    last = checkpoint.with_name("last.pt")  # earlier versions of the program remembered the data there alone
+    known = recall(state) or (recall(load_checkpoint(last)) if last.exists() else None)
     resized = trained.data.fit == "whole" and trained.train_scale
     side = min(trained.train_scale) if resized else trained.data.size
     return TrainedRun(
@@ -228,7 +230,7 @@ def open_run(config: Common, which: str | int = "best", boxes: bool = False) -> 
         epoch=int(state["epoch"]),
         class_names=tuple(state["class_names"]),
         class_ids=tuple(state.get("class_ids", ())),
-        known=recall(state) or _recall_last(checkpoint),
+        known=known,
         mean=_mean_image(state["mean"], side).to(device),
         scale=state["scale"].to(device),
         device=device,
@@ -285,9 +287,3 @@ def naming(key: str, name: str | None) -> Iterator[None]:
 def _mean_image(mean: Tensor, side: int) -> Tensor:
     """(S, S, 3): the mean image, or the mean colour (3,) everywhere."""
     return mean if mean.ndim == 3 and len(mean) == side else mean.reshape(-1, 3).mean(0).expand(side, side, 3)
-
-
-def _recall_last(checkpoint: Path) -> Known | None:
-    """What last.pt knows of the data: earlier versions of the program wrote it there alone."""
-    last = checkpoint.with_name("last.pt")
-    return recall(load_checkpoint(last)) if last.exists() else None

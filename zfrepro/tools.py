@@ -73,15 +73,12 @@ def doctor(config: DoctorConfig) -> None:
     there = versions(*names)
     print(f"zfrepro {__version__}, Python {platform.python_version()} on {platform.platform()}")
     print("packages: " + ", ".join(f"{name} {there.get(name, 'not installed')}" for name in names))
-    print(
-        f"cpu: {os.cpu_count()} cores, {torch.get_num_threads()} threads; precision=auto means {_auto(torch.device('cpu'))}"
-    )
+    auto = resolve_precision("auto", torch.device("cpu"))
+    print(f"cpu: {os.cpu_count()} cores, {torch.get_num_threads()} threads; precision=auto means {auto}")
     for index in range(torch.cuda.device_count()):
         memory = torch.cuda.get_device_properties(index).total_memory / 2**30
-        device = torch.device("cuda", index)
-        print(
-            f"gpu {index}: {torch.cuda.get_device_name(index)}, {memory:.0f} GiB; precision=auto means {_auto(device)}"
-        )
+        name, auto = torch.cuda.get_device_name(index), resolve_precision("auto", torch.device("cuda", index))
+        print(f"gpu {index}: {name}, {memory:.0f} GiB; precision=auto means {auto}")
     if not torch.cuda.device_count():
         print("gpu: none" + ("" if torch.backends.cuda.is_built() else " (torch is a CPU build)"))
     outputs = config.runs_folder
@@ -95,7 +92,3 @@ def doctor(config: DoctorConfig) -> None:
     print(f"data={config.data.name}: " + ("ready" if not problems else "not usable:"))
     for line in [*problems, *notes]:
         print(f"  - {line}")
-
-
-def _auto(device: torch.device) -> str:
-    return resolve_precision("auto", device)

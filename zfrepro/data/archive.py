@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import stat
-import sys
 import tarfile
 import zipfile
 import zlib
@@ -94,12 +93,8 @@ def archive_mark(path: Path) -> str:
 def extract(path: Path, folder: Path, mark: str, progress: bool) -> Path:
     """The archive's content, unpacked once into a folder of its own in `folder`: whole or not at all."""
     target = folder / f"{path.name.partition('.')[0]}-{mark[:12]}"
-
-    def tell() -> None:
-        if progress:
-            print(f"another process is unpacking {path.name}; waiting for it", file=sys.stderr)
-
-    with waiting_lock(folder / f"{target.name}.lock", tell):
+    notice = f"another process is unpacking {path.name}; waiting for it" * progress
+    with waiting_lock(folder / f"{target.name}.lock", notice):
         if not target.is_dir():
             _extract(path, target)
     return target

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from zfrepro.data.identity import identify, open_source
+from zfrepro.data.identity import identify, read_originals
 from zfrepro.data.locating import locate
 from zfrepro.data.packed import Packed
 from zfrepro.data.packing import find_packed, open_data
@@ -82,7 +82,7 @@ def open_own(config: DataConfig, known: Known | None, run: str, progress: bool =
         )
     raise UserError(
         f"data.root={config.root or base}: is not what run={run} was trained on: "
-        f"{difference(known, find_packed(config, known.key), open_source(config, base, progress))}; give data.root=<the data "
+        f"{difference(known, find_packed(config, known.key), read_originals(config, base, progress))}; give data.root=<the data "
         "as it was>, or train on what is there now with run=<another name>"
     )
 
@@ -92,8 +92,10 @@ def difference(known: Known, then: Packed | None, now: Source) -> str:
     gone = [name for name in known.class_ids if name not in set(now.class_ids)]
     new = [name for name in now.class_ids if name not in set(known.class_ids)]
     if gone or new:
-        parts = [_classes(names, word) for names, word in ((gone, "missing"), (new, "more")) if names]
-        return " and ".join(parts)
+        parts = ((names, word) for names, word in ((gone, "missing"), (new, "more")) if names)
+        return " and ".join(
+            f"{len(names)} class{'es' * (len(names) > 1)} {word} ({listed(names, NAMED)})" for names, word in parts
+        )
     if list(known.class_ids) != list(now.class_ids):
         return "its classes have another order"
     before = np.sum([known.split["train"], known.split["val"]], axis=0)
@@ -106,7 +108,3 @@ def difference(known: Known, then: Packed | None, now: Source) -> str:
     if then is not None and (other := sorted((names - Counter([*then.train.files, *then.val.files])).elements())):
         return f"{len(other)} of its pictures have other names, the first: {other[0]}"
     return "there are as many pictures of the same classes, but their contents or names or their split are not the same"
-
-
-def _classes(names: Sequence[str], word: str) -> str:
-    return f"{len(names)} class{'es' if len(names) > 1 else ''} {word} ({listed(names, NAMED)})"

@@ -25,7 +25,7 @@ from zfrepro.data import decode, rows, sources
 from zfrepro.data.archive import check_members
 from zfrepro.data.cache import short_hash, writable
 from zfrepro.data.decode import frame
-from zfrepro.data.identity import Identity, identify, open_source, told_of
+from zfrepro.data.identity import Identity, identify, read_originals, told_of
 from zfrepro.data.layouts import open_layout
 from zfrepro.data.locating import locate
 from zfrepro.data.packed import MANIFEST, Boxes, Packed, load
@@ -60,14 +60,10 @@ def open_data(config: DataConfig, progress: bool = True) -> Packed:
     base = locate(config)
     identity = identify(config, base, progress)
     folder = _folder(config, identity)
-
-    def tell() -> None:
-        if progress:
-            print(f"another process is packing {folder.name}; waiting for it", file=sys.stderr)
-
     if not (folder / MANIFEST).exists():
         _refuse_halfway()
-        with writable(folder.parent), waiting_lock(folder.with_name(f"{folder.name}.lock"), tell):
+        notice = f"another process is packing {folder.name}; waiting for it" * progress
+        with writable(folder.parent), waiting_lock(folder.with_name(f"{folder.name}.lock"), notice):
             if not (folder / MANIFEST).exists():  # another process may have built it while this one waited
                 build(config, base, folder, identity, progress)
     return load(folder)
@@ -160,7 +156,7 @@ def read_images(paths: Sequence[Path], size: int) -> np.ndarray:
 
 def build(config: DataConfig, base: Path | None, folder: Path, identity: Identity, progress: bool) -> None:
     """Pack the data set into `folder`, whole or not at all. The caller holds the lock."""
-    source = sources.embedded(config) if base is None else identity.source or open_source(config, base, progress)
+    source = sources.embedded(config) if base is None else identity.source or read_originals(config, base, progress)
     splits = {"train": source.train, "val": source.val}
     shapes = {split: rows.measure(listing, config.workers) for split, listing in splits.items()}
     need = sum(rows.row_bytes(listing, shapes[split]) for split, listing in splits.items())
@@ -315,7 +311,7 @@ def _told_of_contrast(covariance: np.ndarray) -> list[str]:
         return []
     return [
         f"the training images are nearly of one colour (standard deviation {deviation:.1f} of 255): are they 12-bit values "
-        "stored as 16 bits, values of 0 to 1 stored as bytes, or transparent?"
+        "stored as 16 bits, or values of 0 to 1 stored as bytes?"
     ]
 
 

@@ -35,7 +35,8 @@ def read_chain(path: Path, layers: int | None = None) -> tuple[ModelConfig, list
     onnx, where, beside = _onnx(), f"weights={path}", list[str]()
     try:
         model = onnx.load(path, load_external_data=False)
-        beside = _beside(model)
+        entries = (entry for one in model.graph.initializer for entry in one.external_data)
+        beside = sorted({entry.value for entry in entries if entry.key == "location"})  # files that hold weights
         onnx.load_external_data_for_model(model, str(path.parent))
         constants = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
         if not model.graph.node:
@@ -49,12 +50,6 @@ def read_chain(path: Path, layers: int | None = None) -> tuple[ModelConfig, list
             ) from error
         raise UserError(f"{where}: not a readable ONNX file ({why}); export it again") from error
     return _Walk(model, constants, where, path.stem, layers).chain()
-
-
-def _beside(model: Any) -> list[str]:
-    """The files that hold weights of a graph whose own file has no room for them."""
-    entries = (entry for one in model.graph.initializer for entry in one.external_data if entry.key == "location")
-    return sorted({entry.value for entry in entries})
 
 
 def _onnx() -> Any:
@@ -114,7 +109,8 @@ class _Walk:
     # -------------------------------------------------------------------------------------------------------- the walk
 
     def chain(self) -> tuple[ModelConfig, list[Trained]]:
-        """Walk the graph to its end, or to the end of the last wanted layer."""
+        """Walk the graph to its end, or to the end of the last wanted layer. Where the uppermost layer has no ReLU, it is the
+        softmax layer."""
         for node in self.graph.node:
             self.node = node
             if self._is_constant():
@@ -128,18 +124,6 @@ class _Walk:
                 if self._complete():
                     break
                 raise
-        return self._finished()
-
-    def _complete(self) -> bool:
-        """Whether all layers that are wanted are there."""
-        return self.wanted is not None and self._whole() == self.wanted
-
-    def _whole(self) -> int:
-        """Layers with their ReLU so far."""
-        return len(self.rows) - (not self.active)
-
-    def _finished(self) -> tuple[ModelConfig, list[Trained]]:
-        """The table; where the uppermost layer has no ReLU, it is the softmax layer."""
         if self.wanted is not None:
             require("layers", self.wanted, 1 <= self.wanted <= self._whole(), f"between 1 and {self._whole()}")
         if not self.active and max(self._sides()) > 1:
@@ -148,6 +132,14 @@ class _Walk:
         if not any(row.kind == "conv" for row in rows):
             raise UserError(f"{self.where}: there is no convolution with a ReLU in it")
         return ModelConfig(self.table_name, self.input_size, rows, **self.norm), self.weights
+
+    def _complete(self) -> bool:
+        """Whether all layers that are wanted are there."""
+        return self.wanted is not None and self._whole() == self.wanted
+
+    def _whole(self) -> int:
+        """Layers with their ReLU so far."""
+        return len(self.rows) - (not self.active)
 
     def _sides(self) -> list[int]:
         """Height and width of the maps; of units 1."""

@@ -147,20 +147,14 @@ class _Map:
         return maps.view(len(windows), self.side, self.side, channels).permute(0, 3, 1, 2)
 
 
-@dataclass(frozen=True)
-class _Meeting:
-    """How a convolution or pooling of an input window gives an output window, along one axis."""
-
-    padding: int  # to put around the input window
-    first: Places  # (P,): which outcome is the output window's first
-
-    @classmethod
-    def of(cls, op: Op, given: Span, output: Span) -> _Meeting:
-        before = given.start + op.padding - op.stride * output.start  # padding that the first place of the output sees
-        after = output.size * op.stride - op.stride + op.kernel - before - given.size
-        padding = max(int(before.max()), int(after.max()), 0)
-        padding += int(before[0] - padding) % op.stride
-        return cls(padding, (padding - before) // op.stride)
+def _meeting(op: Op, given: Span, output: Span) -> tuple[int, Places]:
+    """How a convolution or pooling of an input window gives an output window, along one axis: the padding to put around the
+    input window, and (P,) which outcome is the output window's first."""
+    before = given.start + op.padding - op.stride * output.start  # padding that the first place of the output sees
+    after = output.size * op.stride - op.stride + op.kernel - before - given.size
+    padding = max(int(before.max()), int(after.max()), 0)
+    padding += int(before[0] - padding) % op.stride
+    return padding, (padding - before) // op.stride
 
 
 class Occluder:
@@ -229,13 +223,13 @@ def _moved(op: Op, y: Sequence[Span], x: Sequence[Span], run: Callable[[tuple[in
 
     run: the op itself on the input windows, with that much padding down and across.
     """
-    down, across = _Meeting.of(op, *y), _Meeting.of(op, *x)
-    found = run((down.padding, across.padding))
+    (down, tops), (across, lefts) = _meeting(op, *y), _meeting(op, *x)
+    found = run((down, across))
     tall, wide = found.shape[2:]
-    if (down.first == down.first[0]).all() and (across.first == across.first[0]).all():
-        top, left = int(down.first[0]), int(across.first[0])
+    if (tops == tops[0]).all() and (lefts == lefts[0]).all():
+        top, left = int(tops[0]), int(lefts[0])
         return found[:, :, top : top + y[1].size, left : left + x[1].size]
-    rows, columns = _places(Span(down.first, y[1].size)), _places(Span(across.first, x[1].size))
+    rows, columns = _places(Span(tops, y[1].size)), _places(Span(lefts, x[1].size))
     index = _numbered(rows, columns, tall * wide) + _grid(rows, columns, wide)
     return _taken(found.permute(0, 2, 3, 1).reshape(-1, found.shape[1]), index)
 

@@ -25,10 +25,6 @@ class Op:
     padding: int = 0
     share: float = 0.0  # dropout: of the units that it zeroes
 
-    def output_size(self, size: int) -> int:
-        """Side of the output for an input of side `size` (rounded down, as in the paper)."""
-        return (size + 2 * self.padding - self.kernel) // self.stride + 1
-
 
 @dataclass(frozen=True)
 class Layer:
@@ -60,8 +56,8 @@ def layers_of(config: ModelConfig, outputs: int = 0) -> tuple[Layer, ...]:
         if number not in config.remove:
             own = row.maps if row.kind == "conv" else row.units
             width = max(1, round(own * (config.scale or {}).get(number, 1.0)))
-            ops = _conv_ops(number, row) if row.kind == "conv" else _whole_ops(number, side, row.dropout)
-            layers.append(Layer(number, row.name or f"{row.kind}{number}", row.kind, width, ops))
+            name = row.name or f"{row.kind}{number}"
+            layers.append(Layer(number, name, row.kind, width, _ops(number, row, side)))
             side = op_sizes(ops_of(layers), config.input_size)[-1]
     if not layers:
         raise UserError(f"model.remove={list(config.remove)}: no layer is left")
@@ -71,17 +67,15 @@ def layers_of(config: ModelConfig, outputs: int = 0) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
-def _conv_ops(number: int, row: LayerConfig) -> tuple[Op, ...]:
+def _ops(number: int, row: LayerConfig, side: int) -> tuple[Op, ...]:
+    """A layer's steps. A fully connected one is a convolution over all of the maps of `side` x `side` below it."""
+    if row.kind == "fc":
+        dropout = (Op("dropout", number, share=row.dropout),) if row.dropout else ()
+        return Op("conv", number, side), Op("relu", number), *dropout
     pool = (Op("pool", number, row.pool, row.pool_stride, row.pool_padding),) if row.pool else ()
     norm = (Op("norm", number),)
     after = {"none": pool, "after_pool": pool + norm, "before_pool": norm + pool}[row.norm]
     return Op("conv", number, row.kernel, row.stride, row.padding), Op("relu", number), *after
-
-
-def _whole_ops(number: int, side: int, dropout: float) -> tuple[Op, ...]:
-    """The steps of a fully connected layer above maps of `side` x `side`: a convolution over all of them."""
-    steps = Op("conv", number, side), Op("relu", number)
-    return (*steps, Op("dropout", number, share=dropout)) if dropout else steps
 
 
 def ops_of(layers: Sequence[Layer], last: int | None = None) -> list[Op]:
@@ -101,7 +95,7 @@ def op_sizes(ops: Sequence[Op], input_size: int) -> list[int]:
                 f"model.input_size={input_size}: too small, the {op.kind} of layer {op.layer} "
                 f"({op.kernel}x{op.kernel}) gets maps of {sizes[-1]}x{sizes[-1]} only"
             )
-        sizes.append(op.output_size(sizes[-1]))
+        sizes.append((sizes[-1] + 2 * op.padding - op.kernel) // op.stride + 1)  # rounded down, as in the paper
     return sizes
 
 

@@ -249,11 +249,9 @@ def checked_units(
         raise ValueError(f"layer {layer} has no projections: the convolutional layers are {network.conv_layers}")
     ops = ops_of(network.layers, layer)
     side = op_sizes(ops, network.input_size)[-1]
-    if images.ndim != 4 or images.shape[1:] != (network.channels, network.input_size, network.input_size):
-        expected = (network.channels, network.input_size, network.input_size)
-        raise ValueError(
-            f"images of shape {tuple(images.shape)}: the network takes (N, {', '.join(map(str, expected))})"
-        )
+    expected = (network.channels, network.input_size, network.input_size)
+    if images.ndim != 4 or images.shape[1:] != expected:
+        raise ValueError(f"images of shape {tuple(images.shape)}: the network takes {expected} each")
     units = torch.as_tensor(units, dtype=torch.long, device=images.device).reshape(-1, 3)
     if which is None:
         which = [0] * len(units) if len(images) == 1 else list(range(len(images)))
@@ -268,15 +266,21 @@ def checked_units(
     return units, which
 
 
-def chunks(
-    network: Network, frames: Sequence[Frame], ops: Sequence[Op], which: Tensor, itemsize: int
-) -> Iterator[list[int]]:
-    """Units in groups whose largest tensor stays below CHUNK_BYTES; units of an image together, so that they share it."""
-    widest = max(
-        min(frame.width, frame.size) ** 2 * network.conv(op.layer).out_channels for op, frame in zip(ops, frames[1:])
-    )
-    size = max(1, CHUNK_BYTES // (widest * itemsize))
-    yield from (part.tolist() for part in torch.sort(which, stable=True).indices.split(size))
+def _climbed(
+    network: Network, images: Tensor, layer: int, units: Tensor, which: Tensor, rules: Rules
+) -> Iterator[tuple[list[int], list[Frame], Tensor, list[Switches | None]]]:
+    """Units in groups whose largest tensor stays below CHUNK_BYTES, those of an image together, so that they share it: their
+    numbers, the frames of all ops, and what `climb` returns."""
+    ops = ops_of(network.layers, layer)
+    frames = cones(ops, op_sizes(ops, network.input_size), units[:, 1].tolist(), units[:, 2].tolist())
+    maps = (network.conv(op.layer).out_channels for op in ops)
+    widest = max(min(frame.width, frame.size) ** 2 * count for count, frame in zip(maps, frames[1:]))
+    size = max(1, CHUNK_BYTES // (widest * images.element_size()))
+    for part in torch.sort(which, stable=True).indices.split(size):
+        group = part.tolist()
+        needed, rank = which[group].unique(return_inverse=True)
+        at = [frame.of(group) for frame in frames]
+        yield group, at, *climb(network, images[needed], rank.tolist(), at, ops, rules)
 
 
 def project(
@@ -305,14 +309,10 @@ def project_windows(
         return Windows(images.new_zeros(0, network.channels, 1, 1), [], [], network.input_size)
     ops = ops_of(network.layers, layer)
     sizes = op_sizes(ops, network.input_size)
-    frames = cones(ops, sizes, units[:, 1].tolist(), units[:, 2].tolist())
     order: list[int] = []
     starts: list[tuple[int, int]] = []
     found: list[Tensor] = []
-    for group in chunks(network, frames, ops, which, images.element_size()):
-        needed, rank = which[group].unique(return_inverse=True)
-        at = [frame.of(group) for frame in frames]
-        top, kept = climb(network, images[needed], rank.tolist(), at, ops, rules)
+    for group, at, top, kept in _climbed(network, images, layer, units, which, rules):
         maps = units[group, 0]
         # Alone: every other map's activation at the unit's place is set to zero.
         alone = torch.zeros_like(top).scatter_(1, maps[:, None, None, None], top.gather(1, maps[:, None, None, None]))
@@ -332,11 +332,7 @@ def unit_values(
 ) -> Tensor:  # fmt: skip
     """(U,) outputs of units of a convolutional layer, at the cost of their receptive fields; units, which: see `project`."""
     units, which = checked_units(network, images, layer, units, which)
-    ops = ops_of(network.layers, layer)
-    frames = cones(ops, op_sizes(ops, network.input_size), units[:, 1].tolist(), units[:, 2].tolist())
     values = images.new_zeros(len(units))
-    for group in chunks(network, frames, ops, which, images.element_size()):
-        needed, rank = which[group].unique(return_inverse=True)
-        top, _ = climb(network, images[needed], rank.tolist(), [frame.of(group) for frame in frames], ops, DEFAULT)
+    for group, _, top, _ in _climbed(network, images, layer, units, which, DEFAULT):
         values[group] = top[torch.arange(len(group), device=top.device), units[group, 0], 0, 0]
     return values

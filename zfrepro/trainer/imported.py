@@ -61,7 +61,7 @@ def import_weights(config: ImportConfig) -> None:
         first = network.conv(network.conv_layers[0]).weight
         first.copy_(first.flip(1))
     with lock(config.folder):
-        write_run(config, source, network, inputs, checkpoint_of(network, inputs, config.data.size, names, ids))
+        write_run(config, source, network, inputs, names, ids)
     print(f"pixels: minus {_listed(inputs.mean)}, divided by {_listed(inputs.std)} (R, G, B; {inputs.how})")
     if not network.outputs:
         command = training_of_a_head(run_config(config, network.config), network.feature_layers[-1])
@@ -244,32 +244,26 @@ def read_classes(path: Path, count: int) -> tuple[list[str], list[str]]:
 # --------------------------------------------------------------------------------------------------------------- the run
 
 
-def checkpoint_of(
-    network: Network, inputs: Preprocessing, size: int, names: list[str], ids: list[str]
-) -> dict[str, Any]:
-    """What `open_run` reads: the mean of every pixel of pictures of `size`, and 1 / std for each colour."""
-    mean, std = (torch.tensor(values) for values in (inputs.mean, inputs.std))
-    return {
-        "model": network.state_dict(),
-        "class_names": names,
-        **({"class_ids": ids} if ids else {}),
-        "mean": mean.expand(size, size, 3).contiguous(),
-        "scale": 1 / std,
-        "epoch": 0,
-    }
-
-
 def write_run(
-    config: ImportConfig, source: Source, network: Network, inputs: Preprocessing, checkpoint: dict[str, Any]
+    config: ImportConfig, source: Source, network: Network, inputs: Preprocessing, names: list[str], ids: list[str]
 ) -> None:
-    """The files; the checkpoint that says that all are there comes last."""
-    folder = config.folder / "train"
+    """The files; the checkpoint that says that all are there comes last. Its mean is that of every pixel of pictures, its scale
+    1 / std for each colour."""
+    folder, size = config.folder / "train", config.data.size
     write_config(folder / "config.yaml", run_config(config, network.config))
     filters: Tensor = network.conv(network.conv_layers[0]).weight.detach()
     draw_filters(filters.numpy()).savefig(folder / "filters.png", dpi=150)
     note = {"options": config_hash(config), "weights": str(source.path), "sha256": source.digest, **vars(inputs)}
     layers = [one.name for one in source.weights[: len(network.layers)]]
     write_json(folder / "import.json", {**note, "layers": layers, "classes": network.outputs})
+    checkpoint = {
+        "model": network.state_dict(),
+        "class_names": names,
+        **({"class_ids": ids} if ids else {}),
+        "mean": torch.tensor(inputs.mean).expand(size, size, 3).contiguous(),
+        "scale": 1 / torch.tensor(inputs.std),
+        "epoch": 0,
+    }
     for which in ("best", "last"):
         save_checkpoint(folder / "checkpoints" / f"{which}.pt", checkpoint)
     what = f"{len(network.feature_layers)} layers" + (f" and {network.outputs} classes" if network.outputs else "")

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from zfrepro.boxes import RIGHT, decode, encode, iou, share_inside, sides
 from zfrepro.data import Packed, Split
-from zfrepro.errors import UserError
+from zfrepro.errors import UserError, listed
 from zfrepro.options.shared import LearnedBoxes
+from zfrepro.run import outputs_of
 
 # Where every box begins, as shares of the crop's side: in its middle, half as wide and high. A class's four outputs are trained
 # by its own images alone: from a box of no size in the corner, few updates would not get them out of it.
@@ -30,14 +31,14 @@ class Localisation:
 
     def __init__(self, data: Packed, regression: str, rules: LearnedBoxes) -> None:
         self.rules, classes = rules, data.num_classes
-        self.outputs = 4 * classes if regression == "pcr" else 4  # as `run.outputs_of` has it
+        self.outputs = outputs_of(regression, classes)
         missing = without_boxes(data)
         if missing and (regression == "pcr" or len(missing) == classes):
-            lacks = "no boxes" if len(missing) == classes else f"no boxes of {', '.join(missing[:3])}"
-            give = "data that have them: a folder with a boxes.csv, say (image,left,top,right,bottom)"
-            cure = give if len(missing) == classes else f"regression=scr, one box for all classes, or {give}"
             raise UserError(
-                f"regression={regression}: {data.manifest['name']} has {lacks} in its training images; give {cure}"
+                f"regression={regression}: {data.manifest['name']} has no boxes of {listed(missing, 3)} in its training images; "
+                "give data that have them: a folder with a boxes.csv, say (image,left,top,right,bottom)"
+                + ", or regression=scr, one box for all classes"
+                * (len(missing) < classes)
             )
 
     def rows(self, split: Split, rows: np.ndarray) -> np.ndarray:

@@ -51,11 +51,6 @@ class Totals:
         ).tolist()
         return cls(loss, wrong, images, any_told > 0)
 
-    @property
-    def mean_loss(self) -> float:
-        """Of an image so far; no number where any process's is none."""
-        return self.loss / max(1.0, self.images)
-
 
 @dataclass
 class Progress:

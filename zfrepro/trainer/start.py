@@ -83,7 +83,7 @@ def source_path(config: TrainConfig) -> Path:
     return config.runs_folder / str(config.init_from) / "train" / "checkpoints" / "best.pt"
 
 
-def open_source(config: TrainConfig) -> Source:
+def open_origin(config: TrainConfig) -> Source:
     """The run that `config.init_from` names. Raises UserError where it has no weights."""
     path, name = source_path(config), str(config.init_from)
     if not path.exists():
@@ -155,7 +155,7 @@ def with_source(config: TrainConfig) -> TrainConfig:
     if found is None and Folder(config).begun:
         found = load_config(config.folder).init_hash
     if found is None:
-        open_source(config)  # says what is missing
+        open_origin(config)  # says what is missing
     if config.init_hash not in (None, found):
         raise UserError(f"init_from={config.init_from}: has other weights now than init_hash={config.init_hash}")
     return dataclasses.replace(config, init_hash=found)

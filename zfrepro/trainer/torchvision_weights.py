@@ -135,8 +135,5 @@ def _of(member: Any, how: str) -> Preprocessing:
 
 def class_names(name: str, count: int) -> Sequence[str] | None:
     """The names of the classes, where there are as many as torchvision's network has."""
-    for member in members(name).values():
-        names = member.meta.get("categories")
-        if names and len(names) == count:
-            return list(names)
-    return None
+    known = (member.meta.get("categories", ()) for member in members(name).values())
+    return next((names for names in known if names and len(names) == count), None)

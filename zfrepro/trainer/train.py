@@ -19,9 +19,9 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from zfrepro.checkpoints import load_checkpoint, save_checkpoint
-from zfrepro.data import Packed, Split, open_own, recall, remember
+from zfrepro.data import Packed, open_own, recall, remember
 from zfrepro.devices import resolve_precision
-from zfrepro.errors import UserError
+from zfrepro.errors import UserError, require
 from zfrepro.files import lock, shown
 from zfrepro.models.network import Network, Noise, initialise
 from zfrepro.options.commands import TrainConfig
@@ -32,7 +32,7 @@ from zfrepro.trainer.folder import Folder
 from zfrepro.trainer.localisation import BEGIN, Localisation
 from zfrepro.trainer.optimiser import LearningRate, renormalise, restore_momentum
 from zfrepro.trainer.progress import Progress, Tally, Totals
-from zfrepro.trainer.start import freeze, open_source, own_inputs, source_inputs, take_over, with_source
+from zfrepro.trainer.start import freeze, open_origin, own_inputs, source_inputs, take_over, with_source
 from zfrepro.trainer.tasks import Classification, Task
 from zfrepro.trainer.views import view_of
 from zfrepro.workers import Interrupted, stop_signals
@@ -71,8 +71,8 @@ class Training:
         self, config: TrainConfig, members: Team, data: Packed, task: Task, saved: dict[str, Any] | None = None
     ) -> None:
         self.config, self.team, self.device, self.data, self.task = config, members, members.device, data, task
-        if config.batch_size % members.size:
-            raise UserError(f"batch_size={config.batch_size}: must be a multiple of the {members.size} processes")
+        size, processes = config.batch_size, members.size
+        require("batch_size", size, size % processes == 0, f"a multiple of the {processes} processes")
         if len(data.val) < members.size:
             raise UserError(f"{members.size} processes: more than the {len(data.val)} validation images; start fewer")
         self.folder = Folder(config)
@@ -81,7 +81,7 @@ class Training:
         if self.steps == 0:
             raise UserError(f"batch_size={config.batch_size}: larger than the {len(self.rows)} training images")
         self.precision = resolve_precision(config.precision, self.device)
-        source = open_source(config) if config.init_from and saved is None else None
+        source = open_origin(config) if config.init_from and saved is None else None
         self.network = build_network(config, task.outputs)
         self.begun = take_over(self.network, source, config) if source else ""
         self.frozen = freeze(self.network, config.freeze)  # the last layer that is not trained; 0: all are
@@ -100,14 +100,13 @@ class Training:
         if before and config.init_from and config.inputs != "own":
             mean, scale = source_inputs(before, data.size, data.fit == "whole" or bool(config.train_scale))
         self.mean, self.scale = mean.to(self.device), scale.to(self.device)
-        self.feeds = {split.name: self._feed(split) for split in (data.train, data.val)}
+        self.feeds: dict[str, Feed] = {}
+        for split in (data.train, data.val):
+            view = view_of(config, data, split, self.mean, self.scale, self.network.input_size)
+            self.feeds[split.name] = Feed(split, task, view, config.batch_size, members, self.below)
         self.at = Progress(self._empty_tally())
         if saved is not None:
             self._restore(saved)
-
-    def _feed(self, split: Split) -> Feed:
-        view = view_of(self.config, self.data, split, self.mean, self.scale, self.network.input_size)
-        return Feed(split, self.task, view, self.config.batch_size, self.team, self.below)
 
     def _empty_tally(self) -> Tally:
         return Tally.empty(self.device, self.network.conv_layers)
@@ -120,8 +119,10 @@ class Training:
             self._say_finished()
             return
         self._say_begun()
-        if self.frozen:
-            self._keep()
+        if self.frozen:  # what they make of images that are always seen alike is computed once
+            self.feeds["val"].keep(np.arange(len(self.data.val)))
+            if config.augmentation == "centre":
+                self.feeds["train"].keep(np.unique(self.rows))
         torch.set_flush_denormal(True)
         quiet = None if self.team.leads else True  # None: no bar where stderr is no terminal
         done, total = at.epoch * self.steps + at.step, config.epochs * self.steps
@@ -185,12 +186,6 @@ class Training:
             return images
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             return self.network.features(images, [self.frozen])[self.frozen]
-
-    def _keep(self) -> None:
-        """Compute once what frozen layers make of images that are always seen alike."""
-        self.feeds["val"].keep(np.arange(len(self.data.val)))
-        if self.config.augmentation == "centre":
-            self.feeds["train"].keep(np.unique(self.rows))
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -305,8 +300,6 @@ class Training:
             )
             if self.begun:
                 print(self.begun)
-            if self.data.train.multi is not None and not config.regression:
-                print("its images have several labels, of which the first alone is learned, and counts as right")
             if config.warmup_steps > (total := config.epochs * self.steps):
                 print(
                     f"{total} updates in all: the learning rate only rises (warmup_steps={config.warmup_steps}) and does not get "
@@ -314,9 +307,10 @@ class Training:
                 )
 
     def _show(self, bar: tqdm[Any], totals: Totals) -> None:
-        rate, error = totals.images / max(self.at.tally.seconds, 1e-9), 100 * totals.wrong / totals.images
+        loss, error = totals.loss / totals.images, 100 * totals.wrong / totals.images
+        rate = totals.images / max(self.at.tally.seconds, 1e-9)
         bar.set_description(f"epoch {self.at.epoch + 1}/{self.config.epochs}", refresh=False)
-        bar.set_postfix_str(f"loss {totals.mean_loss:.3f}, error {error:.1f} %, {rate:.0f} images/s", refresh=False)
+        bar.set_postfix_str(f"loss {loss:.3f}, error {error:.1f} %, {rate:.0f} images/s", refresh=False)
 
     def _epoch_line(self) -> str:
         m = self.at.metrics[-1]
@@ -355,7 +349,5 @@ def build_network(config: TrainConfig, outputs: int) -> Network:
     network = Network(config.model, outputs)
     initialise(network, config.init, config.seed)
     if config.regression:
-        bias = network.weights[str(network.top)].bias
-        assert isinstance(bias, Tensor)
-        nn.init.constant_(bias, BEGIN)
+        nn.init.constant_(network.get_parameter(f"weights.{network.top}.bias"), BEGIN)
     return network
