@@ -237,89 +237,84 @@ def mast(s: Sketch, body: Body) -> None:
 
 
 # -------------------------------------------------------------------------------- parts in their cells
-def eyes(s: Sketch, cell: Cell, below: Array) -> None:
+def eyes(s: Sketch, x: Array, y: Array, cell: Cell, below: Array) -> None:
     across, r = 0.54 * cell.a, min(0.42 * cell.a, 0.9 * cell.b)
     first = on(s, below)
     second = on(s, first)
-    d = circle(np.abs(s.x - cell.x) - across, s.y - cell.y, r)
+    d = circle(np.abs(x) - across, y, r)
     s.fill(d, first, bevel=0.0)
     gaze = s.u(-0.2, 0.2) * r
-    s.fill(circle(np.abs(s.x - cell.x - gaze) - across, s.y - cell.y, 0.5 * r), second, bevel=0.0)
+    s.fill(circle(np.abs(x - gaze) - across, y, 0.5 * r), second, bevel=0.0)
     s.mark("right_eye", cell.x - across, cell.y)
     s.mark("left_eye", cell.x + across, cell.y)
 
 
-def nose(s: Sketch, cell: Cell, below: Array) -> None:
+def nose(s: Sketch, x: Array, y: Array, cell: Cell, below: Array) -> None:
     first = on(s, below)
-    x, y = s.x - cell.x, s.y - cell.y
     a = 1.15 * cell.b
     s.fill(ellipse(x, y, a, 0.9 * cell.b), first, bevel=0.1, raised=True)
     s.fill(ellipse(np.abs(x) - 0.42 * a, y, 0.18 * a, 0.3 * cell.b), on(s, first), bevel=0.0)
     s.mark("nose", cell.x, cell.y)
 
 
-def mouth(s: Sketch, cell: Cell, below: Array) -> None:
+def mouth(s: Sketch, x: Array, y: Array, cell: Cell, below: Array) -> None:
     """A smile: the lower arc of a circle, and a tongue."""
     first = on(s, below)
     r = 0.95 * cell.a
-    x, y = s.x - cell.x, s.y - cell.y
     arc = np.maximum(ring(circle(x, y + r - 0.7 * cell.b, r), 0.06), -y - 0.75 * cell.b)
     s.fill(ellipse(x, y - 0.75 * cell.b, 0.32 * cell.a, 0.4 * cell.b), on(s, first), bevel=0.05)
     s.fill(arc, first, bevel=0.0)
 
 
-def whiskers(s: Sketch, cell: Cell, below: Array) -> None:
+def whiskers(s: Sketch, x: Array, y: Array, cell: Cell, below: Array) -> None:
     first = on(s, below)
-    x, y = np.abs(s.x - cell.x), s.y - cell.y
+    x = np.abs(x)
     d = segment(x, y, 0.2 * cell.a, 0.0, cell.a, 0.0, 0.04)
     for side in (-1.0, 1.0):
         d = np.minimum(d, segment(x, y, 0.2 * cell.a, side * 0.25 * cell.b, cell.a, side * 0.9 * cell.b, 0.04))
     s.fill(d, first, bevel=0.0)
 
 
-def bow(s: Sketch, cell: Cell, below: Array) -> None:
+def bow(s: Sketch, x: Array, y: Array, cell: Cell, below: Array) -> None:
     first = on(s, below)
-    x, y = np.abs(s.x - cell.x), s.y - cell.y
+    x = np.abs(x)
     a, b = 0.85 * cell.a, cell.b
     s.fill(polygon(x, y, (0.0, -0.25 * b), (a, -b), (a, b), (0.0, 0.25 * b)), first, bevel=0.1)
     s.fill(circle(x, y, 0.4 * b), on(s, first), bevel=0.05)
 
 
-def zigzag(s: Sketch, cell: Cell, below: Array) -> None:
-    x, y = s.x - cell.x, s.y - cell.y
+def zigzag(s: Sketch, x: Array, y: Array, cell: Cell, below: Array) -> None:
     step = 0.9 * cell.a
     wave = np.abs(repeat(x, step, -1, 1)) * (2.6 * cell.b / step) - 0.65 * cell.b
     d = np.maximum(np.abs(y - wave) * 0.6 - 0.06, np.abs(x) - 0.95 * cell.a)
     s.fill(d, on(s, below), bevel=0.0)
 
 
-def grille(s: Sketch, cell: Cell, below: Array) -> None:
+def grille(s: Sketch, x: Array, y: Array, cell: Cell, below: Array) -> None:
     first = on(s, below)
-    x, y = s.x - cell.x, s.y - cell.y
     a, b = 0.85 * cell.a, 0.85 * cell.b
     s.fill(box(x, y, a, b, 0.03), first, bevel=0.05)
     s.fill(box(repeat(x, 0.5 * a, -1, 1), y, 0.12 * a, 0.7 * b), on(s, first), bevel=0.0)
 
 
-def buttons(s: Sketch, cell: Cell, below: Array) -> None:
+def buttons(s: Sketch, x: Array, y: Array, cell: Cell, below: Array) -> None:
     first = on(s, below)
-    d = circle(repeat(s.x - cell.x, 0.68 * cell.a, -1, 1), s.y - cell.y, 0.0)
+    d = circle(repeat(x, 0.68 * cell.a, -1, 1), y, 0.0)
     r = min(0.3 * cell.a, 0.7 * cell.b)
     s.fill(d - r, first, bevel=0.08)
     s.fill(d - 0.35 * r, on(s, first), bevel=0.0)
 
 
-def heart(s: Sketch, cell: Cell, below: Array) -> None:
+def heart(s: Sketch, x: Array, y: Array, cell: Cell, below: Array) -> None:
     r = min(1.05 * cell.b, cell.a)
-    x, y = np.abs(s.x - cell.x), s.y - cell.y
+    x = np.abs(x)
     lobes = circle(x - 0.48 * r, y + 0.35 * r, 0.56 * r)
     tip = polygon(x, y, (-0.5 * r, -0.4 * r), (0.6 * r, -0.4 * r), (0.98 * r, -0.1 * r), (0.0, r), (-0.5 * r, 0.6 * r))
     s.fill(np.minimum(lobes, tip), on(s, below), bevel=0.1)
 
 
-def star(s: Sketch, cell: Cell, below: Array) -> None:
+def star(s: Sketch, x: Array, y: Array, cell: Cell, below: Array) -> None:
     r = min(1.15 * cell.b, cell.a)
-    x, y = s.x - cell.x, s.y - cell.y
     angle = np.abs(repeat(np.arctan2(x, -y), 2 * np.pi / 5, -3, 3))
     radius = np.sqrt(x * x + y * y)
     u, v = radius * np.cos(angle), radius * np.sin(angle)
@@ -330,52 +325,48 @@ def star(s: Sketch, cell: Cell, below: Array) -> None:
     s.fill((w * (u - r) + (r - c) * v) / np.float32(length), on(s, below), bevel=0.1)
 
 
-def flower(s: Sketch, cell: Cell, below: Array) -> None:
+def flower(s: Sketch, x: Array, y: Array, cell: Cell, below: Array) -> None:
     first = on(s, below)
-    x, y = s.x - cell.x, s.y - cell.y
     r = min(cell.b, cell.a)
     d = circle(x, y, 0.0)
     s.fill((d - 0.85 * r - 0.25 * r * np.cos(5.0 * np.arctan2(x, -y))) * 0.8, first, bevel=0.1)
     s.fill(d - 0.35 * r, on(s, first), bevel=0.05)
 
 
-def dial(s: Sketch, cell: Cell, below: Array) -> None:
+def dial(s: Sketch, x: Array, y: Array, cell: Cell, below: Array) -> None:
     first = on(s, below)
-    x, y = s.x - cell.x, s.y - cell.y
     r = min(1.1 * cell.b, cell.a)
     s.fill(circle(x, y, r), first, bevel=0.06)
     hands = np.minimum(segment(x, y, 0.0, 0.0, 0.0, -0.75 * r, 0.035), segment(x, y, 0.0, 0.0, 0.55 * r, 0.0, 0.045))
     s.fill(hands, on(s, first), bevel=0.0)
 
 
-def cross(s: Sketch, cell: Cell, below: Array) -> None:
-    x, y = s.x - cell.x, s.y - cell.y
+def cross(s: Sketch, x: Array, y: Array, cell: Cell, below: Array) -> None:
     r = min(1.05 * cell.b, cell.a)
     s.fill(np.minimum(box(x, y, r, 0.32 * r, 0.02), box(x, y, 0.32 * r, r, 0.02)), on(s, below), bevel=0.06)
 
 
-def windows(s: Sketch, cell: Cell, below: Array) -> None:
+def windows(s: Sketch, x: Array, y: Array, cell: Cell, below: Array) -> None:
     """Two panes with a bar."""
     first = on(s, below)
-    x, y = np.abs(s.x - cell.x) - 0.5 * cell.a, s.y - cell.y
+    x = np.abs(x) - 0.5 * cell.a
     a, b = 0.36 * cell.a, 0.9 * cell.b
     s.fill(box(x, y, a, b, 0.02), first, bevel=0.0)
     bars = np.minimum(np.abs(x), np.abs(y)) - 0.03
     s.fill(np.maximum(bars, box(x, y, a, b)), on(s, first), bevel=0.0)
 
 
-def door(s: Sketch, cell: Cell, below: Array) -> None:
+def door(s: Sketch, x: Array, y: Array, cell: Cell, below: Array) -> None:
     first = on(s, below)
-    x, y = s.x - cell.x, s.y - cell.y
     a, b = 0.7 * cell.b, 1.1 * cell.b
     s.fill(np.minimum(circle(x, y + b - a, a), box(x, y - 0.5 * a, a, b - 0.5 * a)), first, bevel=0.0)
     s.fill(circle(x - 0.5 * a, y - 0.3 * b, 0.25 * a), on(s, first), bevel=0.0)
     s.mark("center", cell.x, cell.y)
 
 
-def stripes(s: Sketch, cell: Cell, below: Array) -> None:
-    y = repeat(s.y - cell.y, 0.7 * cell.b, -1, 1)
-    s.fill(box(s.x - cell.x, y, 0.85 * cell.a, 0.18 * cell.b), on(s, below), bevel=0.0)
+def stripes(s: Sketch, x: Array, y: Array, cell: Cell, below: Array) -> None:
+    y = repeat(y, 0.7 * cell.b, -1, 1)
+    s.fill(box(x, y, 0.85 * cell.a, 0.18 * cell.b), on(s, below), bevel=0.0)
 
 
 # -------------------------------------------------------------------------------- kinds
@@ -383,7 +374,7 @@ def stripes(s: Sketch, cell: Cell, below: Array) -> None:
 class Kind:
     body: Callable[[Sketch], Body]
     outer: Callable[[Sketch, Body], None]
-    parts: tuple[Callable[[Sketch, Cell, Array], None], ...]
+    parts: tuple[Callable[[Sketch, Array, Array, Cell, Array], None], ...]  # x, y: seen from the middle of their cell
 
     def draw(self, s: Sketch, shift: Array) -> None:
         """Sketches the kind, its parts moved on by `shift` (B, 1) places."""
@@ -394,7 +385,7 @@ class Kind:
         for i, part in enumerate(self.parts):
             slot = (i + shift) % PLACES
             here, there = (np.take_along_axis(one, slot, 1) for one in (x, y))
-            part(s, Cell(here, there, a, b), body.colour)
+            part(s, s.x - here, s.y - there, Cell(here, there, a, b), body.colour)
 
 
 LONG = (wagon, hull)  # bodies whose places lie side by side

@@ -36,16 +36,6 @@ class Pose:
         return adjugate * (self.flip / self.scale)[:, :, None]
 
 
-@dataclass(frozen=True)
-class Layer:
-    """n painted objects: colours premultiplied by coverage."""
-
-    colour: Array  # (n, 3, P)
-    cover: Array  # (n, P)
-    shadow: Array  # (n, P) in [0, 1], what it takes from the background
-    keypoints: Array  # (n, K, 2) pixels, NaN where absent
-
-
 # -------------------------------------------------------------------------------- single objects
 def portraits(names: Sequence[str], rows: Array, keys: Array, canvas: Canvas) -> Iterator[tuple[Array, ...]]:
     """Draws image `rows[i]`, an object of class names[rows[i]] under keys[rows[i]], for all i in chunks of one kind.
@@ -65,14 +55,20 @@ def _portrait(kind: Kind, shift: Array, keys: Array, canvas: Canvas) -> tuple[Ar
     pose = _pose(keys, room * (2.0 * chance[:, 1:2] - 1.0), room * (2.0 * chance[:, 2:3] - 1.0), scale)
     light = light_of(keys)
     picture = background(keys, light, proportions(keys)[1], canvas)
-    layer = _paint(kind, shift, keys, pose, light, canvas)
-    _lay(picture, layer)
+    colour, cover, shadow, keypoints = _paint(kind, shift, keys, pose, light, canvas)
+    _lay(picture, colour, cover, shadow)
     veil = _occluder(picture, pose, chance[:, 3:], canvas)
-    return develop(picture, keys, canvas), layer.cover * (1.0 - veil), layer.keypoints
+    return develop(picture, keys, canvas), cover * (1.0 - veil), keypoints
 
 
-def _paint(kind: Kind, shift: Array, keys: Array, pose: Pose, light: Array, canvas: Canvas) -> Layer:
-    """Draws the kind once per key in the arrangement `shift` (n, 1), in its pose, lit from `light` (n, 2)."""
+def _paint(
+    kind: Kind, shift: Array, keys: Array, pose: Pose, light: Array, canvas: Canvas
+) -> tuple[Array, Array, Array, Array]:
+    """Draws the kind once per key in the arrangement `shift` (n, 1), in its pose, lit from `light` (n, 2).
+
+    -> colours premultiplied by coverage (n, 3, P), coverage (n, P), the shadow (n, P) in [0, 1] that it takes from the
+    background, key points (n, K, 2) in pixels, NaN where absent
+    """
     sketch = Sketch(*_frame(pose, canvas), 2.0 / (canvas.size * pose.scale), uniforms(keys, 96))
     kind.draw(sketch, shift)
     colour, strength, cover = sketch.layer()
@@ -88,13 +84,13 @@ def _paint(kind: Kind, shift: Array, keys: Array, pose: Pose, light: Array, canv
     colour *= relief[:, None]
     colour += gloss[:, None]
     shadow = _shadow(sketch.outline, light, chance[:, 2:3], canvas)
-    return Layer(colour, cover, shadow, _keypoints(sketch, pose, canvas))
+    return colour, cover, shadow, _keypoints(sketch, pose, canvas)
 
 
-def _lay(picture: Array, layer: Layer) -> None:
-    """Puts the layer and its shadow onto the picture (n, 3, P), in place."""
-    picture *= ((1.0 - layer.shadow) * (1.0 - layer.cover))[:, None]
-    picture += layer.colour
+def _lay(picture: Array, colour: Array, cover: Array, shadow: Array) -> None:
+    """Puts painted objects and their shadows onto the picture (n, 3, P), in place."""
+    picture *= ((1.0 - shadow) * (1.0 - cover))[:, None]
+    picture += colour
 
 
 def _shadow(outline: Array, light: Array, strength: Array, canvas: Canvas) -> Array:
@@ -150,20 +146,16 @@ def group_portrait(
         pairs = np.argwhere(kind_of == kind)
         for part in chunks(np.arange(len(pairs)), canvas.pixels):
             at = (pairs[part, 0], pairs[part, 1])
-            pose, shift = _scene_pose(slot_keys[at]), shifts[labels[at], None]
-            layer = _paint(_KINDS[kind], shift, slot_keys[at], pose, light[at[0]], canvas)
-            colour[at], seen[at], shadow[at] = layer.colour, layer.cover, layer.shadow
+            own, shift = slot_keys[at], shifts[labels[at], None]
+            chance = uniforms(scramble(own ^ np.uint64(1)), 3)
+            pose = _pose(own, chance[:, 0:1] * 1.4 - 0.7, chance[:, 1:2] * 1.4 - 0.7, 0.2 + 0.4 * chance[:, 2:3])
+            colour[at], seen[at], shadow[at], _ = _paint(_KINDS[kind], shift, own, pose, light[at[0]], canvas)
     whole = np.stack([(seen[:, j] * seen_in).sum(axis=1) for j in range(SCENE_SLOTS)], axis=1)
     for j in range(SCENE_SLOTS):
-        _lay(picture, Layer(colour[:, j], seen[:, j], shadow[:, j], np.empty(0)))
+        _lay(picture, colour[:, j], seen[:, j], shadow[:, j])
         for behind in range(j):
             seen[:, behind] *= 1.0 - seen[:, j]
     return develop(picture, keys, canvas), seen * seen_in[:, None], whole
-
-
-def _scene_pose(keys: Array) -> Pose:
-    chance = uniforms(scramble(keys ^ np.uint64(1)), 3)
-    return _pose(keys, chance[:, 0:1] * 1.4 - 0.7, chance[:, 1:2] * 1.4 - 0.7, 0.2 + 0.4 * chance[:, 2:3])
 
 
 # -------------------------------------------------------------------------------- geometry
@@ -207,9 +199,7 @@ _KINDS = tuple(KINDS.values())
 
 def _told(names: Sequence[str]) -> tuple[Array, Array]:
     """(n,) int64 numbers of the names' kinds and of their arrangements."""
-    numbers = {id(kind): i for i, kind in enumerate(_KINDS)}
-    told = {name: (numbers[id(kind)], shift) for name, (kind, shift) in CLASSES.items()}
-    both = np.array([told[name] for name in names], np.int64).reshape(-1, 2)
+    both = np.array([(_KINDS.index(CLASSES[name][0]), CLASSES[name][1]) for name in names], np.int64).reshape(-1, 2)
     return both[:, 0], both[:, 1]
 
 

@@ -182,32 +182,24 @@ class BoxReader:
         self.label_of = {wnid: label for label, wnid in enumerate(ids)}
 
     def __call__(self, files: Sequence[str], labels: Sequence[int] | np.ndarray) -> Boxes | None:
-        """Of some pictures; None where there is nothing to read."""
+        """Of some pictures; None where there is nothing to read. Raises UserError where too many are none of their images."""
         if not self.tables and self.folder is None:
             return None
-        tables = self._from_tables({Path(file).stem for file in files})
+        wanted, tables = {Path(file).stem for file in files}, dict[str, list[Box]]()
+        for path in self.tables:
+            for stem, fields in kaggle_rows(path):
+                if stem in wanted:
+                    tables[stem] = list(self._boxes(fields, f"{path}, {stem}"))
         found = {file: tables.get(Path(file).stem, []) for file in files}
         for file in files:
             if self.folder is not None and Path(file).stem not in tables:
                 found[file] = self._from_xml(file)
-        self._check(found)
-        return gathered(found, files, labels)
-
-    def _check(self, found: dict[str, list[Box]]) -> None:
-        """Remember the boxes that are none of their images. Raises UserError where they are too many to be slips."""
         wrong = list(faults(self.base, found, BEYOND))
         if len(wrong) > FAULTY * sum(map(len, found.values())):
             more = f" (and {len(wrong) - 1} more)" * (len(wrong) > 1)
             raise UserError(f"{wrong[0]}{more}; mend it, take it out, or fetch the annotations again")
         self.faults += wrong
-
-    def _from_tables(self, wanted: set[str]) -> dict[str, list[Box]]:
-        found: dict[str, list[Box]] = {}
-        for path in self.tables:
-            for stem, fields in kaggle_rows(path):
-                if stem in wanted:
-                    found[stem] = list(self._boxes(fields, f"{path}, {stem}"))
-        return found
+        return gathered(found, files, labels)
 
     def _boxes(self, fields: list[str], where: str) -> Iterator[Box]:
         if len(fields) % 5:

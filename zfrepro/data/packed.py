@@ -178,7 +178,10 @@ def load(folder: Path) -> Packed:
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         size = int(manifest["size"])
-        arrays = {name: _open_array(folder, name, entry["shape"]) for name, entry in manifest["arrays"].items()}
+        arrays = {name: np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in manifest["arrays"]}
+        for name, array in arrays.items():
+            if list(array.shape) != manifest["arrays"][name]["shape"]:
+                raise ValueError(f"{name} has the shape {array.shape}, not {manifest['arrays'][name]['shape']}")
         return Packed(
             folder=folder,
             manifest=manifest,
@@ -200,13 +203,6 @@ def load(folder: Path) -> Packed:
             ) from error
         damaged = f"the packed data set {folder} is damaged ({words_of(error)})"
         raise UserError(f"{damaged}: delete that folder and run again") from error
-
-
-def _open_array(folder: Path, name: str, shape: list[int]) -> np.ndarray:
-    array: np.ndarray = np.load(folder / name, mmap_mode="r", allow_pickle=False)
-    if list(array.shape) != shape:
-        raise ValueError(f"{name} has the shape {array.shape}, not {tuple(shape)}")
-    return array
 
 
 def _colours(arrays: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:

@@ -23,24 +23,26 @@ ACTIONS = (
     "usingcomputer", "walking", "other",
 )  # fmt: skip
 
+WITHHELD = "the official validation split (the test labels are withheld)"
 BEYOND = 1.0  # pixels by which a box may leave its image, to be clipped: of a tool that counts pixels from 0
 
 
 def voc2012(config: DataConfig, base: Path) -> Source:
     """ImageSets/Main/{train,val}.txt."""
-    train, val = (_objects(config, base, split) for split in ("train", "val"))
-    notes = {"val": "the official validation split (the test labels are withheld)"}
-    return Source(CLASSES, CLASSES, train, val, notes=notes)
+    return _source(CLASSES, [_objects(config, base, split) for split in ("train", "val")], WITHHELD)
 
 
 def voc2007(config: DataConfig, base: Path) -> Source:
     """ImageSets/Main/{trainval,test}.txt; {train,val}.txt where the test images were not fetched."""
-    if (base / "ImageSets" / "Main" / "test.txt").exists():
-        splits, notes = ("trainval", "test"), {"val": "the official test set"}
-    else:
-        splits, notes = ("train", "val"), {"val": "the official validation split (the test images are not here)"}
-    train, val = (_objects(config, base, split) for split in splits)
-    return Source(CLASSES, CLASSES, train, val, notes=notes)
+    splits, note = ("trainval", "test"), "the official test set"
+    if not (base / "ImageSets" / "Main" / "test.txt").exists():
+        splits, note = ("train", "val"), "the official validation split (the test images are not here)"
+    return _source(CLASSES, [_objects(config, base, split) for split in splits], note)
+
+
+def _source(classes: Sequence[str], splits: Sequence[Listing], note: str) -> Source:
+    train, val = splits
+    return Source(classes, classes, train, val, notes={"val": note})
 
 
 def _objects(config: DataConfig, base: Path, split: str) -> Listing:
@@ -83,9 +85,7 @@ def _box(thing: Thing, path: Path, label: int | None) -> Box:
 def actions(config: DataConfig, base: Path) -> Source:
     """ImageSets/Action/{train,val}.txt, a line for each person: the image and which of its objects. A row for each person,
     its box the person's; an image with several people comes as often."""
-    train, val = (_people(config, base, split) for split in ("train", "val"))
-    notes = {"val": "the official validation split (the test labels are withheld)"}
-    return Source(ACTIONS, ACTIONS, train, val, notes=notes)
+    return _source(ACTIONS, [_people(config, base, split) for split in ("train", "val")], WITHHELD)
 
 
 def _people(config: DataConfig, base: Path, split: str) -> Listing:

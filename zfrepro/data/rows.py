@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from zfrepro.data.decode import Chunk
-from zfrepro.data.sources import WHOLE, Listing
+from zfrepro.data.sources import WHOLE, Fields, Listing
 from zfrepro.errors import UserError
 from zfrepro.workers import at_once, cpus, start_worker, unheard
 
@@ -79,10 +80,10 @@ def write_rows(
     for name, (dtype, shape) in listing.fields.items():
         _create(path_of(folder, split, name), dtype, shape, count if offsets is None else int(offsets[-1]), count)
 
-    def task(start: int) -> Task:
+    def task(start: int) -> Callable[[], Written]:
         stop = min(start + listing.chunk, count)
         own = None if shapes is None or offsets is None else (shapes[start:stop], int(offsets[start]))
-        return Task(listing.recipe(start, stop), str(folder), split, start, listing.fields, own)
+        return partial(write_chunk, listing.recipe(start, stop), folder, split, start, listing.fields, own)
 
     written, starts = Written(), range(0, count, listing.chunk)
     for done, start in zip(run_tasks(map(task, starts), _processes(listing, workers)), starts):
@@ -148,45 +149,36 @@ def _close_up(path: Path, dropped: list[int]) -> None:
 # ----------------------------------------------------------------------------------------------------------- the workers
 
 
-@dataclass(frozen=True)
-class Task:
-    """Make one chunk and write its rows; runs in a worker process."""
+def write_chunk(
+    make: Callable[[], Chunk],
+    folder: Path,
+    split: str,
+    start: int,
+    fields: Fields,
+    whole: tuple[np.ndarray, int] | None,
+) -> Written:
+    """Make a chunk and write its rows, the first of which is row `start`; runs in a worker process.
 
-    make: Callable[[], Chunk]
-    folder: str
-    split: str
-    start: int  # the chunk's first row
-    fields: dict[str, tuple[str, tuple[int, ...]]]
-    whole: tuple[np.ndarray, int] | None  # shapes of the chunk's images, and the pixels before the first
-
-    def __call__(self) -> Written:
-        chunk = self.make()
-        images = chunk.arrays["images"]
-        failures = dict(chunk.failures)
-        if self.whole is not None:
-            for row, (image, shape) in enumerate(zip(images, self.whole[0].tolist(), strict=True)):
-                if row not in failures and list(image.shape[:2]) != shape:
-                    failures[row] = "its size is not what its header says"
-        for name, (dtype, shape) in self.fields.items():
-            rows, width = chunk.arrays[name], _width(dtype, shape)
-            if shape[:2] != WHOLE:
-                write_at(path_of(self.folder, self.split, name), HEADER + self.start * width, rows)
-            elif self.whole is not None:
-                self._write_whole(name, width, rows, failures)
-        good = [image for row, image in enumerate(images) if row not in failures]
-        colours, pixels = colour_sums(good), sum(image.shape[0] * image.shape[1] for image in good)
-        own = {self.start + row: failures[row] for row in sorted(failures)}
-        return Written(own, [self.start + row for row in chunk.several], colours, pixels)
-
-    def _write_whole(self, name: str, width: int, rows: Iterable[np.ndarray], failures: dict[int, str]) -> None:
-        """One write; what cannot be read is a hole."""
-        assert self.whole is not None
-        shapes, first = self.whole
-        padded = (
-            np.zeros((height, breadth, *row.shape[2:]), row.dtype) if number in failures else row
-            for number, (row, (height, breadth)) in enumerate(zip(rows, shapes.tolist(), strict=True))
-        )
-        write_at(path_of(self.folder, self.split, name), HEADER + first * width, padded)
+    whole: the shapes of its images, and the pixels before the first. What cannot be read is a hole then.
+    """
+    chunk = make()
+    images, failures = chunk.arrays["images"], dict(chunk.failures)
+    shapes, before = whole or (None, 0)
+    if shapes is not None:
+        for row, (image, size) in enumerate(zip(images, shapes.tolist(), strict=True)):
+            if row not in failures and list(image.shape[:2]) != size:
+                failures[row] = "its size is not what its header says"
+    for name, (dtype, shape) in fields.items():
+        rows: Iterable[np.ndarray] = chunk.arrays[name]
+        place = start
+        if shape[:2] == WHOLE and shapes is not None:
+            place, holes = before, {row: (*shapes[row], *shape[2:]) for row in failures}
+            rows = (np.zeros(holes[row], dtype) if row in holes else own for row, own in enumerate(rows))
+        write_at(path_of(folder, split, name), HEADER + place * _width(dtype, shape), rows)
+    good = [image for row, image in enumerate(images) if row not in failures]
+    colours, pixels = colour_sums(good), sum(image.shape[0] * image.shape[1] for image in good)
+    own = {start + row: failures[row] for row in sorted(failures)}
+    return Written(own, [start + row for row in chunk.several], colours, pixels)
 
 
 def colour_sums(images: Sequence[np.ndarray]) -> np.ndarray:

@@ -20,7 +20,7 @@ from zfrepro.data.decode import Chunk, measure_files, read_arrays, read_files, r
 from zfrepro.data.embedded_kinds import KEYPOINTS, SOURCE_CLASSES, TARGET_CLASSES
 from zfrepro.data.marks import mark_files
 from zfrepro.data.packed import Boxes
-from zfrepro.errors import UserError, listed
+from zfrepro.errors import listed, require
 from zfrepro.files import digest
 from zfrepro.options.shared import DataConfig
 
@@ -150,45 +150,34 @@ def embedded(config: DataConfig) -> Source:
 
 def _objects(config: DataConfig, classes: Sequence[str], first: int, count: int) -> Listing:
     """Classes take turns, so that any beginning of the rows is balanced."""
-    labels = np.arange(count) % len(classes)
-    ids = np.arange(first, first + count)
-
-    def recipe(start: int, stop: int) -> Callable[[], Chunk]:
-        rows = slice(start, stop)
-        return partial(draw_objects, classes, labels[rows], ids[rows], config.size, config.split_seed, config.fit)
-
-    def shapes(start: int, stop: int) -> Callable[[], np.ndarray]:
-        rows = slice(start, stop)
-        return partial(drawn.whole_shapes, classes, labels[rows], ids[rows], config.size, config.split_seed)
-
-    keypoints = ("float32", (len(KEYPOINTS), 2))
-    image = _drawn_fields(config)
-    mask = ("uint8", image["images"][1][:2])
-    fields = image | {"masks": mask, "boxes": ("int16", (4,)), "keypoints": keypoints}
-    files = [f"{classes[label]}/{number}" for label, number in zip(labels.tolist(), ids.tolist(), strict=True)]
-    return Listing(files, labels, recipe, fields, chunk=drawing_chunk(config.size), measure=shapes)
+    labels, ids = np.arange(count) % len(classes), np.arange(first, first + count)
+    how, (kind, shape) = (config.size, config.split_seed), image_fields(config)["images"]
+    fields: Fields = {"images": (kind, shape), "masks": (kind, shape[:2]), "boxes": ("int16", (4,))}
+    return Listing(
+        [f"{classes[label]}/{number}" for label, number in zip(labels.tolist(), ids.tolist(), strict=True)],
+        labels,
+        recipe=lambda start, stop: partial(
+            draw_objects, classes, labels[start:stop], ids[start:stop], *how, config.fit
+        ),
+        fields=fields | {"keypoints": ("float32", (len(KEYPOINTS), 2))},
+        chunk=drawing_chunk(config.size),
+        measure=lambda start, stop: partial(drawn.whole_shapes, classes, labels[start:stop], ids[start:stop], *how),
+    )
 
 
 def _scenes(config: DataConfig, classes: Sequence[str], first: int, count: int) -> Listing:
     """What is in a scene is known once it is drawn: labels follow from the chunks' 'multi'."""
-    ids = np.arange(first, first + count)
-
-    def recipe(start: int, stop: int) -> Callable[[], Chunk]:
-        return partial(draw_scenes, classes, ids[start:stop], config.size, config.split_seed, config.fit)
-
-    def shapes(start: int, stop: int) -> Callable[[], np.ndarray]:
-        return partial(drawn.scene_shapes, ids[start:stop], config.size, config.split_seed)
-
-    objects = {"boxes": ("int16", (drawn.SCENE_SLOTS, 4)), "labels": ("int64", (drawn.SCENE_SLOTS,))}
-    fields = _drawn_fields(config) | {"multi": ("int8", (len(classes),))}
-    fields |= {f"object_{name}": field for name, field in objects.items()}
-    files = [f"scene/{number}" for number in ids]
-    labels = np.zeros(count, np.int64)
-    return Listing(files, labels, recipe, fields, chunk=drawing_chunk(config.size), measure=shapes)
-
-
-def _drawn_fields(config: DataConfig) -> Fields:
-    return {"images": image_fields(config)["images"]}
+    ids, how = np.arange(first, first + count), (config.size, config.split_seed)
+    fields: Fields = {"images": image_fields(config)["images"], "multi": ("int8", (len(classes),))}
+    fields |= {"object_boxes": ("int16", (drawn.SCENE_SLOTS, 4)), "object_labels": ("int64", (drawn.SCENE_SLOTS,))}
+    return Listing(
+        [f"scene/{number}" for number in ids],
+        np.zeros(count, np.int64),
+        recipe=lambda start, stop: partial(draw_scenes, classes, ids[start:stop], *how, config.fit),
+        fields=fields,
+        chunk=drawing_chunk(config.size),
+        measure=lambda start, stop: partial(drawn.scene_shapes, ids[start:stop], *how),
+    )
 
 
 def drawing_chunk(size: int) -> int:
@@ -222,11 +211,8 @@ def drawn_from(config: DataConfig) -> dict[str, Any]:
 
 def check_embedded(config: DataConfig) -> None:
     """Refuse sizes and numbers that the drawing board cannot do."""
-    if config.size < drawn.MIN_SIZE:
-        raise UserError(f"data.size={config.size}: the embedded data set is drawn at {drawn.MIN_SIZE} pixels or more")
-    classes = TARGET_CLASSES if config.part == "target" else SOURCE_CLASSES
-    most = VAL_IDS // len(classes)
-    if max(config.train_per_class, config.val_per_class) > most:
-        raise UserError(
-            f"data.train_per_class={config.train_per_class}: must be at most {most}, else train and val overlap"
-        )
+    require("data.size", config.size, config.size >= drawn.MIN_SIZE, f"{drawn.MIN_SIZE} or more, as it is drawn")
+    most = VAL_IDS // len(TARGET_CLASSES if config.part == "target" else SOURCE_CLASSES)
+    for key in ("train_per_class", "val_per_class"):
+        given = getattr(config, key)
+        require(f"data.{key}", given, given <= most, f"at most {most}, else train and val overlap")

@@ -15,9 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zfrepro.errors import require, require_choice
-
-MODES = ("ten_crop", "random_crop")
+from zfrepro.errors import require
 
 
 def crop_positions(size: int, crop: int) -> Tensor:
@@ -36,7 +34,6 @@ def draw_crops(
     'ten_crop' draws one of the paper's ten crops for every image, 'random_crop' any place, flipped or not. Processes of
     a distributed run draw for the global batch and take their rows: crops do not depend on how many they are.
     """
-    require_choice("augmentation", mode, MODES)
     if mode == "ten_crop":
         chosen = crop_positions(size, crop)[torch.randint(10, (batch,), generator=generator)]
         return chosen[:, 0], chosen[:, 1], chosen[:, 2]

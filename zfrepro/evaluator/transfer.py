@@ -431,21 +431,19 @@ def pascal(bench: Bench, item: papers.Item, out: Output) -> None:
     present = data.train.multi == 1
     usable = np.intersect1d(np.flatnonzero(present.any(1)), target.rows)
     test = target.rows[target.rows >= len(data.train)]
-    levels, marks = LEVELS.get(target.config.name), np.asarray(data.train.multi)
-    probabilities, strength = multi_label(config, features, present, marks, usable, test, run, levels)
+    probabilities, strength = multi_label(config, features, present, np.asarray(data.train.multi), usable, test, run)
     truth = np.asarray(data.val.multi)[test - len(data.train)]
-    precisions = 100 * average_precisions(probabilities, truth, levels)
+    precisions = 100 * average_precisions(probabilities, truth, LEVELS.get(target.config.name))
     write_pascal(bench, out, target, precisions, probabilities, truth, strength, len(usable))
 
 
 def multi_label(
     config: TransferConfig, features: np.ndarray, present: np.ndarray, marks: np.ndarray, usable: np.ndarray,
-    test: np.ndarray, run: TrainedRun, levels: int | None = None,
+    test: np.ndarray, run: TrainedRun,
 ) -> tuple[np.ndarray, float]:  # fmt: skip
     """Probabilities (len(test), C), and the strength chosen on a held-out part of the training images.
 
-    The target of an image with k classes is 1/k for each of them. usable, test: rows of `features`. levels: see
-    `average_precisions`.
+    The target of an image with k classes is 1/k for each of them. usable, test: rows of `features`.
     """
     train = load_rows(features, usable, run.device)
     shift, factor = common_scale(train)
@@ -456,7 +454,7 @@ def multi_label(
     held = [Fold(np.sort(order[part:]), np.sort(order[:part]))] if part else []
 
     def score(probabilities: np.ndarray, positions: np.ndarray) -> float:
-        return mean_precision(probabilities, marks[usable[positions]], levels)
+        return mean_precision(probabilities, marks[usable[positions]])
 
     strength = choose_strength(train, targets, config.strengths, held, score)
     model = fit(train, targets, strength)
