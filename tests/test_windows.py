@@ -23,11 +23,11 @@ from packaging.requirements import Requirement
 from test_data_people import config_of, make
 
 import zfrepro
-from zfrepro import cli, errors, files, tools, workers
+from zfrepro import cli, errors, files, workers
 from zfrepro.data import open_data
 from zfrepro.errors import UserError, explain_os_error
 from zfrepro.features import extract
-from zfrepro.files import move, write_text
+from zfrepro.files import move, nearest_existing, write_text
 from zfrepro.options.arguments import for_hydra
 from zfrepro.options.commands import EvaluateConfig, TrainConfig
 from zfrepro.options.shared import DataConfig, Experiment, run_name
@@ -220,7 +220,7 @@ def test_a_drive_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "exists", lambda path: False)
     drawn = DataConfig(name="embedded", size=32, cache="/z/cache")
     assert "cannot be written" in find_problems(drawn)[0]
-    assert tools._free(Path("/z/cache")) == ""
+    assert nearest_existing(Path("/z/cache")) is None
 
 
 # ---------------------------------------------------------------------------------------------------- streams, processes
