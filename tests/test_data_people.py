@@ -140,6 +140,17 @@ def test_copies_are_found_among_photographs(tmp_path: Path, capsys: pytest.Captu
     assert "copies" not in capsys.readouterr().err
 
 
+def test_copies_in_two_classes_are_told(tmp_path: Path) -> None:
+    pets = make(tmp_path / "pets" / "train", ("cat", "dog", "owl"), count=8).parent
+    make(pets / "val", count=0)
+    picture(9, 9).save(pets / "val" / "dog" / "own.png")
+    for name in ("x.png", "y.png"):  # two of them are one picture, of one class: nothing is wrong with that alone
+        shutil.copyfile(pets / "train" / "cat" / "5.png", pets / "train" / "owl" / name)
+    (told,) = [line for line in examine(config_of(tmp_path, pets))[1] if "copies" in line]
+    assert told.startswith("1 training images are copies of others of another class, the first: train/owl/")
+    assert told.endswith(".png of train/cat/5.png; take out what is wrong")
+
+
 def test_copies_are_told_before_anything_is_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there are not so many files that it would take minutes."""
     pets = make(tmp_path / "pets" / "train").parent
@@ -194,11 +205,13 @@ def test_a_drawn_split_tells_of_what_class_there_is_a_single_picture(tmp_path: P
     assert line == "no validation picture, so that errors say nothing of them: 1 of the classes (owl)"
 
 
-@pytest.mark.parametrize("names", [("train", "val"), ("Train", "test1"), ("images/train", "images/valid")])
+@pytest.mark.parametrize(
+    "names", [("train", "val"), ("Train", "test1"), ("images/train", "images/valid"), ("images", "masks")]
+)
 def test_splits_without_classes_are_not_two_classes(tmp_path: Path, names: tuple[str, str]) -> None:
     """Kaggle's cats and dogs, whose classes are in the files' names, or YOLO's images."""
     (problem,) = find_problems(config_of(tmp_path, make(tmp_path / "pets", names)))
-    assert "are splits, and hold no class folders; sort their pictures into" in problem
+    assert "are no classes, and hold no class folders; sort the pictures into <class>/" in problem
     assert not find_problems(config_of(tmp_path, make(tmp_path / "vehicles", ("train", "bus"))))
 
 

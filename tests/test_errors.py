@@ -112,6 +112,15 @@ def test_the_table_says_for_how_long_each_net_was_trained(tiny_run: Path) -> Non
     assert "Epochs" not in notes(EvaluateConfig(run="tiny"), [run], 10)
 
 
+def test_a_table_says_that_one_of_several_labels_counts(tiny_run: Path) -> None:
+    run = open_run(EvaluateConfig(run="tiny", outputs=str(tiny_run), precision="fp32"))
+    val = dataclasses.replace(run.data.val, multi=np.ones((len(run.data.val), 5), np.int8))
+    several = dataclasses.replace(run)
+    several.__dict__["data"] = dataclasses.replace(run.data, val=val)
+    said = "Of an image's several labels the first alone counts as right."
+    assert said in notes(EvaluateConfig(run="tiny"), [several], 10) and said not in notes(EvaluateConfig(), [run], 10)
+
+
 def test_a_table_says_where_five_guesses_name_every_class(tiny_run: Path) -> None:
     run = open_run(EvaluateConfig(run="tiny", outputs=str(tiny_run), precision="fp32"))
     few = dataclasses.replace(run, class_names=run.class_names[:5])

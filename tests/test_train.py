@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY, Refused, Zfrepro, latest, of_its_own, toy_data, toy_table
@@ -364,6 +365,15 @@ def test_a_training_that_ends_in_its_warm_up_says_so_and_what_would_do(
     assert "8 updates in all" in said and "warmup_steps=20" in said and "passes=6" in said
     Training(toy(tmp_path, warmup_steps=20, passes=6), team, data, task)._say_begun()
     assert "warmup_steps" not in capsys.readouterr().out
+
+
+def test_of_several_labels_one_is_learned_and_that_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = toy_data(8, size=8)
+    several = dataclasses.replace(data, train=dataclasses.replace(data.train, multi=np.ones((8, 3), np.int8)))
+    for given in (data, several):
+        Training(toy(tmp_path), Team(0, 1, torch.device("cpu")), given, Classification(given)).run()
+        said = "its images have several labels, of which the first alone is learned, and counts as right"
+        assert (said in capsys.readouterr().out) == (given is several)
 
 
 def test_of_few_classes_no_top5_error_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,11 +20,11 @@ from zfrepro.data import open_data
 from zfrepro.data.embedded_kinds import TARGET_CLASSES
 from zfrepro.errors import UserError
 from zfrepro.evaluator import overlap
-from zfrepro.evaluator.average_precision import average_precisions
+from zfrepro.evaluator.average_precision import average_precisions, mean_precision
 from zfrepro.evaluator.overlap import best_matches, compare_with_source, elsewhere, remark, small_grey
 from zfrepro.evaluator.softmax import Axes, choose_strength, fit, one_hot
 from zfrepro.evaluator.splits import Fold, draw_fold, inner_folds, mean_class_accuracy, possible_sizes
-from zfrepro.evaluator.target import Target, fold_data, open_target, softmax_accuracy
+from zfrepro.evaluator.target import Target, common_scale, fold_data, open_target, softmax_accuracy
 from zfrepro.evaluator.transfer import LEVELS, fitting, multi_label, network_hash, transfer
 from zfrepro.features import extract
 from zfrepro.options.commands import IMPORTED, TransferConfig
@@ -127,6 +127,26 @@ def test_several_labels_are_learned_as_they_are_given() -> None:
     assert found.shape == (30, 4) and np.allclose(found.sum(1), 1)
     for own, there in zip(found.T, present[test].T):
         assert own[there].min() > own[~there].max()
+
+
+def test_several_labels_choose_their_strength_by_the_measure_that_is_told() -> None:
+    """VOC 2007's eleven levels; the area under the envelope prefers another strength here."""
+    rng = np.random.default_rng(5)
+    present = rng.random((60, 4)) < 0.4
+    present[~present.any(1), 0] = True
+    features = (present + rng.normal(0, 1.5, present.shape)).astype(np.float32)
+    config, run = TransferConfig(run="x", parts=2, strengths=[0.01, 0.1]), cast(Any, SimpleNamespace(device="cpu"))
+    marks, every = present.astype(np.int8), np.arange(60)
+    chosen = [multi_label(config, features, present, marks, every, every, run, levels)[1] for levels in (None, 11)]
+    order = np.random.default_rng(0).permutation(60)
+    test, train = np.sort(order[:30]), np.sort(order[30:])
+    shift, factor = common_scale(torch.from_numpy(features))
+    seen, targets = (torch.from_numpy(features) - shift) * factor, torch.from_numpy(present / present.sum(1)[:, None])
+    for levels, strength in zip((None, 11), chosen):
+        models = [fit(seen[train], targets[train], one) for one in (0.01, 0.1)]
+        scores = [mean_precision(model.probabilities(seen[test]), marks[test], levels) for model in models]
+        assert strength == (0.01, 0.1)[int(np.argmax(scores))]
+    assert chosen[0] != chosen[1]
 
 
 def test_start_does_not_change_the_solution() -> None:

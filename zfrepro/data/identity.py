@@ -87,9 +87,7 @@ def _content(config: DataConfig, source: Source) -> dict[str, Any]:
         content, own = listing.content()
         marks.append(own)
         digest.update(short_hash(list(listing.files)).encode() + content.encode())
-    copies = copies_in(*marks)
-    told = [*source.told, *told_of_copies(source, copies)]
-    about = {"told": told, "copies": len(copies)}
+    about = {"told": [*source.told, *told_of_copies(source, *marks)], "copies": len(copies_in(*marks))}
     return {"content": digest.hexdigest(), "names": short_hash(list(source.class_names)), **about}
 
 
@@ -109,19 +107,34 @@ def told_of(source: Source) -> list[str]:
     files = [name for listing in splits for name in listing.files]
     if len(files) > FEW or not all(name.lower().endswith(tuple(COMPRESSED)) for name in files):
         return source.told
-    return [*source.told, *told_of_copies(source, copies_in(*(listing.content()[1] for listing in splits)))]
+    return [*source.told, *told_of_copies(source, *(listing.content()[1] for listing in splits))]
 
 
-def told_of_copies(source: Source, copies: Sequence[tuple[int, int]]) -> list[str]:
-    if not copies:
-        return []
-    (val, train), rows = copies[0], np.array(copies)
-    others = int((source.val.labels[rows[:, 0]] != source.train.labels[rows[:, 1]]).sum())
-    return [
-        f"{len(copies)} of {len(source.val.files)} validation images are copies of training images"
-        + (f", {others} of another class" if others else "")
-        + f", the first: {source.val.files[val]} of {source.train.files[train]}; their errors say nothing of new images"
-    ]
+def told_of_copies(source: Source, train: np.ndarray | None, val: np.ndarray | None) -> list[str]:
+    """A line on validation images that are training images too, and on training images of two classes, by their files' marks."""
+    told, copies = [], copies_in(train, val)
+    if copies:
+        (row, of), rows = copies[0], np.array(copies)
+        others = int((source.val.labels[rows[:, 0]] != source.train.labels[rows[:, 1]]).sum())
+        told += [
+            f"{len(copies)} of {len(source.val.files)} validation images are copies of training images"
+            + (f", {others} of another class" if others else "")
+            + f", the first: {source.val.files[row]} of {source.train.files[of]}; their errors say nothing of new images"
+        ]
+    if train is not None and len(pairs := _contradictions(train, source.train.labels)):
+        one, other = (source.train.files[row] for row in pairs[0])
+        told += [
+            f"{len(pairs)} training images are copies of others of another class, the first: {other} of {one}; take out "
+            "what is wrong"
+        ]
+    return told
+
+
+def _contradictions(marks: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(n, 2): rows of equal marks and different labels; n others would have to go."""
+    order = np.lexsort((labels, marks))
+    found = np.flatnonzero((marks[order[1:]] == marks[order[:-1]]) & (labels[order[1:]] != labels[order[:-1]]))
+    return np.stack([order[found], order[found + 1]], 1)
 
 
 def _mark(config: DataConfig, archive: Path) -> str:

@@ -173,7 +173,7 @@ def open_layout(config: DataConfig, base: Path) -> Source:
     except (OSError, ValueError, LookupError) as error:
         raise UserError(f"{base}: the data set cannot be read ({type(error).__name__}: {error})") from error
     if len(source.class_names) < 2:
-        raise UserError(f"{base}: {len(source.class_names)} class(es) found, at least 2 are needed")
+        raise UserError(f"{base}: {len(source.class_names)} class(es) found, at least 2 are needed: a folder for each")
     for split, listing in (("training", source.train), ("validation", source.val)):
         if not len(listing.files):
             raise UserError(

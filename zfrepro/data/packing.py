@@ -311,7 +311,7 @@ def _told_of_contrast(covariance: np.ndarray) -> list[str]:
         return []
     return [
         f"the training images are nearly of one colour (standard deviation {deviation:.1f} of 255): are they 12-bit values "
-        "stored as 16 bits, or values of 0 to 1 stored as bytes?"
+        "stored as 16 bits, values of 0 to 1 stored as bytes, or transparent?"
     ]
 
 

@@ -23,6 +23,7 @@ ARCHIVES = (".tar", ".zip", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 # what systems leave behind
 NOT_OURS = {"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information", "Icon\r"}
 TRAIN, VAL = ("train", "training"), ("val", "valid", "validation", "test", "testing")
+NO_CLASSES = ("train", "val", "test", "image", "mask", "label", "annotation")  # as the names of all folders begin
 
 
 # ------------------------------------------------------------------------------------------------- files and folders
@@ -147,11 +148,11 @@ def require_distinct(base: Path, classes: Sequence[str]) -> None:
 
 
 def require_classes(base: Path, names: Sequence[str]) -> None:
-    """Refuse a training and a validation folder with pictures right in them, which would be taken for two classes."""
-    if len(names) > 1 and all(name.lower().startswith(("train", "val", "test")) for name in names):
+    """Refuse a training and a validation folder with pictures right in them, or images and masks, as two classes."""
+    if len(names) > 1 and all(name.lower().startswith(NO_CLASSES) for name in names):
         raise UserError(
-            f"{base}: {listed([f'{name}/' for name in names], 5)} are splits, and hold no class folders; sort their pictures "
-            f"into {names[0]}/<class>/ and so on, or into <class>/"
+            f"{base}: {listed([f'{name}/' for name in names], 5)} are no classes, and hold no class folders; sort the pictures "
+            "into <class>/, or train/<class>/ and val/<class>/"
         )
 
 

@@ -164,6 +164,7 @@ def notes(config: EvaluateConfig, runs: Sequence[TrainedRun], images: int) -> st
             if copies
             else ""
         )
+        + (" Of an image's several labels the first alone counts as right." if run.data.val.multi is not None else "")
         + (f" Epochs of training behind each: {epochs}." if len(runs) > 1 else "")
         + statistics.remark_on_top5(len(run.class_names))
     )

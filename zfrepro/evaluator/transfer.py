@@ -431,19 +431,21 @@ def pascal(bench: Bench, item: papers.Item, out: Output) -> None:
     present = data.train.multi == 1
     usable = np.intersect1d(np.flatnonzero(present.any(1)), target.rows)
     test = target.rows[target.rows >= len(data.train)]
-    probabilities, strength = multi_label(config, features, present, np.asarray(data.train.multi), usable, test, run)
+    levels, marks = LEVELS.get(target.config.name), np.asarray(data.train.multi)
+    probabilities, strength = multi_label(config, features, present, marks, usable, test, run, levels)
     truth = np.asarray(data.val.multi)[test - len(data.train)]
-    precisions = 100 * average_precisions(probabilities, truth, LEVELS.get(target.config.name))
+    precisions = 100 * average_precisions(probabilities, truth, levels)
     write_pascal(bench, out, target, precisions, probabilities, truth, strength, len(usable))
 
 
 def multi_label(
     config: TransferConfig, features: np.ndarray, present: np.ndarray, marks: np.ndarray, usable: np.ndarray,
-    test: np.ndarray, run: TrainedRun,
+    test: np.ndarray, run: TrainedRun, levels: int | None = None,
 ) -> tuple[np.ndarray, float]:  # fmt: skip
     """Probabilities (len(test), C), and the strength chosen on a held-out part of the training images.
 
-    The target of an image with k classes is 1/k for each of them. usable, test: rows of `features`.
+    The target of an image with k classes is 1/k for each of them. usable, test: rows of `features`. levels: see
+    `average_precisions`.
     """
     train = load_rows(features, usable, run.device)
     shift, factor = common_scale(train)
@@ -454,7 +456,7 @@ def multi_label(
     held = [Fold(np.sort(order[part:]), np.sort(order[:part]))] if part else []
 
     def score(probabilities: np.ndarray, positions: np.ndarray) -> float:
-        return mean_precision(probabilities, marks[usable[positions]])
+        return mean_precision(probabilities, marks[usable[positions]], levels)
 
     strength = choose_strength(train, targets, config.strengths, held, score)
     model = fit(train, targets, strength)

@@ -300,6 +300,8 @@ class Training:
             )
             if self.begun:
                 print(self.begun)
+            if self.data.train.multi is not None and not config.regression:
+                print("its images have several labels, of which the first alone is learned, and counts as right")
             if config.warmup_steps > (total := config.epochs * self.steps):
                 print(
                     f"{total} updates in all: the learning rate only rises (warmup_steps={config.warmup_steps}) and does not get "
