@@ -200,7 +200,8 @@ def test_a_class_without_validation_pictures_is_told(tmp_path: Path) -> None:
 
 
 def test_a_drawn_split_tells_of_what_class_there_is_a_single_picture(tmp_path: Path) -> None:
-    make(make(tmp_path / "pets"), ("owl",), 1)
+    make(make(tmp_path / "pets"), ("owl",), 0)
+    picture(9, 9).save(tmp_path / "pets" / "owl" / "0.png")
     (line,) = examine(config_of(tmp_path, tmp_path / "pets"))[1]
     assert line == "no validation picture, so that errors say nothing of them: 1 of the classes (owl)"
 

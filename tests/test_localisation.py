@@ -56,7 +56,7 @@ def run_of(outputs: int, seed: int = 3) -> TrainedRun:
     torch.nn.init.normal_(cast(Tensor, top.weight), std=0.4, generator=torch.Generator().manual_seed(seed))
     return TrainedRun(
         folder=Path("nowhere/little"), config=TrainConfig(), network=network.eval().requires_grad_(False),
-        checkpoint=Path("none"), checkpoint_hash="none", epoch=1, known=None, class_names=("a", "b", "c"),
+        checkpoint_hash="none", epoch=1, known=None, class_names=("a", "b", "c"),
         mean=torch.full((40, 40, 3), 110.0), scale=torch.tensor(0.05), device=torch.device("cpu"), precision="fp32",
     )  # fmt: skip
 

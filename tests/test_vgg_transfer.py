@@ -48,7 +48,7 @@ def little_run(size: int = 40, top: int = 6) -> TrainedRun:
     generator = torch.Generator().manual_seed(1)
     mean = 90 + 60 * torch.rand(size, size, 3, generator=generator)
     return TrainedRun(
-        folder=Path("nowhere/little"), config=TrainConfig(), network=network.eval(), checkpoint=Path("none"),
+        folder=Path("nowhere/little"), config=TrainConfig(), network=network.eval(),
         checkpoint_hash="none", epoch=1, class_names=tuple("abcdef")[:top], known=None, mean=mean, scale=torch.tensor(0.05),
         device=torch.device("cpu"), precision="fp32",
     )  # fmt: skip
