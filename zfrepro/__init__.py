@@ -1,4 +1,4 @@
-"""zfrepro: Visualizing and Understanding Convolutional Networks (Zeiler & Fergus, 2014), reproduced."""
+"""zfrepro: the figures and tables of Zeiler & Fergus (2014, ZFNet) and Simonyan & Zisserman (2015, VGG), reproduced."""
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version

@@ -218,7 +218,7 @@ def _help() -> str:
     lines = [f"  {name:<11} {command.line}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
-            "zfrepro: Visualizing and Understanding Convolutional Networks (Zeiler & Fergus, 2014), reproduced",
+            "zfrepro: every figure and table of Zeiler & Fergus (2014, ZFNet) and Simonyan & Zisserman (2015, VGG), reproduced",
             "",
             "usage: zfrepro <command> [key=value ...] [Hydra's flags]",
             "",
