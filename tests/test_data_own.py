@@ -115,6 +115,16 @@ def test_both_ends_of_a_photograph_are_marked(tmp_path: Path) -> None:
     assert len(seen) == 3  # the middle does not show; a real photograph's size or end would change with it
 
 
+@pytest.mark.parametrize(("form", "all_of_it"), [("BMP", True), ("TIFF", True), ("PPM", True), ("PNG", False)])
+def test_of_a_bitmap_with_a_photographs_suffix_all_is_marked(tmp_path: Path, form: str, all_of_it: bool) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    Image.fromarray(pixels).save(path := tmp_path / "a.jpg", form)
+    before, content = list(marks.mark_file(str(path))), bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    assert (list(marks.mark_file(str(path))) != before) == all_of_it
+
+
 def test_marks_are_read_once_until_something_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pets, cache = make(tmp_path / "pets", {"cat": 5, "cow": 5}), tmp_path / "cache"
     monkeypatch.setattr(identity, "SETTLED", 0.0)

@@ -106,6 +106,22 @@ def test_a_zip_with_backslashes_between_folders(tmp_path: Path) -> None:
     assert opened(tmp_path, tmp_path / "pets.zip").key == opened(tmp_path, pets).key
 
 
+class Unsaid(zipfile.ZipInfo):
+    """A member whose name is written in UTF-8 and not said to be that, as a Mac does it."""
+
+    def _encodeFilenameFlags(self) -> tuple[bytes, int]:
+        return self.filename.encode(), self.flag_bits
+
+
+def test_a_zip_whose_names_are_not_said_to_be_utf8(tmp_path: Path) -> None:
+    pets = make(tmp_path / "pets", ("été", "猫"))
+    with zipfile.ZipFile(tmp_path / "pets.zip", "w") as archive:
+        for path in sorted(pets.rglob("*.png")):
+            archive.writestr(Unsaid(f"{path.parent.name}/{path.name}"), path.read_bytes())
+    data = opened(tmp_path, tmp_path / "pets.zip")
+    assert data.class_ids == ("été", "猫") and data.key == opened(tmp_path, pets).key
+
+
 # -------------------------------------------------------------------------------------------------------------- copies
 
 

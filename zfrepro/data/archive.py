@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import stat
 import tarfile
@@ -18,6 +19,7 @@ from zfrepro.files import file_hash, move, pending, require_space, waiting_lock
 
 MAX_FILES = 5_000_000  # ImageNet has 1.4 million
 MAX_RATIO = 100  # unpacked to packed; photographs come near 1, a bomb goes into the thousands
+SAYS_UTF8 = 0x800  # a zip's flag of a name
 MADE_ON_WINDOWS = 0  # a zip's mark of where it was made; PowerShell's and .NET's have backslashes between folders
 SLACK = 100 << 20  # bytes below which the ratio is nobody's danger
 BROKEN = (
@@ -80,8 +82,12 @@ def _members(path: Path) -> Iterator[Member]:
 
 
 def _name(member: zipfile.ZipInfo) -> str:
-    """With slashes between folders."""
-    return member.filename.replace("\\", "/") if member.create_system == MADE_ON_WINDOWS else member.filename
+    """With slashes between folders; in UTF-8 where it is that, which a Mac's archives do not say of themselves."""
+    name = member.filename
+    if not member.flag_bits & SAYS_UTF8:
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("cp437").decode("utf-8")
+    return name.replace("\\", "/") if member.create_system == MADE_ON_WINDOWS else name
 
 
 def archive_mark(path: Path) -> str:

@@ -17,6 +17,7 @@ from zfrepro.errors import is_of_machine, named
 END = 4096  # bytes
 # In these formats a change in the middle changes the size or a check sum at the end, or all that follows.
 COMPRESSED = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".avif"}
+BITMAPS = (b"BM", b"II*\x00", b"MM\x00*", b"P5", b"P6")  # whatever they are called, of these all is read
 READERS = 8  # threads: most of the time is waiting for the disk
 BATCH = 512
 
@@ -54,8 +55,9 @@ def mark_file(path: str) -> Iterator[bytes]:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123
             yield b"%d " % status.st_size
             if not whole:
-                yield file.read(END)
-                file.seek(-END, os.SEEK_END)
+                yield (head := file.read(END))
+                if not head.startswith(BITMAPS):
+                    file.seek(-END, os.SEEK_END)
             while block := file.read(1 << 20):
                 yield block
     except OSError as error:
