@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +64,8 @@ def test_pictures_are_packed_as_the_runs_own(run: Run, tmp_path: Path) -> None:
     with os.scandir(tmp_path) as entries:
         assert np.array_equal(run.pictures(next(entries)), run.pictures(array))
     assert np.array_equal(run.pictures(tmp_path.glob("*.png")), run.pictures(array))
+    for column in (np.array([str(tmp_path / "a.png")]), np.array([tmp_path / "a.png"], object)):  # as pandas' values
+        assert np.array_equal(run.pictures(column), run.pictures(array))
     for wrong, says in (
         (array.astype(float), f"not ({side + 30}, {side + 11}, 3) of float64"),
         (array[..., 0], f"not ({side + 30}, {side + 11}) of uint8"),
@@ -69,6 +73,7 @@ def test_pictures_are_packed_as_the_runs_own(run: Run, tmp_path: Path) -> None:
         (Image.fromarray(array), "not a Image"),
         ([torch.from_numpy(array)], "not a Tensor"),
         ([], "images=[]"),
+        (array[:0], f"not (0, {side + 11}, 3) of uint8"),
         (array[:0][None][:0], "images=[]"),
         (tmp_path / "nowhere.png", "no such file"),
     ):
@@ -91,6 +96,58 @@ def test_features_and_probabilities(run: Run) -> None:
     assert run.features(pixels, np.array([2, 7])).keys() == {2, 7}  # type: ignore[arg-type]
     with pytest.raises(UserError, match="layers=8"):
         run.features(pixels, [8])
+
+
+@pytest.mark.parametrize("setting", ["autocast", "device", "dtype"])
+def test_what_the_notebook_has_set_for_its_own_changes_nothing(run: Run, setting: str) -> None:
+    pixels = run.data.val.images[:1]
+    contexts = {"autocast": torch.autocast("cpu", torch.bfloat16), "device": torch.device("meta")}
+
+    def found() -> list[np.ndarray]:
+        opened = zfrepro.open_run(run.opened.folder, device="cpu", precision="fp32")
+        top = opened.top_images(3, [1], 4)
+        hidden = opened.occlude(pixels, square=40, stride=16)
+        return [*opened.features(pixels).values(), opened.probabilities(pixels), opened.project(pixels, 3),
+                hidden.activity, hidden.probability, top.values]  # fmt: skip
+
+    expected = found()
+    usual = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64 if setting == "dtype" else usual)
+        with contexts.get(setting, contextlib.nullcontext()):
+            others = found()
+    finally:
+        torch.set_default_dtype(usual)
+    for own, other in zip(expected, others, strict=True):
+        assert own.dtype == other.dtype and np.array_equal(own, other)
+
+
+def test_mistakes_name_the_argument(run: Run) -> None:
+    """What would otherwise count from the end, be cut to a whole number or stand for the default."""
+    pixels = run.data.val.images[:2]
+    assert run.features(pixels, 3).keys() == run.features(pixels, torch.tensor([3])).keys() == {3}  # type: ignore[arg-type]
+    calls: list[tuple[Callable[..., object], dict[str, object], str]] = [
+        (run.features, {"layers": [3.0]}, "layers=[3.0]: must be whole numbers"),
+        (run.features, {"layers": ["3"]}, "layers=['3']: must be whole numbers"),
+        (run.project, {"layer": 3.0}, "layer=3.0: the layers to choose"),
+        (run.project, {"layer": 3, "units": [(0, 0.5, 0)] * 2}, "units="),
+        (run.strongest, {"layer": 3, "maps": [-1, 0]}, "maps=[-1, 0]: must be numbers of maps, 0 to 31"),
+        (run.strongest, {"layer": 3, "maps": [1]}, "maps=[1]: must be one for each of the 2 pictures"),
+        (run.occlude, {"square": 0}, "square=0: must be 1 or more"),
+        (run.occlude, {"stride": 0}, "stride=0: must be 1 or more"),
+        (run.occlude, {"square": 9.5}, "square=9.5: must be whole numbers"),
+        (run.occlude, {"labels": [run.class_names[0], 1]}, "labels="),
+        (run.occlude, {"labels": [0.5, 1]}, "labels=[0.5, 1]: must be whole numbers"),
+    ]
+    for method, options, says in calls:
+        with pytest.raises(UserError, match=f"^{re.escape(says)}"):
+            method(pixels, **options)
+    for options, says in (
+        ({"maps": [-1]}, "maps=[-1]: must be numbers of maps, 0 to 31"), ({"maps": [32]}, "maps=[32]"), ({"maps": []}, "maps=[]"),
+        ({"count": 0}, "count=0: must be 1 or more"), ({"count": -1}, "count=-1"), ({"count": 2.5}, "count=2.5"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=f"^{re.escape(says)}"):
+            run.top_images(3, **options)  # type: ignore[arg-type]
 
 
 def test_projections_are_those_of_automatic_differentiation(run: Run) -> None:

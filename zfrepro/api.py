@@ -12,10 +12,12 @@ Where the run's data set has to be packed again, that is done by several process
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -30,11 +32,26 @@ from zfrepro.forward import forward
 from zfrepro.models.deconvnet import Rules
 from zfrepro.models.window import project
 from zfrepro.options.commands import OccludeConfig
+from zfrepro.options.declare import check_options
 from zfrepro.options.shared import DataPlace, Experiment
 from zfrepro.search import Top, exact, top_images
 
 Picture = str | os.PathLike[str] | np.ndarray
 Pictures = Picture | Iterable[Picture]
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+def undisturbed(method: Callable[Concatenate[Run, Given], Result]) -> Callable[Concatenate[Run, Given], Result]:
+    """The method on the run's device and in its precision, whatever device and autocast the notebook has set for its own."""
+
+    @functools.wraps(method)
+    def call(run: Run, *args: Given.args, **kwargs: Given.kwargs) -> Result:
+        device = run.opened.device
+        with torch.device(device), torch.autocast(device.type, enabled=False):
+            return method(run, *args, **kwargs)
+
+    return call
 
 
 @dataclass(frozen=True)
@@ -70,9 +87,10 @@ def open_run(
     """
     require_choice("precision", precision, ("auto", "fp32", "bf16"))
     path = Path(folder).expanduser().resolve()
-    config = Experiment(run=path.name, outputs=str(path.parent), device=device, precision=precision)
+    config = Experiment(run=path.name, outputs=str(path.parent), device=str(device), precision=precision)
     config.data = DataPlace(root=data_root)
-    return Run(runs.open_run(config, checkpoint))
+    with torch.device("cpu"):
+        return Run(runs.open_run(config, checkpoint))
 
 
 class Run:
@@ -112,7 +130,7 @@ class Run:
 
     def pictures(self, images: Pictures) -> np.ndarray:
         """(N, S, S, 3) uint8: pictures as the run's own are packed; what is packed already stays as it is."""
-        alone = isinstance(images, np.ndarray) and images.ndim <= 3
+        alone = isinstance(images, np.ndarray) and images.ndim <= 3 and images.dtype.kind not in "OU"
         many = isinstance(images, Iterable) and not isinstance(images, str) and not alone
         each: Iterable[object] = images if many else [images]  # type: ignore[assignment]
         found = [_packed(image, self.opened.side) for image in each]
@@ -123,36 +141,42 @@ class Run:
         """(N, s, s, 3) uint8: what the network sees of pictures."""
         return self.opened.crops(self.pictures(images)).numpy()
 
+    @undisturbed
     def inputs(self, images: Pictures) -> torch.Tensor:
         """(N, 3, s, s) float32: the network's inputs, mean subtracted and scaled."""
         return self.opened.inputs(self.pictures(images))
 
+    @undisturbed
     def features(self, images: Pictures, layers: Sequence[int] | None = None) -> dict[int, np.ndarray]:
         """Layer -> its outputs for N pictures, float32: maps (N, C, h, w) after ReLU, pooling and normalisation, or units
         (N, U). layers: which, None: all below the softmax."""
-        layers = list(self.layers if layers is None else layers)
+        layers = self.layers if layers is None else np.atleast_1d(_whole("layers", layers)).tolist()
         for layer in layers:
             require_layer("layers", layer, self.layers)
         pixels = self.pictures(images)
         found = [outputs for _, outputs in forward(self.opened, pixels, layers, np.arange(len(pixels)))]
         return {layer: torch.cat([one[layer] for one in found]).float().cpu().numpy() for layer in layers}
 
+    @undisturbed
     def probabilities(self, images: Pictures) -> np.ndarray:
         """(N, classes) float32: the softmax for the centre crops of N pictures. Raises UserError where there is none."""
         top, pixels = runs.require_softmax(self.opened), self.pictures(images)
         found = [outputs[top] for _, outputs in forward(self.opened, pixels, [top], np.arange(len(pixels)), exact=True)]
         return torch.cat(found).softmax(1).cpu().numpy()
 
+    @undisturbed
     def strongest(self, images: Pictures, layer: int, maps: Sequence[int] | None = None) -> np.ndarray:
         """(N, 3) int64: map, row and column of the strongest unit of a convolutional layer in each picture; maps: of these
         maps, one a picture."""
         output = torch.from_numpy(self.features(images, [layer])[layer])
         if output.ndim != 4:
             raise UserError(f"layer={layer}: the convolutional layers are {', '.join(map(str, self.conv_layers))}")
-        chosen = torch.as_tensor(maps) if maps is not None else output.amax((2, 3)).argmax(1)
+        chosen = output.amax((2, 3)).argmax(1) if maps is None else torch.from_numpy(self._maps(maps, layer))
+        require("maps", maps, len(chosen) == len(output), f"one for each of the {len(output)} pictures")
         place = output[torch.arange(len(output)), chosen].flatten(1).argmax(1)
         return torch.stack([chosen, place // output.shape[3], place % output.shape[3]], 1).numpy()
 
+    @undisturbed
     def project(
         self,
         images: Pictures,
@@ -170,10 +194,11 @@ class Run:
         """
         require_layer("layer", layer, self.conv_layers)
         pixels = self.pictures(images)
-        chosen = torch.as_tensor(np.asarray(self.strongest(pixels, layer) if units is None else units))
+        chosen = torch.from_numpy(self.strongest(pixels, layer) if units is None else _whole("units", units))
         found = project(self.opened.network, self.opened.inputs(pixels), layer, chosen, which, Rules(unpool, ties))
         return found.permute(0, 2, 3, 1).cpu().numpy()
 
+    @undisturbed
     def top_images(self, layer: int, maps: Sequence[int] | None = None, count: int = 9, split: str = "val") -> Top:
         """The images of the run's data set that excite each of M maps most, strongest first: `values` (M, count), `images`
         (M, count) rows of `data.val` or `data.train`, `rows` and `columns` (M, count) of the unit.
@@ -182,12 +207,14 @@ class Run:
         """
         require_layer("layer", layer, self.conv_layers)
         require_choice("split", split, ("val", "train"))
+        require("count", count, int(_whole("count", count)) > 0, "1 or more")
         if maps is None:
             return top_images(self.opened, split, count)[layer]
-        number = np.asarray(maps)
+        number = self._maps(maps, layer)
         found, _ = exact(self.opened, split, count, layer, number)
         return Top(*(part[number] for part in vars(found).values()))
 
+    @undisturbed
     def occlude(
         self,
         images: Pictures,
@@ -201,16 +228,33 @@ class Run:
         layer: whose strongest map is watched, None: the last convolutional one; square, stride: pixels, None: 50 and 8 of 224;
         fill: grey, mean, black, noise."""
         config = OccludeConfig(layer=layer, square=square, stride=stride, fill=fill)
+        for key in ("layer", "square", "stride"):
+            _whole(key, getattr(config, key) or 0)
+        check_options(config)
         slide, pixels = slide_of(self.opened, config), self.pictures(images)
         if labels is None:
             labels = self.probabilities(pixels).argmax(1).tolist() if self.class_names else [-1] * len(pixels)
-        require("labels", list(labels), len(labels) == len(pixels), f"one for each of the {len(pixels)} pictures")
+        numbers = np.atleast_1d(_whole("labels", labels))
+        require("labels", labels, len(numbers) == len(pixels), f"one for each of the {len(pixels)} pictures")
         if classes := len(self.class_names):
-            numbers = f"numbers of classes, 0 to {classes - 1}"
-            require("labels", list(labels), all(0 <= label < classes for label in labels), numbers)
+            possible = f"numbers of classes, 0 to {classes - 1}"
+            require("labels", labels, 0 <= numbers.min() <= numbers.max() < classes, possible)
         network, inputs = self.opened.network, self.opened.inputs(pixels)
-        found = [slide_over(network, image, int(label), slide) for image, label in zip(inputs, labels, strict=True)]
-        return Occlusion(np.array(slide.starts), slide.square, np.array(labels), **stacked(found))
+        found = [slide_over(network, image, int(label), slide) for image, label in zip(inputs, numbers, strict=True)]
+        return Occlusion(np.array(slide.starts), slide.square, numbers, **stacked(found))
+
+    def _maps(self, given: Sequence[int], layer: int) -> np.ndarray:
+        """(M,) int64. Raises UserError for what are no maps of the layer."""
+        numbers, width = np.atleast_1d(_whole("maps", given)), self.opened.network.widths[layer]
+        require("maps", given, 0 <= numbers.min() <= numbers.max() < width, f"numbers of maps, 0 to {width - 1}")
+        return numbers
+
+
+def _whole(key: str, given: object) -> np.ndarray:
+    """int64, of the shape given. Raises UserError for what are no whole numbers, or none at all."""
+    numbers = np.asarray(given)
+    require(key, given, numbers.dtype.kind in "iu", "whole numbers")
+    return numbers.astype(np.int64)
 
 
 def _packed(image: object, side: int) -> np.ndarray:
@@ -219,6 +263,6 @@ def _packed(image: object, side: int) -> np.ndarray:
         return read_image(Path(image).expanduser(), side)
     if not isinstance(image, np.ndarray):
         raise UserError(f"a picture is a path or an array (H, W, 3) of uint8, not a {type(image).__name__}")
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise UserError(f"a picture is an array (H, W, 3) of uint8, not {image.shape} of {image.dtype}")
     return image if image.shape[:2] == (side, side) else fitted(Image.fromarray(image), side, "square")

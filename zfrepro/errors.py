@@ -7,6 +7,7 @@ import errno
 import os
 import re
 from collections.abc import Collection, Sequence
+from numbers import Integral
 from pathlib import Path
 
 WINDOWS = os.name == "nt"
@@ -48,7 +49,7 @@ def require_choice(key: str, given: str, choices: Collection[str]) -> None:
 
 
 def require_layer(key: str, given: int, present: Sequence[int]) -> None:
-    if given not in present:
+    if not isinstance(given, Integral) or given not in present:
         raise UserError(f"{key}={given}: the layers to choose from are {', '.join(map(str, present))}")
 
 
