@@ -89,12 +89,22 @@ def test_finished_run_does_nothing(tiny_run: Path, zfrepro: Zfrepro) -> None:
     assert "finished, 2 epochs; nothing to do" in text and last.read_bytes() == before
 
 
-def test_a_finished_run_draws_what_is_missing(tiny_run: Path, zfrepro: Zfrepro) -> None:
+@pytest.mark.parametrize("name", ["curves.png", "metrics.jsonl"])
+def test_a_finished_run_writes_what_is_missing(tiny_run: Path, zfrepro: Zfrepro, name: str) -> None:
     """As after a signal between the last epoch and the pictures."""
-    picture = tiny_run / "tiny" / "train" / "curves.png"
-    picture.unlink()
+    missing = tiny_run / "tiny" / "train" / name
+    missing.unlink()
     zfrepro("train", f"outputs={tiny_run}", "run=tiny", "snapshot_epochs=[1,2]", *TINY)
-    assert picture.stat().st_size > 0
+    assert missing.stat().st_size > 0
+
+
+def test_lost_weights_of_a_finished_run_name_a_cure_that_cures(
+    tiny_run: Path, tmp_path: Path, refused: Refused
+) -> None:
+    """To train it, as `zfrepro train` says that there is nothing to do, is none."""
+    shutil.copytree(tiny_run / "tiny", tmp_path / "lost")
+    (tmp_path / "lost" / "train" / "checkpoints" / "best.pt").unlink()
+    assert "begin again with resume=false" in refused("evaluate", f"outputs={tmp_path}", "run=lost")
 
 
 def test_a_start_that_failed_binds_nobody(tmp_path: Path, zfrepro: Zfrepro) -> None:

@@ -207,7 +207,8 @@ def open_run(config: Common, which: str | int = "best", boxes: bool = False) -> 
     checkpoint = config.folder / "train" / "checkpoints" / name
     if not checkpoint.exists():
         raise UserError(
-            f"run={config.run}: {shown(checkpoint)} is not there; let `zfrepro train` finish an epoch first"
+            f"run={config.run}: {shown(checkpoint)} is not there; let `zfrepro train` finish an epoch first, or, if it had been "
+            "there, begin again with resume=false"
         )
     state, digest = _read(checkpoint)
     device = resolve_device(config.device)

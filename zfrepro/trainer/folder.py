@@ -21,7 +21,7 @@ from zfrepro.options.commands import TrainConfig
 from zfrepro.options.identity import differing, flatten, write_config
 from zfrepro.run import load_config
 
-PICTURES = ("curves.png", "filters.png")
+WRITTEN_LAST = ("metrics.jsonl", "curves.png", "filters.png")
 
 
 class Folder:
@@ -89,8 +89,8 @@ class Folder:
 
     @property
     def whole(self) -> bool:
-        """Whether a finished training's pictures are there."""
-        return all((self.path / name).exists() for name in PICTURES)
+        """Whether a finished training's metrics and pictures are there."""
+        return all((self.path / name).exists() for name in WRITTEN_LAST)
 
     def epoch(self, epoch: int, weights: dict[str, Any], best: bool) -> None:
         """A finished epoch's weights where they are the best or a snapshot."""
