@@ -38,7 +38,7 @@ def why(measure: Measure) -> str:
 
 def nets(train: float, *validation: float) -> list[Net]:
     """A row's networks."""
-    return [Net((train, value, 1.0), 1, 1.0, "", str(i)) for i, value in enumerate(validation)]
+    return [Net((train, value, 1.0), 1, 1.0, str(i)) for i, value in enumerate(validation)]
 
 
 ROWS = {

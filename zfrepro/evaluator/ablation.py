@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 
 from zfrepro import papers, statistics
-from zfrepro.data import Split, open_data
+from zfrepro.data import Split
 from zfrepro.errors import UserError, require_choice
 from zfrepro.evaluator.errors import top_errors
 from zfrepro.evaluator.testing import posteriors
@@ -62,7 +62,6 @@ VARIANTS = {
 ERRORS = ("train_top1_error", "val_top1_error", "val_top5_error")
 FOLDER = "table3_ablation"
 TRAIN_IMAGES = 1000  # training images on which the training error is measured, or as many as there are to validate
-BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,6 @@ class Net:
     errors: tuple[float, float, float]  # in the order of ERRORS
     parameters: int
     seconds: float
-    checkpoint_hash: str
     run: str
 
 
@@ -95,7 +93,7 @@ def ablate(config: AblateConfig) -> None:
     if config.variant == "all":
         there = {name: [run for run in runs if finished(run)] for name, runs in jobs.items()}
         if any(there.values()):
-            write(config, source, there, run.data.key)
+            write(config, run, there)
     else:
         print(f"{config.variant} is trained; `zfrepro ablate` with variant=all makes the table")
     raise_failures(failures, len(every))
@@ -174,7 +172,6 @@ def measure(config: AblateConfig, run: TrainConfig) -> Net:
         errors=(crop_errors(net, train, rows)[0], *crop_errors(net, val, np.arange(len(val)))),
         parameters=sum(p.numel() for p in net.network.parameters()),
         seconds=Folder(run).noted("seconds"),
-        checkpoint_hash=net.checkpoint_hash,
         run=run.run,
     )
 
@@ -196,11 +193,12 @@ def averaged(config: AblateConfig, runs: Sequence[TrainConfig]) -> tuple[float, 
 # -------------------------------------------------------------------------------------------------------------- writing
 
 
-def write(config: AblateConfig, source: TrainConfig, jobs: dict[str, list[TrainConfig]], data_key: str) -> None:
+def write(config: AblateConfig, source: TrainedRun, jobs: dict[str, list[TrainConfig]]) -> None:
     """Table, chart, arrays and metrics of the networks that are trained."""
+    labels = source.data.val.labels
     hashes = [file_hash(run.folder / "train" / "checkpoints" / "last.pt") for runs in jobs.values() for run in runs]
     together = "-".join(digest[:12] for digest in hashes)
-    with writing(config.folder / FOLDER, config, together, inputs=data_key) as out:
+    with writing(config.folder / FOLDER, config, together, inputs=source.data.key) as out:
         if out is None:
             return
         nets = measure_all(config, jobs)
@@ -211,26 +209,27 @@ def write(config: AblateConfig, source: TrainConfig, jobs: dict[str, list[TrainC
             for index, net in enumerate(found):
                 errors[row, index] = net.errors
         reference = papers.reported(FOLDER)
-        columns, rows = table(nets, averages, reference)
-        remark = statistics.remark_on_top5(open_data(source.data).num_classes)
-        out.table(columns, rows, notes(source, jobs) + remark)
+        said = notes(source.config, jobs) + statistics.remark_on_top5(source.data.num_classes)
+        out.table(*table(nets, averages, reference), said)
         known = np.array([[row[key] for key in ERRORS] for row in reference], dtype=float)
         out.arrays("arrays.npz", variants=np.array(list(nets)), errors=errors, paper=known)
-        labels = [str(row["variant"]) for row in reference]
-        out.figure("ablation.png", draw_ablation(labels, _spread(errors), known, f"Table 3: {config.run}"))
-        metrics = {"variants": {name: summary(found) for name, found in nets.items()}, "averages": _named(averages)}
-        out.done(metrics, estimates(nets, guessing(jobs)))
+        names = [str(row["variant"]) for row in reference]
+        out.figure("ablation.png", draw_ablation(names, _spread(errors), known, f"Table 3: {config.run}"))
+        metrics = {
+            "variants": {name: summary(found) for name, found in nets.items()},
+            "averages": {name: dict(zip(ERRORS[1:], found)) for name, found in averages.items()},
+        }
+        out.done(metrics, estimates(nets, (chance(labels), len(labels))))
         say(nets)
 
 
 def _spread(errors: np.ndarray) -> np.ndarray:
     """(R, nets, 3) with NaN for missing nets -> (R, 3, 2): means, and standard deviations (0 for a single net)."""
-    present = ~np.isnan(errors)
-    count = present.sum(1)
-    with np.errstate(invalid="ignore"):
-        mean = np.where(present, errors, 0).sum(1) / count
-        squares = np.where(present, errors - mean[:, None], 0) ** 2
-    return np.stack([mean, np.sqrt(squares.sum(1) / np.maximum(count - 1, 1))], axis=-1)
+    spread = np.full((*errors[:, 0].shape, 2), np.nan)
+    for row, found in enumerate(errors):
+        if len(nets := found[~np.isnan(found[:, 0])]):
+            spread[row] = np.stack([nets.mean(0), nets.std(0, ddof=1) if len(nets) > 1 else np.zeros(3)], -1)
+    return spread
 
 
 TRAINING, VALIDATION = 0, 1  # places in ERRORS
@@ -277,19 +276,6 @@ def estimates(nets: dict[str, list[Net]], guess: tuple[float, int] | None) -> di
     }
 
 
-def guessing(jobs: dict[str, list[TrainConfig]]) -> tuple[float, int] | None:
-    """The validation error in percent of naming the commonest class, and the number of validation images."""
-    run = next((run for runs in jobs.values() for run in runs), None)
-    if run is None:
-        return None
-    labels = open_data(run.data).val.labels
-    return chance(labels), len(labels)
-
-
-def _named(averages: dict[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
-    return {name: {"val_top1_error": top1, "val_top5_error": top5} for name, (top1, top5) in averages.items()}
-
-
 def summary(nets: Sequence[Net]) -> dict[str, object]:
     """A row's scalars: means, standard deviations (of the sample), and what each net scored."""
     if not nets:
@@ -328,7 +314,7 @@ def table(
 
 def notes(source: TrainConfig, jobs: dict[str, list[TrainConfig]]) -> str:
     """What ours were trained and measured on."""
-    first = next((run for runs in jobs.values() for run in runs), source)
+    first = next(run for runs in jobs.values() for run in runs)
     count = "all" if first.data.per_class is None else f"the first {first.data.per_class} training"
     return (
         "Errors in percent: means and standard deviations over networks of different seeds, after the last epoch; centre crops "

@@ -86,7 +86,10 @@ def correspond(config: CorrespondConfig) -> None:
     subjects = [subjects_of_file(run, config)] if config.parts else subjects_of_data(run, config)
     chosen = _chosen(run, subjects, config)
     fill = choice.fill_input(run, config.fill, config.seed)
-    given = subjects_digest(chosen) if config.parts else run.data.key
+    given = run.data.key
+    if config.parts:  # all that the file comes to: the places of the object are in the random ones, which it bounds
+        names = np.array([chosen.class_name, *chosen.names, *chosen.parts])
+        given = digest(chosen.images, chosen.boxes, chosen.random, names)
     folder = config.folder / "table1_correspondence"
     with writing(folder, config, run.checkpoint_hash, inputs=given) as out:
         if out is None:
@@ -103,16 +106,12 @@ def correspond(config: CorrespondConfig) -> None:
         )
         groups = disjoint_groups(subjects, distances, count, generator)
         table = [score_pairs(shown[i], parts) for i in range(len(layers))]
-        metrics: dict[str, Any] = {
-            "class": chosen.class_name,
-            "images": [chosen.names[i] for i in first],
-            "fill": config.fill,
-        }
+        names, images = (*chosen.parts, "random"), [chosen.names[i] for i in first]
+        metrics: dict[str, Any] = {"class": chosen.class_name, "images": images, "fill": config.fill}
         for i, layer in enumerate(layers):
-            metrics[f"layer{layer}"] = _layer_metrics((*chosen.parts, "random"), table[i], draws[i], groups, i)
+            metrics[f"layer{layer}"] = _layer_metrics(names, table[i], draws[i], groups, i)
         crops = run.crops(chosen.images[first]).numpy()
         filled = choice.fill_pixels(run, fill)
-        names = (*chosen.parts, "random")
         reported = _reported(names, layers, run.config.model.name)
         out.figure("masks.png", draw_masks(crops, chosen.boxes[first], chosen.random[first, :2], filled, chosen.parts))
         out.figure("scores.png", draw_scores(names, layers, table, draws, reported))
@@ -120,7 +119,7 @@ def correspond(config: CorrespondConfig) -> None:
         out.arrays(
             "arrays.npz",
             images=crops,
-            names=np.array([chosen.names[i] for i in first]),
+            names=np.array(images),
             parts=np.array(chosen.parts),
             boxes=chosen.boxes[first],
             random_boxes=chosen.random[first],
@@ -168,13 +167,6 @@ def subjects_of_data(run: TrainedRun, config: CorrespondConfig) -> list[Subjects
         own = choice.take(run, rows)
         found.append(Subjects(data.class_names[label], own.names, own.images, PARTS, boxes, random))
     return found
-
-
-def subjects_digest(subjects: Subjects) -> str:
-    """Of all that a parts file comes to: its pictures, the places of its parts and of the object, which bounds the random ones,
-    and what they are called."""
-    names = np.array([subjects.class_name, *subjects.names, *subjects.parts])
-    return digest(subjects.images, subjects.boxes, subjects.random, names)
 
 
 def subjects_of_file(run: TrainedRun, config: CorrespondConfig) -> Subjects:
@@ -262,31 +254,24 @@ def random_places(mask: np.ndarray, boxes: np.ndarray, count: int, generator: np
 
 def _chosen(run: TrainedRun, subjects: list[Subjects], config: CorrespondConfig) -> Subjects:
     """The class of the figure and the table."""
-    name = None if config.parts else named_class(run, config)
     by_name = {one.class_name: one for one in subjects if len(one) >= config.num_images}
     if config.parts:
         if not by_name:
             there = f"{config.parts} has {len(subjects[0])} images only"
             raise UserError(f"num_images={config.num_images}: {there}; give fewer or add some")
         return subjects[0]
+    name = "dog" if "dog" in by_name else next(iter(by_name), "")
+    if config.class_name is not None:
+        classes = Classes(run.class_ids, run.class_names)
+        name = run.class_names[choice.class_number(classes, config.class_name, "class_name")]
     least = f"num_images={config.num_images}, mask={config.mask}"
     if not by_name:
         raise UserError(f"{least}: no class has so many validation images with every mask inside; give less of either")
-    if name is not None:
-        if name not in by_name:
-            raise UserError(
-                f"class_name={name}: too few validation images show all parts ({least}); there are {', '.join(by_name)}"
-            )
-        return by_name[name]
-    return by_name["dog" if "dog" in by_name else next(iter(by_name))]
-
-
-def named_class(run: TrainedRun, config: CorrespondConfig) -> str | None:
-    """The name of the class that was asked for, None where none was. Raises UserError where there is no such class."""
-    if config.class_name is None:
-        return None
-    classes = Classes(run.class_ids, run.class_names)
-    return run.class_names[choice.class_number(classes, config.class_name, "class_name")]
+    if name not in by_name:
+        raise UserError(
+            f"class_name={name}: too few validation images show all parts ({least}); there are {', '.join(by_name)}"
+        )
+    return by_name[name]
 
 
 # --------------------------------------------------------------------------------------------------------- the measure
@@ -517,16 +502,12 @@ def _reported(names: Sequence[str], layers: list[int], model: str) -> list[list[
     the paper's."""
     same = papers.zfnet.PAPER.is_about(model)
     rows = {str(row["occlusion"]): row for row in papers.reported("table1_correspondence")} if same else {}
-    found: list[list[tuple[float, float] | None]] = []
-    for layer in layers:
-        keys = f"layer{layer}_mean", f"layer{layer}_std"
-        found.append([_pair(rows.get(name, {}), *keys) for name in names])
-    return found
 
+    def pair(row: dict[str, Any], layer: int) -> tuple[float, float] | None:
+        mean, std = (row.get(f"layer{layer}_{kind}") for kind in ("mean", "std"))
+        return None if mean is None or std is None else (mean, std)
 
-def _pair(row: dict[str, str | float | None], mean: str, std: str) -> tuple[float, float] | None:
-    a, b = row.get(mean), row.get(std)
-    return (a, b) if isinstance(a, float) and isinstance(b, float) else None
+    return [[pair(rows.get(name, {}), layer) for name in names] for layer in layers]
 
 
 def _table(

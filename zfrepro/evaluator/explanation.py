@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from zfrepro.evaluator.occlusion import Slide, covers, heat_map, project_maps, slide_over
+from zfrepro.evaluator.occlusion import Slide, covers, heat_map, projected, slide_over
 from zfrepro.run import TrainedRun
 
 
@@ -33,7 +33,7 @@ def evidence(run: TrainedRun, images: np.ndarray, labels: np.ndarray, slide: Sli
     )
     maps = [slide_over(run.network, image, label, slide) for image, label in bar]
     drops = [heat_map(np.maximum(m.clean_probability - m.probability, 0), cover) for m in maps]
-    projections = project_maps(run.network, inputs, slide.layer, maps)
+    projections = projected(run.network, inputs, slide.layer, [m.strongest for m in maps])
     return Evidence(np.stack(drops), (projections.astype(np.float64) ** 2).sum(3))
 
 

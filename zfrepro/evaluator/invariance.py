@@ -210,10 +210,8 @@ def measure(
         return [found[layer].float().flatten(1) for layer in layers], softmax
 
     distance = torch.zeros(len(images), len(matrix), len(layers), dtype=torch.float64)
-    norm, probability = (
-        torch.zeros(len(images), len(layers)).double(),
-        torch.full(distance.shape[:2], torch.nan).double(),
-    )
+    norm = torch.zeros(len(images), len(layers), dtype=torch.float64)
+    probability = torch.full(distance.shape[:2], torch.nan, dtype=torch.float64)
     between: list[Tensor] = []
     last: list[Tensor] = []  # the untouched features of the image before
     with tqdm(total=distance[..., 0].numel(), desc="Fig. 5", unit=" images", disable=None, leave=False) as bar:
@@ -300,8 +298,11 @@ def claims_of(curves: Curves, steps: np.ndarray, layers: list[int]) -> dict[str,
             one[f"layer{layer}_linearity_r2"] = linearity(change, relative[:, t, :, i].mean(0))
             per_image = np.array([linearity(change, curve) for curve in relative[:, t, :, i]])
             per_image = per_image[~np.isnan(per_image)]  # features that no step moves have no curve
-            one[f"layer{layer}_linearity_r2_single_images"] = _mean(per_image)
-            one[f"layer{layer}_linearity_r2_single_images_std"] = _std(per_image)
+            known = len(per_image)
+            one[f"layer{layer}_linearity_r2_single_images"] = float(per_image.mean()) if known else math.nan
+            one[f"layer{layer}_linearity_r2_single_images_std"] = (
+                float(per_image.std(ddof=1)) if known > 1 else math.nan
+            )
         if not np.isnan(loss).all():
             one["probability_loss_points"] = float(loss.mean())
             one["probability_loss_points_standard_error"] = float(standard_error(loss))
@@ -330,12 +331,8 @@ def estimates(curves: Curves, steps: np.ndarray, layers: list[int], missing: str
         names = (f"{kind}_first_minus_top", f"{kind}_r2")
         silent = [layers[i] for i in (first, top) if np.median(curves.norm[:, i]) == 0]
         if silent or first == top:
-            why = (
-                f"layer {silent[0]} is dead: most images excite no unit of it"
-                if silent
-                else "two layers are needed, layers=[a,b]"
-            )
-            found |= dict.fromkeys(names, Missing(why))
+            dead = [f"layer {layer} is dead: most images excite no unit of it" for layer in silent]
+            found |= dict.fromkeys(names, Missing([*dead, "two layers are needed, layers=[a,b]"][0]))
             continue
         alive = (curves.norm[:, [first, top]] > 0).all(1)
         relative = curves.distance[alive, t] / curves.norm[alive][:, None]  # (n, K, L)
@@ -350,14 +347,6 @@ def estimates(curves: Curves, steps: np.ndarray, layers: list[int], missing: str
 def _kept(moved: np.ndarray, clean: np.ndarray) -> float:
     """Mean probability as a share of the untouched pictures', in percent."""
     return float(100 * moved.mean() / clean.mean())
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if len(values) else float("nan")
-
-
-def _std(values: np.ndarray) -> float:
-    return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
 
 def _print(metrics: dict[str, Any]) -> None:

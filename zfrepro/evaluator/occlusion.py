@@ -69,6 +69,11 @@ class Maps:
     clean_top_class: int
 
     @property
+    def strongest(self) -> tuple[int, int, int]:
+        """The unit of the map's maximum: map, row, column."""
+        return self.map, *self.unit
+
+    @property
     def watched(self) -> np.ndarray:
         """(P, P) what the square is to lower: the probability, or else the activity."""
         return self.activity if np.isnan(self.probability).all() else self.probability
@@ -137,9 +142,8 @@ def slide_over(network: Network, image: Tensor, label: int, slide: Slide) -> Map
         """(N, 4): the map's activity, the true class's probability, the most probable class and its probability."""
         activity = found[slide.layer][:, number].double().sum((1, 2))
         if network.softmax is None:
-            return torch.stack(
-                [activity, *(torch.full_like(activity, value) for value in (torch.nan, -1, torch.nan))], 1
-            )
+            nothing = [torch.full_like(activity, value) for value in (torch.nan, -1, torch.nan)]
+            return torch.stack([activity, *nothing], 1)
         probabilities = found[network.softmax].double().softmax(1)
         top = probabilities.max(1)
         return torch.stack([activity, probabilities[:, label], top.indices.double(), top.values], 1)
@@ -150,7 +154,7 @@ def slide_over(network: Network, image: Tensor, label: int, slide: Slide) -> Map
     before = reduce(clean)[0].tolist()
     return Maps(
         map=number,
-        unit=(place // layer.shape[2], place % layer.shape[2]),
+        unit=divmod(place, layer.shape[2]),
         activity=activity,
         probability=probability,
         top_class=classes.astype(np.int64),
@@ -172,10 +176,9 @@ def stacked(maps: Sequence[Maps]) -> dict[str, np.ndarray]:
     return places | {name: np.stack([getattr(m, name) for m in maps]) for name in STACKED}
 
 
-def project_maps(network: Network, images: Tensor, layer: int, maps: Sequence[Maps]) -> np.ndarray:
-    """The strongest unit of each image's map, projected: (N, s, s, 3), both signs."""
-    found = project(network, images, layer, [(m.map, *m.unit) for m in maps], range(len(maps)))
-    return found.permute(0, 2, 3, 1).cpu().numpy()
+def projected(network: Network, images: Tensor, layer: int, units: Sequence[tuple[int, int, int]]) -> np.ndarray:
+    """One unit of each image (map, row, column), projected: (N, s, s, 3), both signs."""
+    return project(network, images, layer, units, range(len(units))).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def other_images(seen: Survey, number: int, label: int, count: int) -> np.ndarray:
@@ -184,17 +187,6 @@ def other_images(seen: Survey, number: int, label: int, count: int) -> np.ndarra
     order = order[seen.labels[order] != label]
     _, first = np.unique(seen.labels[order], return_index=True)
     return order[np.sort(first)[:count]]
-
-
-def project_seen(run: TrainedRun, seen: Survey, layer: int, number: int, which: np.ndarray) -> np.ndarray:
-    """The strongest unit of one map in images of the survey, projected: (K, s, s, 3)."""
-    if not len(which):
-        return np.zeros((0, run.network.input_size, run.network.input_size, 3), np.float32)
-    side = run.network.side(layer)
-    places = seen.places[which, number].tolist()
-    inputs = run.inputs(run.squares.val.images[seen.rows[which]])
-    units = [(number, place // side, place % side) for place in places]
-    return project(run.network, inputs, layer, units, range(len(which))).permute(0, 2, 3, 1).cpu().numpy()
 
 
 # ------------------------------------------------------------------------------------------------------------ claims
@@ -243,7 +235,7 @@ def measure_claims(
     bar = tqdm(pairs, total=len(which), desc="claims of Fig. 7", unit="image", disable=None)
     maps = [slide_over(run.network, image, label, slide) for image, label in bar]
     cover = covers(slide.starts, slide.square, run.network.input_size)
-    projections = project_maps(run.network, inputs, slide.layer, maps)
+    projections = projected(run.network, inputs, slide.layer, [m.strongest for m in maps])
     arrays = {
         "rows": seen.rows[which],
         "activity_drop": np.stack([m.clean_activity - m.activity for m in maps]),
@@ -353,17 +345,19 @@ def _projections(
     run: TrainedRun, seen: Survey, shown: Pictures, slide: Slide, maps: list[Maps], count: int
 ) -> dict[str, np.ndarray]:
     """Panel (c): each image's projection, and those of its map for images of other classes."""
+    network, val, side = run.network, run.squares.val, run.network.side(slide.layer)
     which = [other_images(seen, m.map, int(label), count) for m, label in zip(maps, shown.labels)]
     common = min(len(one) for one in which)  # few classes: not all images have as many others
-    rows = np.stack([seen.rows[one[:common]] for one in which])
-    projected = [project_seen(run, seen, slide.layer, m.map, one[:common]) for m, one in zip(maps, which)]
+    which = [one[:common] for one in which]
+    rows = seen.rows[np.stack(which)]
+    units = [[(m.map, *divmod(int(seen.places[n, m.map]), side)) for n in one] for m, one in zip(maps, which)]
+    others = [projected(network, run.inputs(val.images[own]), slide.layer, them) for own, them in zip(rows, units)]
+    images = run.crops(val.images[rows.ravel()]).numpy()
     return {
-        "projections": project_maps(run.network, run.inputs(shown.images), slide.layer, maps),
-        "others": np.stack(projected),
-        "other_images": run.crops(run.squares.val.images[rows.ravel()])
-        .numpy()
-        .reshape(*rows.shape, *projected[0].shape[1:]),
-        "other_labels": run.labels_of(run.squares.val)[rows],
+        "projections": projected(network, run.inputs(shown.images), slide.layer, [m.strongest for m in maps]),
+        "others": np.stack(others),
+        "other_images": images.reshape(*rows.shape, *images.shape[1:]),
+        "other_labels": run.labels_of(val)[rows],
     }
 
 

@@ -14,7 +14,7 @@ from zfrepro.data import read_images
 from zfrepro.data.decode import read_picture
 from zfrepro.data.finer import finer, finest
 from zfrepro.data.matching import Classes, candidates
-from zfrepro.errors import UserError, listed, nearest, require, require_choice
+from zfrepro.errors import UserError, listed, nearest, require
 from zfrepro.forward import forward, logits
 from zfrepro.run import TrainedRun
 
@@ -194,7 +194,6 @@ def class_number(classes: Classes, name: str, key: str = "labels") -> int:
 def fill_input(run: TrainedRun, kind: str, seed: int) -> Tensor:
     """What an occluder shows, as a network input (3, s, s): mid-grey pixels (the paper's square), the mean image,
     black, or uniform noise drawn by seed."""
-    require_choice("fill", kind, ("grey", "mean", "black", "noise"))
     size = run.mean.shape[0]
     if kind == "mean":
         return torch.zeros(3, run.network.input_size, run.network.input_size, device=run.device)
