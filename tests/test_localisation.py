@@ -27,7 +27,6 @@ from zfrepro.evaluator.explanation import density, painted
 from zfrepro.evaluator.localisation import ROWS, Bench, Setting, estimates8, estimates9, least_wrong
 from zfrepro.evaluator.localisers import (
     Localiser,
-    Merging,
     boxes_at,
     centre_boxes,
     clip,
@@ -45,7 +44,7 @@ from zfrepro.run import TrainedRun
 from zfrepro.statistics import Estimate, Missing
 
 CROP, CLASSES = 31, 3
-MERGING = Merging(0.5, "centre_iou", "members")
+MERGING = LocalizeConfig()
 
 
 def run_of(outputs: int, seed: int = 3) -> TrainedRun:
@@ -156,7 +155,7 @@ def test_a_network_that_names_a_third_of_its_window_draws_it_there() -> None:
     """Every window's upper left ninth; at one size the places' boxes do not overlap, so that nothing is merged."""
     net = Localiser(says([1 / 6, 1 / 6, 1 / 3, 1 / 3], 4), [says([0.0, 0.0, 0.0], CLASSES)])
     (image,) = images((40, 57))
-    proposals = propose([(net, [40])], image[None], torch.tensor([[1]]), Merging(0.2, "centre_iou", "members"))
+    proposals = propose([(net, [40])], image[None], torch.tensor([[1]]), LocalizeConfig(threshold=0.2))
     crops = places(net.boxes, image[None], 40).crops
     corners = torch.stack([crops[:, 0], crops[:, 1], crops[:, 0] + CROP / 3, crops[:, 1] + CROP / 3], 1)
     torch.testing.assert_close(proposals.boxes[0, 0], corners, atol=1e-4, rtol=1e-4)
@@ -179,7 +178,15 @@ def test_boxes_are_merged_as_the_options_say() -> None:
     """All places of three sizes: every score and every mean gives other boxes, those of `merge` with the same options."""
     net, (image,) = Localiser(run_of(4), [run_of(CLASSES)]), images((40, 57))
     given = [(match, mean) for match in ("centre_iou", "paper") for mean in ("members", "plain")]
-    found = [propose([(net, [40, 50, 60])], image[None], torch.tensor([[1, 2]]), Merging(10, *one)) for one in given]
+    found = [
+        propose(
+            [(net, [40, 50, 60])],
+            image[None],
+            torch.tensor([[1, 2]]),
+            LocalizeConfig(threshold=10, match=match, mean=mean),
+        )
+        for match, mean in given
+    ]
     for proposals, (match, mean) in zip(found, given):
         boxes, _, members = merge(proposals.boxes[0], proposals.confidence[0], 10, match, mean)
         assert torch.equal(proposals.merged[0], boxes) and torch.equal(proposals.members[0], members)
@@ -191,7 +198,7 @@ def test_boxes_of_the_mirror_image_are_mirrored_back() -> None:
     the places leave over is even, 6 pixels of either side: a mirrored place is a place."""
     net, (image,) = Localiser(says([1 / 6, 0.5, 1 / 3, 1.0], 4), [run_of(CLASSES)]), images((45, 61))
     alone, both = (
-        propose([(net, [45])], image[None], torch.tensor([[1]]), Merging(0.0, "centre_iou", "members", flips))
+        propose([(net, [45])], image[None], torch.tensor([[1]]), LocalizeConfig(threshold=0.0, test_flips=flips))
         for flips in (False, True)
     )
     count = alone.boxes.shape[2]
@@ -204,7 +211,7 @@ def test_boxes_of_the_mirror_image_are_mirrored_back() -> None:
     np.testing.assert_allclose(found, expected, atol=0.02)
     other = propose([(net, [45])], image[None, :, ::-1].copy(), torch.tensor([[1]]), MERGING)
     assert torch.equal(both.confidence[:, :, count:], other.confidence)
-    seeing, given = Localiser(run_of(4), [run_of(CLASSES)]), Merging(0.0, "centre_iou", "members", True)
+    seeing, given = Localiser(run_of(4), [run_of(CLASSES)]), LocalizeConfig(threshold=0.0, test_flips=True)
     found = propose([(seeing, [45])], image[None], torch.tensor([[1]]), given).boxes[0, 0, count:]
     turned = propose([(seeing, [45])], image[None, :, ::-1].copy(), torch.tensor([[1]]), MERGING).boxes[0, 0]
     expected = [[61 - x1, y0, 61 - x0, y1] for x0, y0, x1, y1 in turned.tolist()]

@@ -37,7 +37,7 @@ from zfrepro.options.commands import DepthConfig, TrainConfig
 from zfrepro.options.compose import load_model
 from zfrepro.options.shared import ModelConfig
 from zfrepro.papers import find_item
-from zfrepro.results import Output, writing
+from zfrepro.results import writing
 from zfrepro.run import open_run, open_source, require_recipe
 from zfrepro.statistics import Measure, Missing, below_chance, mean_std
 from zfrepro.trainer.recipe import FROM_SCRATCH, derive, finished
@@ -355,13 +355,9 @@ Reference = list[dict[str, str | float | None]]
 
 def reported_errors(reference: Reference, **wanted: str) -> tuple[float | None, float | None]:
     """The paper's errors in the row whose columns have these values; None where there is none."""
-    for row in reference:
-        if all(as_text(row[key]) == value for key, value in wanted.items()):
-            top1, top5 = (
-                None if row[key] is None else float(row[key] or 0) for key in ("val_top1_error", "val_top5_error")
-            )
-            return top1, top5
-    return None, None
+    fits = (row for row in reference if all(as_text(row[key]) == value for key, value in wanted.items()))
+    row: dict[str, Any] = next(fits, {})
+    return row.get("val_top1_error"), row.get("val_top5_error")
 
 
 def as_text(value: str | float | None) -> str:
@@ -385,7 +381,15 @@ def write(config: DepthConfig, answers: Answers, item: str, rows: Sequence[Row],
         names = [f"{row.name}, {row.trained}".rstrip(", ") for row in rows]
         out.arrays("arrays.npz", rows=np.array(names), errors=errors, paper=paper)
         out.figure(f"{about.folder}.png", draw_rows(names, errors, paper, f"{about.title}: {about.caption}"))
-        finish(out, answers, rows, errors, measures)
+        metrics = [
+            {"network": row.name, "train_s": row.trained, "test_q": row.tested, "top1": own[:, 0], "top5": own[:, 1]}
+            for row, own in zip(rows, errors)
+        ]
+        best = float(np.nanmin(errors[..., 0]))
+        out.done({"rows": metrics}, measures, verdict(best, len(answers.labels), chance(answers.labels)))
+        for row, own in zip(rows, errors):
+            top1, count = np.nanmean(own[:, 0]), len(row.posteriors)
+            print(f"{row.name:<34} S {row.trained:<9} Q {row.tested:<12} {top1:5.1f} % top-1 ({count} nets)")
 
 
 def cells(rows: Sequence[Row], errors: np.ndarray) -> tuple[list[str], list[list[Any]]]:
@@ -405,7 +409,9 @@ def notes(answers: Answers, title: str) -> str:
     """What ours were trained and measured on."""
     source, readings = answers.nets[0].training, told(answers.config)
     each = ", ".join(f"{net.training.run.rpartition('/')[2]}: {net.training.epochs}" for net in answers.nets)
-    started, tuned = started_apart(answers.config), tuning_rate(answers.config, source)
+    lr, steps, tuned = answers.config.start_lr, answers.config.start_warmup_steps, tuning_rate(answers.config, source)
+    apart = ([f"{lr:g}"] if lr else []) + ([f"{steps} steps of warm-up"] if steps is not None else [])
+    started = f", from A on {' with '.join(apart)}" if apart else ""
     rates = f"learning rate {source.lr:g} ({source.schedule}, {source.warmup_steps} steps of warm-up){started}"
     return (
         f"{title}. Errors in percent, means and standard deviations over nets of different seeds. The paper's: ImageNet 2012 "
@@ -414,30 +420,6 @@ def notes(answers: Answers, title: str) -> str:
         f"{tuned:g} where a net starts from itself at another scale. Epochs: {each}."
         + statistics.remark_on_top5(answers.data.num_classes)
     )
-
-
-def started_apart(config: DepthConfig) -> str:
-    """How the networks that start from A are trained, where it is not as A is."""
-    lr, steps = config.start_lr, config.start_warmup_steps
-    own = ([f"{lr:g}"] if lr else []) + ([f"{steps} steps of warm-up"] if steps is not None else [])
-    return f", from A on {' with '.join(own)}" if own else ""
-
-
-def finish(
-    out: Output, answers: Answers, rows: Sequence[Row], errors: np.ndarray, measures: dict[str, Measure]
-) -> None:
-    """Metrics, estimates, and a line a row."""
-    metrics = {
-        "rows": [
-            {"network": row.name, "train_s": row.trained, "test_q": row.tested, "top1": own[:, 0], "top5": own[:, 1]}
-            for row, own in zip(rows, errors)
-        ]
-    }
-    best = float(np.nanmin(errors[..., 0]))
-    out.done(metrics, measures, verdict(best, len(answers.labels), chance(answers.labels)))
-    for row, own in zip(rows, errors):
-        top1, count = np.nanmean(own[:, 0]), len(row.posteriors)
-        print(f"{row.name:<34} S {row.trained:<9} Q {row.tested:<12} {top1:5.1f} % top-1 ({count} nets)")
 
 
 # ------------------------------------------------------------------------------------------------------------- estimates

@@ -28,7 +28,6 @@ from zfrepro.evaluator.errors import most_probable
 from zfrepro.evaluator.explanation import density, evidence, painted
 from zfrepro.evaluator.localisers import (
     Localiser,
-    Merging,
     boxes_at,
     centre_boxes,
     clip,
@@ -75,12 +74,10 @@ def localize(config: LocalizeConfig) -> None:
         require_like(config, run, classifiers[0])
     require_apart(classifiers)
     require_boxes(classifiers[0])
-    sources = [run.config for run in classifiers]
-    jobs = {
-        (0, row.name): [job(config, sources[0], row, seed) for seed in config.seeds or [config.seed]] for row in ROWS
-    }
+    sources, seeds = [run.config for run in classifiers], config.seeds or [config.seed]
+    jobs = {(0, row.name): [job(config, sources[0], row, seed) for seed in seeds] for row in ROWS}
     for number, source in enumerate(sources[1:], start=1):
-        jobs[number, BEST.name] = [job(config, source, BEST, seed) for seed in config.seeds or [config.seed]]
+        jobs[number, BEST.name] = [job(config, source, BEST, seed) for seed in seeds]
     every = [run for runs in jobs.values() for run in runs]
     ordered = sorted(every, key=lambda run: run.freeze)  # the longest first
     raise_failures(train_all(ordered, config.workers, config.device, config.debug), len(every))
@@ -109,12 +106,8 @@ def require_like(config: LocalizeConfig, run: TrainedRun, first: TrainedRun) -> 
         given = list(getattr(config, key))
         require(key, given, all(q >= least for q in given), f"{least} pixels or more, the input's")
     alike = (least, stride(run)) == (first.network.input_size, stride(first))
-    require(
-        "rated_by",
-        config.rated_by,
-        config.rated_by == "own" or alike,
-        f"own: run={name} has other places than the first",
-    )
+    placed = config.rated_by == "own" or alike
+    require("rated_by", config.rated_by, placed, f"own: run={name} has other places than the first")
     fits = config.centre_scale is None or config.centre_scale >= least
     require("centre_scale", config.centre_scale, fits, f"{least} pixels or more, the input's, or null for S")
 
@@ -166,10 +159,10 @@ class Bench:
     @cached_property
     def runs(self) -> dict[tuple[int, str], list[TrainedRun]]:
         """The trained localisers, opened."""
-        opened = {}
-        for key, trainings in self.jobs.items():
-            opened[key] = [self._open(training.run, "last") for training in trainings if finished(training)]
-        return opened
+        return {
+            key: [self._open(training.run, "last") for training in trainings if finished(training)]
+            for key, trainings in self.jobs.items()
+        }
 
     @cached_property
     def classifiers(self) -> list[TrainedRun]:
@@ -195,19 +188,12 @@ class Bench:
         """(N,) which of them have a box of their class."""
         return has_boxes(self.val)
 
-    @property
-    def seeds(self) -> range:
-        """Numbers of the nets of a row."""
-        return range(len(self.jobs[0, BEST.name]))
-
     def wrong(self, classes: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """(n,) for the images with boxes: whether none of the classes (N, K) with boxes (N, K, 4) is right."""
         truth = self.val.boxes
         assert truth is not None
-        tensors = (
-            torch.from_numpy(np.ascontiguousarray(values)) for values in (truth.corners, truth.labels, truth.images)
-        )
-        corners, labels, owners = tensors
+        given = (truth.corners, truth.labels, truth.images)
+        corners, labels, owners = (torch.from_numpy(np.ascontiguousarray(values)) for values in given)
         right = found(torch.from_numpy(classes), torch.from_numpy(boxes), corners.double(), labels, owners)
         return ~right.numpy()[self.known]
 
@@ -247,10 +233,11 @@ def write_table8(bench: Bench) -> None:
         constants = {name: bench.wrong(classes, boxes)[None] for name, boxes in bench.constants(classes).items()}
         boxes = {row.name: [bench.at_centre(run, classes) for run in bench.runs[0, row.name]] for row in ROWS}
         wrong = {name: np.stack([bench.wrong(classes, one) for one in nets]) for name, nets in boxes.items()}
-        metrics: dict[str, Any] = {"images": int(bench.known.sum()), "scale": bench.centre_scale}
-        metrics |= {"constants": {name: error(one)[0] for name, one in constants.items()}}
-        metrics |= {
-            "errors": {name: dict(zip(("mean", "std"), error(one)), nets=len(one)) for name, one in wrong.items()}
+        metrics: dict[str, Any] = {
+            "images": int(bench.known.sum()),
+            "scale": bench.centre_scale,
+            "constants": {name: error(one)[0] for name, one in constants.items()},
+            "errors": {name: dict(zip(("mean", "std"), error(one)), nets=len(one)) for name, one in wrong.items()},
         }
         if (explained := explain(bench)) is not None:
             metrics["explained"] = explained
@@ -287,15 +274,8 @@ def _files8(bench: Bench, out: Output, constants: Wrong, wrong: Wrong, boxes: di
     bars = [Bar(name, error(one)[0], None, True) for name, one in constants.items()]
     for row, given in zip(ROWS, papers.reported("vgg_table8_localisation_settings"), strict=True):
         one = wrong[row.name]
-        rows.append(
-            [
-                given["fine_tuned_layers"],
-                given["regression"],
-                *error(one),
-                len(one),
-                given["gt_class_localisation_error"],
-            ]
-        )
+        theirs = given["gt_class_localisation_error"]
+        rows.append([given["fine_tuned_layers"], given["regression"], *error(one), len(one), theirs])
         bars.append(Bar(f"{row.regression.upper()}, {row.fine_tune} layers", *error(one), False))
     out.table(
         columns, rows, notes(bench, "the true class given, one crop at the centre; the first rows need no network")
@@ -388,21 +368,19 @@ def write_table9(bench: Bench) -> None:
         if out is None:
             return
         guessed, names = guesses(bench)
-        classes = np.concatenate([guessed, bench.val.labels[:, None]], axis=1)  # the true one last, for comparison
+        true = bench.val.labels[:, None]
+        classes = np.concatenate([guessed, true], axis=1)  # the true one last, for comparison
         constants = {name: bench.wrong(guessed, boxes)[None] for name, boxes in bench.constants(guessed).items()}
-        merging = Merging(config.threshold, config.match, config.mean, config.test_flips)
         rows = settings(config, bench.classifiers)
+        seeds = range(len(bench.jobs[0, BEST.name]))
         boxes = {
-            row.name: [dense_boxes(nets_of(bench, row, seed), bench.val, classes, merging) for seed in bench.seeds]
+            row.name: [dense_boxes(nets_of(bench, row, seed), bench.val, classes, config) for seed in seeds]
             for row in rows
         }
         wrong = {name: np.stack([bench.wrong(guessed, one[:, :-1]) for one in nets]) for name, nets in boxes.items()}
-        given = {
-            name: np.stack([bench.wrong(classes[:, -1:], one[:, -1:]) for one in nets]) for name, nets in boxes.items()
-        }
-        true = classes[:, -1:]
+        given = {name: np.stack([bench.wrong(true, one[:, -1:]) for one in nets]) for name, nets in boxes.items()}
         centre = np.stack([bench.wrong(true, bench.at_centre(run, true)) for run in bench.runs[0, BEST.name]])
-        unnamed = (guessed != bench.val.labels[:, None]).all(1)[bench.known]
+        unnamed = (guessed != true).all(1)[bench.known]
         metrics = {
             "images": int(bench.known.sum()),
             "classes_from": names,
@@ -414,7 +392,7 @@ def write_table9(bench: Bench) -> None:
             },
         }
         _files9(bench, out, rows, constants, wrong, given, classes, {name: nets[0] for name, nets in boxes.items()})
-        out.figure("boxes.png", picture(bench, rows[-1], guessed, merging))
+        out.figure("boxes.png", picture(bench, rows[-1], guessed))
         out.done(metrics, estimates9(rows, wrong, centre, least_wrong(constants)), knows_its_task(bench.classifiers[0]))
         for name, one in {**constants, **wrong}.items():
             print(f"{name:<40} {error(one)[0]:5.1f} % localisation error, five classes guessed")
@@ -481,7 +459,7 @@ def _files9(
     )
 
 
-def picture(bench: Bench, setting: Setting, guessed: np.ndarray, merging: Merging) -> Any:
+def picture(bench: Bench, setting: Setting, guessed: np.ndarray) -> Any:
     """Images with their true boxes, the boxes of all places for the class named first, and what is left by merging."""
     drawn = np.random.default_rng(bench.config.seed).permutation(np.flatnonzero(bench.known))[: bench.config.num_images]
     names = bench.classifiers[0].class_names
@@ -489,7 +467,7 @@ def picture(bench: Bench, setting: Setting, guessed: np.ndarray, merging: Mergin
     for row in drawn:
         image = bench.val.images[row]
         proposals = propose(
-            nets_of(bench, setting, 0), image[None], torch.from_numpy(guessed[row : row + 1, :1]), merging
+            nets_of(bench, setting, 0), image[None], torch.from_numpy(guessed[row : row + 1, :1]), bench.config
         )
         assert bench.val.boxes is not None
         corners, labels = bench.val.boxes[row]

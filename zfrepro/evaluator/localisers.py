@@ -19,6 +19,7 @@ from zfrepro.data import Split
 from zfrepro.errors import require
 from zfrepro.evaluator.testing import BATCH, batches, most_images
 from zfrepro.models.table import ops_of, receptive_field
+from zfrepro.options.commands import LocalizeConfig
 from zfrepro.run import TrainedRun
 
 
@@ -29,16 +30,6 @@ class Localiser:
 
     boxes: TrainedRun
     classes: Sequence[TrainedRun]
-
-
-@dataclass(frozen=True)
-class Merging:
-    """How boxes of a class become one; see `boxes.merge`."""
-
-    threshold: float
-    match: str
-    mean: str
-    flips: bool = False  # the boxes of the mirror image are merged with them
 
 
 class Places(NamedTuple):
@@ -111,11 +102,11 @@ class Proposals:
 
 
 def propose(
-    nets: Sequence[tuple[Localiser, Sequence[int]]], images: np.ndarray, classes: Tensor, merging: Merging
+    nets: Sequence[tuple[Localiser, Sequence[int]]], images: np.ndarray, classes: Tensor, config: LocalizeConfig
 ) -> Proposals:
     """Protocol 2 on packed pictures (B, h, w, 3): each localiser at its sizes, all their boxes merged by class (B, K)."""
     boxes, confidence = [], []
-    for flip in (False, True)[: 1 + merging.flips]:
+    for flip in (False, True)[: 1 + config.test_flips]:
         view = np.ascontiguousarray(images[:, :, ::-1]) if flip else images
         for net, scales in nets:
             for scale in scales:
@@ -124,7 +115,7 @@ def propose(
                 rated = [ratings_at(places(run, view, scale), classes) for run in net.classes]
                 confidence.append(torch.stack(rated).mean(0))
     every, sure = torch.cat(boxes, 2), torch.cat(confidence, 2)
-    groups = merge(every.flatten(0, 1), sure.flatten(0, 1), merging.threshold, merging.match, merging.mean)
+    groups = merge(every.flatten(0, 1), sure.flatten(0, 1), config.threshold, config.match, config.mean)
     return Proposals(every, sure, *(values.unflatten(0, classes.shape) for values in groups))
 
 
@@ -148,13 +139,13 @@ def alike(split: Split, crop: int, scale: int) -> Iterator[tuple[np.ndarray, np.
 
 
 def dense_boxes(
-    nets: Sequence[tuple[Localiser, Sequence[int]]], split: Split, classes: np.ndarray, merging: Merging
+    nets: Sequence[tuple[Localiser, Sequence[int]]], split: Split, classes: np.ndarray, config: LocalizeConfig
 ) -> np.ndarray:
     """Protocol 2: the best box of each of the classes (N, K) in all pictures, (N, K, 4) in pixels as packed."""
     found = np.empty((*classes.shape, 4))
     size = nets[0][0].boxes.network.input_size
     for rows, images in alike(split, size, max(scale for _, scales in nets for scale in scales)):
-        proposals = propose(nets, images, torch.from_numpy(classes[rows]), merging)
+        proposals = propose(nets, images, torch.from_numpy(classes[rows]), config)
         found[rows] = clip(proposals.best, images)
     return found
 

@@ -12,9 +12,9 @@ from tqdm import tqdm
 from zfrepro import papers, statistics
 from zfrepro.errors import UserError, require_layer
 from zfrepro.evaluator.overlap import elsewhere
-from zfrepro.evaluator.splits import draw_fold, possible_sizes, usual_size
+from zfrepro.evaluator.splits import possible_sizes, usual_size
 from zfrepro.evaluator.svm import svm_accuracy
-from zfrepro.evaluator.target import Target, open_target, softmax_accuracy
+from zfrepro.evaluator.target import Target, open_target, softmax_accuracy, spread
 from zfrepro.features import extract, width
 from zfrepro.figures.probe import draw_depth
 from zfrepro.knowledge import knows_its_task
@@ -69,7 +69,7 @@ def measure(config: ProbeConfig, run: TrainedRun, target: Target, size: int) -> 
     wanted = {"svm": list(config.layers or ()), "softmax": list(config.softmax_layers or ())}
     layers = sorted({*wanted["svm"], *wanted["softmax"]})
     features = extract(run, target.data, layers, config.dtype, config.pool)
-    folds = [draw_fold(target.labels, size, config.test_per_class, config.seed, n) for n in range(config.folds)]
+    folds = [target.fold(config, size, number) for number in range(config.folds)]
     results: dict[str, dict[int, list[Any]]] = {kind: {layer: [] for layer in own} for kind, own in wanted.items()}
     total = len(folds) * sum(map(len, wanted.values()))
     with tqdm(total=total, desc="classifiers", unit="fold", disable=None) as bar:
@@ -92,13 +92,14 @@ def write(
 ) -> None:  # fmt: skip
     """Table, plot, arrays, metrics. The table also shows what stands there for other targets and the same checkpoint."""
     summary = {kind: {str(layer): summarise(found) for layer, found in by.items()} for kind, by in results.items()}
+    layers = sorted({*(config.layers or ()), *(config.softmax_layers or ())})
     metrics: dict[str, Any] = {
         **summary,
         "per_class": size,
         "folds": config.folds,
         "classes": target.data.num_classes,
         "target_key": target.data.key,
-        "widths": {str(layer): width for layer, width in widths(run, config).items()},
+        "widths": {str(layer): width(run.network, layer, config.pool) for layer in layers},
         "dtype": config.dtype,
         "pool": config.pool,
     }
@@ -112,14 +113,11 @@ def write(
     }
     out.arrays(f"{part}.npz", **accuracies)
     out.figure("table7_layers.png", draw_depth(curves(parts, ours), f"Table 7: {run.config.model.name}"))
-    fold = draw_fold(target.labels, size, config.test_per_class, config.seed, 0)
+    fold = target.fold(config, size, 0)
     out.done(metrics, depth_counts(summary["svm"], len(fold.train), len(fold.test)), knows_its_task(run))
     for kind, by in summary.items():
         for layer, own in by.items():
-            print(
-                f"layer {layer}, {kind}: {own['mean']:.1f} %"
-                + (f" +- {own['std']:.1f}" if own["std"] is not None else "")
-            )
+            print(f"layer {layer}, {kind}: {spread(own['folds'])} %")
 
 
 def depth_counts(by_layer: dict[str, dict[str, Any]], train: int, test: int) -> dict[str, Measure]:
@@ -157,12 +155,6 @@ def summarise(found: Sequence[Any]) -> dict[str, Any]:
     mean, std = mean_std([result.accuracy for result in found])
     chosen = [{key: value for key, value in vars(result).items() if key != "accuracy"} for result in found]
     return {"mean": mean, "std": std, "folds": [result.accuracy for result in found], "chosen": chosen}
-
-
-def widths(run: TrainedRun, config: ProbeConfig) -> dict[int, int]:
-    """Number of features of each layer as they were used."""
-    layers = sorted({*(config.layers or ()), *(config.softmax_layers or ())})
-    return {layer: width(run.network, layer, config.pool) for layer in layers}
 
 
 def others(config: ProbeConfig, run: TrainedRun) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,14 +13,15 @@ from torch import Tensor
 
 from zfrepro.data import Packed, Split, open_data
 from zfrepro.evaluator.softmax import Softmax, choose_strength, fit, one_hot
-from zfrepro.evaluator.splits import Fold, inner_folds, mean_class_accuracy
+from zfrepro.evaluator.splits import Fold, draw_fold, inner_folds, mean_class_accuracy
 from zfrepro.features import images_of
 from zfrepro.options.commands import TargetConfig
 from zfrepro.options.shared import DataConfig
 from zfrepro.run import TrainedRun
+from zfrepro.statistics import mean_std
 
-# What stands for what: the data sets of the paper's tables, and the embedded one in their place.
 MEAN_BATCH = 256  # images at a time
+# What stands for what: the data sets of the paper's tables, and the embedded one in their place.
 STAND_INS = {"target": "the embedded data set's target classes", "scenes": "the embedded data set's scenes"}
 
 
@@ -42,6 +44,11 @@ class Target:
         """A name for folders."""
         return f"embedded_{self.config.part}" if self.config.name == "embedded" else self.config.name
 
+    def fold(self, config: TargetConfig, size: int, number: int) -> Fold:
+        """A random fold with so many training images a class, as rows of the pool."""
+        drawn = draw_fold(self.labels[self.rows], size, config.test_per_class, config.seed, number)
+        return Fold(self.rows[drawn.train], self.rows[drawn.test])
+
     def images(self, rows: np.ndarray) -> np.ndarray:
         """(n, S, S, 3) uint8, a copy."""
         return images_of(self.data, rows)
@@ -50,6 +57,12 @@ class Target:
         """Names of the sources of some rows."""
         own, other = self.data.train.files, self.data.val.files
         return [own[row] if row < len(own) else other[row - len(own)] for row in rows.tolist()]
+
+
+def spread(values: Sequence[float]) -> str:
+    """'61.2 +- 0.4'."""
+    mean, std = mean_std(values)
+    return f"{mean:.1f}" + ("" if std is None else f" +- {std:.1f}")
 
 
 def has_several(data: DataConfig) -> bool:

@@ -23,7 +23,7 @@ from zfrepro.errors import UserError, require_layer
 from zfrepro.evaluator.average_precision import average_precisions, mean_precision
 from zfrepro.evaluator.overlap import compare_with_source, remark
 from zfrepro.evaluator.softmax import choose_strength, fit
-from zfrepro.evaluator.splits import Fold, draw_fold, mean_class_accuracy, possible_sizes
+from zfrepro.evaluator.splits import Fold, mean_class_accuracy, possible_sizes
 from zfrepro.evaluator.target import (
     Scored,
     Target,
@@ -35,6 +35,7 @@ from zfrepro.evaluator.target import (
     open_target,
     packed_target,
     softmax_accuracy,
+    spread,
 )
 from zfrepro.evaluator.vgg_transfer import vgg_transfer
 from zfrepro.features import extract
@@ -135,20 +136,15 @@ def require_sizes(bench: Bench, tables: Sequence[str]) -> None:
     config = bench.config
     if not tables or has_several(config.data):
         return
-    smallest = smallest_class(bench, config.data)
+    smallest = config.data.train_per_class + config.data.val_per_class
+    if config.data.name != "embedded":  # a drawn one need not be drawn for it
+        smallest = int(np.unique(bench.open(config.data).labels, return_counts=True)[1].min())
     for name in tables:
         if min(config.per_class[name]) >= smallest:
             raise UserError(
                 f"per_class.{name}={config.per_class[name]}: the smallest class has {smallest} images, and one at least is to "
                 f"test on; give numbers below {smallest}"
             )
-
-
-def smallest_class(bench: Bench, data: DataConfig) -> int:
-    """Images of a target's smallest class; a drawn one need not be drawn for it."""
-    if data.name == "embedded":
-        return data.train_per_class + data.val_per_class
-    return int(np.unique(bench.open(data).labels, return_counts=True)[1].min())
 
 
 def target_of(config: TransferConfig, table: str) -> DataConfig:
@@ -182,9 +178,7 @@ def caltech(bench: Bench, item: papers.Item, out: Output) -> None:
             "source's; give smaller numbers, or drop_overlap=false"
         )
     features = extract(run, target.data, [bench.layer], config.dtype, config.pool)[bench.layer]
-    folds = {
-        (size, number): pool_fold(config, target, size, number) for size in sizes for number in range(config.folds)
-    }
+    folds = {(size, number): target.fold(config, size, number) for size in sizes for number in range(config.folds)}
     splits = {
         f"{part}_{size}_{n}": getattr(fold, part) for (size, n), fold in folds.items() for part in ("train", "test")
     }
@@ -196,12 +190,6 @@ def caltech(bench: Bench, item: papers.Item, out: Output) -> None:
         found = from_scratch(bench, target, folds)
         scratch = {size: [found[size, number] for number in range(config.folds)] for size in sizes}
     write_caltech(bench, item, out, target, frozen, scratch, splits)
-
-
-def pool_fold(config: TransferConfig, target: Target, size: int, number: int) -> Fold:
-    """A random fold, as rows of the target's pool."""
-    drawn = draw_fold(target.labels[target.rows], size, config.test_per_class, config.seed, number)
-    return Fold(target.rows[drawn.train], target.rows[drawn.test])
 
 
 Folds = dict[tuple[int, int], Fold]  # (images per class, number) -> fold
@@ -283,13 +271,16 @@ def write_caltech(
     folds = {f"{key}_{n}": np.array(values) for key, found in ours.items() for n, values in found.items()}
     out.arrays("arrays.npz", sizes=np.array(list(frozen)), **folds)
     out.arrays("splits.npz", **splits)
-    curves = [own_curve(labels[key], found) for key, found in ours.items()]
+    curves = [
+        Curve(labels[key], list(found), *zip(*(mean_std(values) for values in found.values())))
+        for key, found in ours.items()
+    ]
     curves += [paper_curve(row) for row in papers.reported(STEM[item.id])]
     out.figure(f"{item.folder}.png", draw_accuracies(curves, f"{item.title}: {target.name}"))
     measures = gaps(ours, splits, scratch) if item.id == "table4" else None
     out.done(caltech_metrics(bench, target, ours, frozen, scratch), measures, knows_its_task(bench.run))
     for key, found in ours.items():
-        print(f"{labels[key]}: " + ", ".join(f"{shown(values)} % at {n} per class" for n, values in found.items()))
+        print(f"{labels[key]}: " + ", ".join(f"{spread(values)} % at {n} per class" for n, values in found.items()))
 
 
 def gaps(
@@ -368,18 +359,6 @@ def origin(bench: Bench, target: Target) -> dict[str, Any]:
         "network_hash": network_hash(bench.run),
         "overlap": bench.compare(target.config)[1],
     }
-
-
-def shown(values: Sequence[float]) -> str:
-    """'61.2 +- 0.4'."""
-    mean, std = mean_std(values)
-    return f"{mean:.1f}" + ("" if std is None else f" +- {std:.1f}")
-
-
-def own_curve(label: str, found: dict[int, list[float]]) -> Curve:
-    """Our results as a curve."""
-    mean, std = zip(*(mean_std(values) for values in found.values()))
-    return Curve(label, list(found), mean, std)
 
 
 def paper_curve(row: dict[str, str | float | None]) -> Curve:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -32,8 +31,8 @@ from zfrepro.evaluator.describers import (
 from zfrepro.evaluator.descriptors import Pool
 from zfrepro.evaluator.one_against_all import choose_cost, score_images, train_machines
 from zfrepro.evaluator.overlap import compare_with_source
-from zfrepro.evaluator.splits import Fold, draw_fold, inner_folds, mean_class_accuracy, possible_sizes, usual_size
-from zfrepro.evaluator.target import Target, has_several, packed_target
+from zfrepro.evaluator.splits import inner_folds, mean_class_accuracy, possible_sizes, usual_size
+from zfrepro.evaluator.target import Target, has_several, packed_target, spread
 from zfrepro.evaluator.vgg_actions import TABLE12, action_part
 from zfrepro.figures.transfer import Bar, draw_bars
 from zfrepro.knowledge import knows_its_task
@@ -85,14 +84,6 @@ def parts_of(config: TransferConfig) -> list[tuple[DataConfig, str, Write]]:
 # -------------------------------------------------------------------------------------------------- images of one label
 
 
-@dataclass(frozen=True)
-class Scored:
-    """Recall in percent on each split's test images, and the C that was chosen."""
-
-    recalls: list[float]
-    costs: list[float]
-
-
 def recall_part(config: TransferConfig, nets: Sequence[Net], target: Target, out: Output) -> None:
     """Mean class recall over random splits (Caltech-101, Caltech-256)."""
     target, overlap = compare_with_source(config, nets[0].run, target)
@@ -101,24 +92,19 @@ def recall_part(config: TransferConfig, nets: Sequence[Net], target: Target, out
     if not possible_sizes(labels, [size]):
         most = int(np.unique(labels, return_counts=True)[1].min()) - 1
         raise UserError(f"images_per_class={size}: the smallest class of {target.name} leaves at most {most}")
-    drawn = [draw_fold(labels, size, config.test_per_class, config.seed, number) for number in range(config.splits)]
-    folds = [Fold(target.rows[fold.train], target.rows[fold.test]) for fold in drawn]
+    folds = [target.fold(config, size, number) for number in range(config.splits)]
     descriptors = Descriptors.of(nets, Pool.of(target.data), config)
     join = config.join or "stack"
     methods = methods_of(nets, join)
-    scores = {method: Scored([], []) for method in methods}
+    values, costs = {}, {}
     for method in tqdm(methods, desc=f"{target.name}: SVMs", unit="method", disable=None):
+        found = []
         for number, fold in enumerate(folds):
             train, test = descriptors.rows(method, fold.train), descriptors.rows(method, fold.test)
-            recall, cost = recall_of(train, test, target.labels[fold.train], target.labels[fold.test], config, number)
-            scores[method].recalls.append(recall)
-            scores[method].costs.append(cost)
-    values = {method: scored.recalls for method, scored in scores.items()}
-    facts = {
-        "images_per_class": size,
-        "costs": {named(nets, method): scored.costs for method, scored in scores.items()},
-        "overlap": overlap,
-    }
+            own, other = target.labels[fold.train], target.labels[fold.test]
+            found.append(recall_of(train, test, own, other, config, number))
+        values[method], costs[named(nets, method)] = ([pair[i] for pair in found] for i in (0, 1))
+    facts = {"images_per_class": size, "costs": costs, "overlap": overlap}
     estimates = recall_estimates(nets, join, values, len(folds[0].train), len(folds[0].test))
     write_part(config, nets, target, out, values, "mean class recall", facts, estimates)
 
@@ -231,8 +217,8 @@ def write_part(
         **shown,
     }
     out.done(metrics, estimates, knows_its_task(nets[0].run))
-    for name, (mean, std) in ((name, mean_std(found)) for name, found in found_by.items()):
-        print(f"{target.name}, {name}: {mean:.1f}" + ("" if std is None else f" +- {std:.1f}") + f" % {measured}")
+    for name, found in found_by.items():
+        print(f"{target.name}, {name}: {spread(found)} % {measured}")
 
 
 def paper_rows(column: str) -> list[tuple[str, str | None, float, float | None]]:
