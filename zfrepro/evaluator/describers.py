@@ -29,6 +29,10 @@ class Net:
     layer: int
     scales: tuple[int, ...]
 
+    def joined(self, join: str) -> tuple[int, ...]:
+        """Those of its scales that are joined in this way: for 'one' the middle one."""
+        return self.scales[len(self.scales) // 2 :][:1] if join == "one" else self.scales
+
     @property
     def model(self) -> str:
         """Its table's name without folders."""
@@ -92,9 +96,7 @@ class Descriptors:
         """(n, D) of unit length: a network's scales joined, several networks' stacked."""
         found = []
         for index in method.nets:
-            scales = self.nets[index].scales
-            chosen = scales[len(scales) // 2 : len(scales) // 2 + 1] if method.join == "one" else scales
-            several = [self.files[index, scale][rows] for scale in chosen]
+            several = [self.files[index, scale][rows] for scale in self.nets[index].joined(method.join)]
             found.append(join_scales(several, "mean" if method.join == "one" else method.join, self.unit_scales))
         return found[0] if len(found) == 1 else unit_length(np.concatenate(found, axis=1))
 
@@ -137,5 +139,4 @@ def named(nets: Sequence[Net], method: Method) -> str:
 
 def sizes_of(nets: Sequence[Net], method: Method) -> str:
     """The scales of a row, in pixels."""
-    scales = nets[method.nets[0]].scales
-    return " ".join(map(str, scales[len(scales) // 2 :][:1] if method.join == "one" else scales))
+    return " ".join(map(str, nets[method.nets[0]].joined(method.join)))

@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -78,24 +77,20 @@ def describe(run: TrainedRun, pool: Pool, layer: int, scale: int, relu: bool = T
     identity = [run.checkpoint_hash, pool.key, run.precision, layer, scale, *([] if relu else ["before ReLU"])]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
     path = run.folder / "features" / f"{pool.name}-{key}" / f"layer{layer}_{scale}px.npy"
-    if (found := read_array(path, (sum(map(len, pool.splits)), run.network.widths[layer]))) is not None:
-        return found
+    shape = (sum(map(len, pool.splits)), run.network.widths[layer])
+    if (there := read_array(path, shape)) is not None:
+        return there
     path.parent.mkdir(parents=True, exist_ok=True)
-    _fill(run, pool, layer, scale, relu, path)
-    return np.load(path, mmap_mode="r")
-
-
-def _fill(run: TrainedRun, pool: Pool, layer: int, scale: int, relu: bool, path: Path) -> None:
-    first, total = len(pool.splits[0]), sum(map(len, pool.splits))
-    found = np.empty((total, run.network.widths[layer]), np.float32)
-    bar = tqdm(total=total, desc=f"{run.config.run}: layer {layer} at {scale} px", unit=" images", disable=None)
+    found = np.empty(shape, np.float32)
+    bar = tqdm(total=len(found), desc=f"{run.config.run}: layer {layer} at {scale} px", unit=" images", disable=None)
     with pending(run.folder, "features") as fresh, bar:
-        for images, start in zip(pool.splits, (0, first)):
+        for images, start in zip(pool.splits, (0, len(pool.splits[0]))):
             for rows in by_shape(images, np.arange(len(images)), scale, PIXELS):
                 found[start + rows] = describe_batch(run, images, rows, layer, scale, relu).cpu().numpy()
                 bar.update(len(rows))
         np.save(fresh / path.name, found)
         move(fresh / path.name, path)
+    return np.load(path, mmap_mode="r")
 
 
 @torch.no_grad()

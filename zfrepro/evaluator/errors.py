@@ -21,6 +21,9 @@ from zfrepro.results import Output, writing
 from zfrepro.run import TrainedRun, naming, open_run, require_apart
 from zfrepro.statistics import Measure, Missing, has_top5
 
+# by the method asked for, and of the centre crop
+ERRORS = ("val_top1_error", "val_top5_error", "val_top1_error_centre", "val_top5_error_centre")
+
 
 def evaluate(config: EvaluateConfig) -> None:
     """Write `table2_imagenet/`: the errors of the run, of every one of `runs`, and of the average of their softmax outputs."""
@@ -101,17 +104,6 @@ def gain_of_averaging(outputs: Sequence[np.ndarray], labels: np.ndarray) -> Meas
     return statistics.averaging(np.stack(wrong), total.argmax(1) != labels, np.stack(without), note)
 
 
-def errors_of(answers: tuple[np.ndarray, np.ndarray], labels: np.ndarray) -> dict[str, float]:
-    """Both errors by the method and of the centre crop."""
-    (top1, top5), (centre1, centre5) = (top_errors(one, labels) for one in answers)
-    return {
-        "val_top1_error": top1,
-        "val_top5_error": top5,
-        "val_top1_error_centre": centre1,
-        "val_top5_error_centre": centre5,
-    }
-
-
 def write(
     out: Output, config: EvaluateConfig, answers: dict[str, tuple[np.ndarray, np.ndarray]], members: list[np.ndarray],
     averaged: list[str], runs: Sequence[TrainedRun], rows: np.ndarray,
@@ -119,15 +111,11 @@ def write(
     """Table 2 (the paper's rows, then ours), its chart, the answers, the metrics."""
     run = runs[0]
     labels = run.labels_of(run.data.val)[rows]
-    results = {name: errors_of(pair, labels) for name, pair in answers.items()}
-    columns = [
-        "model",
-        "val_top1_error",
-        "val_top5_error",
-        "test_top5_error",
-        "val_top1_error_centre",
-        "val_top5_error_centre",
-    ]
+    both = {
+        name: (*top_errors(method, labels), *top_errors(centre, labels)) for name, (method, centre) in answers.items()
+    }
+    results = {name: dict(zip(ERRORS, errors)) for name, errors in both.items()}
+    columns = ["model", *ERRORS[:2], "test_top5_error", *ERRORS[2:]]
     reference = papers.reported("table2_imagenet")
     table = [[row.get(column) for column in columns] for row in reference]
     table += [[f"ours: {name}", *(result.get(column) for column in columns[1:])] for name, result in results.items()]
@@ -137,15 +125,15 @@ def write(
     arrays = {"labels": labels, "top": np.stack(top), "probability": np.stack(probability)}
     out.arrays("arrays.npz", names=np.array(list(answers)), **arrays)
     theirs = {str(row["model"]): (row["val_top1_error"], row["val_top5_error"]) for row in reference}
-    ours = {name: (result["val_top1_error"], result["val_top5_error"]) for name, result in results.items()}
+    ours = {name: errors[:2] for name, errors in both.items()}
     out.figure("errors.png", draw_errors(ours, theirs, f"Table 2: {METHODS[config.method]}"))
     task = verdict(results[averaged[0]]["val_top1_error"], len(labels), chance(labels))
     metrics = {"runs": results, "averaged": averaged, "method": config.method, "test_scales": list(config.test_scales)}
     metrics |= config.departures()
     out.done(metrics, {"gain_of_averaging": gain_of_averaging(members, labels)}, task)
     for name, (top1, top5) in ours.items():
-        both = f"{top1:.1f} % top-1, {top5:.1f} % top-5" if has_top5(len(run.class_names)) else f"{top1:.1f} % top-1"
-        print(f"{name}: {both} error ({METHODS[config.method]})")
+        also = f", {top5:.1f} % top-5" if has_top5(len(run.class_names)) else ""
+        print(f"{name}: {top1:.1f} % top-1{also} error ({METHODS[config.method]})")
 
 
 def notes(config: EvaluateConfig, runs: Sequence[TrainedRun], images: int) -> str:
@@ -155,22 +143,15 @@ def notes(config: EvaluateConfig, runs: Sequence[TrainedRun], images: int) -> st
     epochs = ", ".join(f"{one.config.run} {one.epoch}" for one in runs)
     copies = run.data.manifest.get("copies", 0)
     sizes = told(config) + (f", test images at {scales} px" if scales else "")
+    there, known = len(np.unique(run.matching.numbers[run.matching.numbers >= 0])), len(run.class_names)
+    classes = f"{there} classes" + (f" (of the network's {known})" if there < known else "")
+    more = f" {copies} of the validation images are copies of training images, whose errors say nothing of new ones."
     return (
         f"Errors in percent; ours by {METHODS[config.method]}{sizes}, the last columns of the centre crop. Rows of the paper: "
-        f"ImageNet 2012, ten crops. Ours: {run.config.model.name}, {images} validation images, {how_many_classes(run)} of "
+        f"ImageNet 2012, ten crops. Ours: {run.config.model.name}, {images} validation images, {classes} of "
         f"{data.name} at {data.size} px."
-        + (
-            f" {copies} of the validation images are copies of training images, whose errors say nothing of new ones."
-            if copies
-            else ""
-        )
+        + (more if copies else "")
         + (" Of an image's several labels the first alone counts as right." if run.data.val.multi is not None else "")
         + (f" Epochs of training behind each: {epochs}." if len(runs) > 1 else "")
-        + statistics.remark_on_top5(len(run.class_names))
+        + statistics.remark_on_top5(known)
     )
-
-
-def how_many_classes(run: TrainedRun) -> str:
-    """'20 classes', or '10 classes (of the network's 1000)'."""
-    there, all_of_them = len(np.unique(run.matching.numbers[run.matching.numbers >= 0])), len(run.class_names)
-    return f"{there} classes" + (f" (of the network's {all_of_them})" if there < all_of_them else "")

@@ -34,7 +34,10 @@ def products(features: np.ndarray, fold: Fold, scaling: str, device: torch.devic
     """
     train = np.zeros((len(fold.train), len(fold.train)))
     test = np.zeros((len(fold.test), len(fold.train)))
-    floor = FLOOR * mean_deviation(features, fold.train) if scaling == "each" else 0.0
+    floor = 0.0
+    if scaling == "each":
+        deviations = [own.std(0) for own, _ in blocks(features, Fold(fold.train, fold.train[:0]))]
+        floor = FLOOR * float(np.concatenate(deviations).mean())
     for own, other in blocks(features, fold):
         a, b = torch.from_numpy(own).to(device), torch.from_numpy(other).to(device)
         shift = a.mean(0)
@@ -54,12 +57,6 @@ def blocks(features: np.ndarray, fold: Fold) -> Iterator[tuple[np.ndarray, np.nd
     for start in range(0, features.shape[1], step):
         columns = slice(start, start + step)
         yield tuple(np.asarray(features[rows, columns], dtype=np.float32) for rows in (fold.train, fold.test))  # type: ignore[misc]
-
-
-def mean_deviation(features: np.ndarray, rows: np.ndarray) -> float:
-    """Mean over the features of their standard deviations over `rows`."""
-    nothing = Fold(rows, rows[:0])
-    return float(np.concatenate([own.std(0) for own, _ in blocks(features, nothing)]).mean())
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def image_posteriors(run: TrainedRun, images: np.ndarray, method: str, smaller: 
     inputs, crop = run.whole(images, smaller), run.network.input_size
     height, width = inputs.shape[2:]
     if method == "centre":
-        return crop_posteriors(run, inputs, centre_position(height, width, crop))
+        return crop_posteriors(run, inputs, ten_positions(height, width, crop)[4:5])
     if method == "ten_crop":
         return crop_posteriors(run, inputs, ten_positions(height, width, crop))
     if method == "dense":
@@ -125,11 +125,6 @@ def ten_positions(height: int, width: int, crop: int) -> Tensor:
     """(10, 3) rows of y, x, flip: the four corners and the centre of the whole image, then the same flipped."""
     down, across = crop_positions(height, crop), crop_positions(width, crop)
     return torch.stack([down[:, 0], across[:, 1], down[:, 2]], 1)
-
-
-def centre_position(height: int, width: int, crop: int) -> Tensor:
-    """(1, 3): the centre."""
-    return ten_positions(height, width, crop)[4:5]
 
 
 @torch.inference_mode()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -56,10 +57,11 @@ def visualize(config: VisualizeConfig) -> None:
     run = open_run(config)
     config = dataclasses.replace(config, num_images=config.num_images or usual_count(run, config.split))
     layers = chosen_layers(config.layer, run.network.conv_layers)
+    for layer, number in product(layers, config.maps):
+        count = run.network.widths[layer]
+        require("maps", number, number < count, f"between 0 and {count - 1}, the maps of layer {layer}")
     for layer in layers:
-        require_maps(config.maps, run.network.widths[layer], layer)
-    for layer in layers:
-        own = config_of_layer(config, layer)
+        own = dataclasses.replace(config, layer=str(layer))  # the same page whether made alone or with the others
         folder, part = config.folder / "fig2_features", f"layer{layer}"
         with writing(folder, own, run.checkpoint_hash, part, inputs=run.data.key) as out:
             if out is None:
@@ -72,21 +74,13 @@ def visualize(config: VisualizeConfig) -> None:
             split = run.split(config.split)
             names = np.array([[split.files[row] for row in rows] for rows in page.images], dtype=np.str_)
             out.arrays(f"layer{layer}.npz", **vars(page), labels=split.labels[page.images], files=names)
-            what = (
-                f"{config.run}, layer {layer}: strongest {config.num_images} {config.split} images of {len(maps)} maps"
-            )
-            out.figure(
-                f"layer{layer}.png", draw_features(page.maps, page.activations, page.projections, page.patches, what)
-            )
+            shown = f"strongest {config.num_images} {config.split} images of {len(maps)} maps"
+            title = f"{config.run}, layer {layer}: {shown}"
+            figure = draw_features(page.maps, page.activations, page.projections, page.patches, title)
+            out.figure(f"layer{layer}.png", figure)
             metrics, measures = measure(run, config, layer, top, rules)
             metrics["search"] = {"precision": run.precision, "places_changed_in_float32_percent": 100 * changed}
             out.done(metrics, measures, knows_its_task(run))
-
-
-def config_of_layer(config: VisualizeConfig, layer: int) -> VisualizeConfig:
-    """What a layer's page depends on: the same page whether made alone or with the others."""
-    fields = {**vars(config), "layer": str(layer)}
-    return VisualizeConfig(**fields)
 
 
 def chosen_layers(layer: str, present: list[int]) -> list[int]:
@@ -99,19 +93,11 @@ def chosen_layers(layer: str, present: list[int]) -> list[int]:
     return [int(layer)]
 
 
-def require_maps(maps: list[int], count: int, layer: int) -> None:
-    """Refuse maps that a layer of `count` maps does not have."""
-    for number in maps:
-        require("maps", number, 0 <= number < count, f"between 0 and {count - 1}, the maps of layer {layer}")
-
-
 def chosen_maps(top: Top, maps: list[int], num_maps: int, seed: int, layer: int) -> np.ndarray:
     """The asked maps, or `num_maps` random live ones in rising order. Raises UserError where there are none such."""
-    count = len(top.values)
-    require_maps(maps, count, layer)
     if maps:
         return np.array(maps)
-    live = top.live
+    live, count = top.live, len(top.values)
     if not len(live):
         raise UserError(f"layer={layer}: all {count} maps are dead (no image excites them); train the run for longer")
     return np.sort(np.random.default_rng([seed, layer]).permutation(live)[:num_maps])
@@ -139,7 +125,9 @@ def page_of(run: TrainedRun, split: str, layer: int, top: Top, maps: np.ndarray,
     flat = corners.reshape(-1, 2)
     patches = np.stack([cut(crop, corner, side, 128) for crop, corner in zip(crops, flat)])
     patches = np.stack([blank_outside(p, c, box) for p, c, box in zip(patches, flat, boxes)])
-    projections = np.stack([cut_window(windows, i, corner, side) for i, corner in enumerate(flat)])
+    pixels = windows.pixels.permute(0, 2, 3, 1).cpu().numpy()
+    starts = flat - np.stack([windows.rows, windows.columns], -1)  # of the shown squares, in the windows
+    projections = np.stack([cut(window, start, side, 0) for window, start in zip(pixels, starts)])
     shape = (*images.shape, side, side, 3)
     return Page(
         layer=layer,
@@ -170,12 +158,6 @@ def blank_outside(patch: np.ndarray, corner: np.ndarray, box: tuple[int, int, in
     seen = np.full_like(patch, 128)
     seen[y0:y1, x0:x1] = patch[y0:y1, x0:x1]
     return seen
-
-
-def cut_window(windows: Windows, index: int, corner: np.ndarray, side: int) -> np.ndarray:
-    """One projection on the shown square: (side, side, channels)."""
-    pixels = windows.pixels[index].permute(1, 2, 0).cpu().numpy()
-    return cut(pixels, corner - np.array([windows.rows[index], windows.columns[index]]), side, 0)
 
 
 # ------------------------------------------------------------------------------------------------------------- numbers

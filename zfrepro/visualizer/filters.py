@@ -34,12 +34,7 @@ from zfrepro.visualizer.features import chosen_maps, page_of
 from zfrepro.workers import in_parallel
 
 BANDS = (1 / 6, 1 / 3)  # cycles per pixel: low | middle | high, thirds of what pixels can hold along an axis
-TITLES = {
-    "without": "without renormalisation",
-    "with": "the same training, with renormalisation",
-    "sibling": "{model}",
-    "own": "{model}",
-}
+TITLES = {"without": "without renormalisation", "with": "the same training, with renormalisation"}
 
 
 def filters(config: FiltersConfig) -> None:
@@ -67,7 +62,7 @@ def filters(config: FiltersConfig) -> None:
                 second, peak = second_layer(runs[name], config, rules)
                 arrays |= {f"{key}_{name}": value for key, value in second.items()}
                 metrics[name] |= peak
-        titles = {name: TITLES[name].format(model=one.config.model.name) for name, one in runs.items()}
+        titles = {name: TITLES.get(name, one.config.model.name) for name, one in runs.items()}
         out.arrays("arrays.npz", **arrays)
         out.figure("filters.png", draw_figure(arrays, titles))
         if "power_own" in arrays:
@@ -268,7 +263,13 @@ def compared(
     runs: dict[str, TrainedRun], metrics: dict[str, Any], arrays: dict[str, np.ndarray], dead: float, lost: str
 ) -> dict[str, Measure]:
     """ZFNet against AlexNet: the run's own network and its sibling, either way round. lost: see `estimates`."""
-    names = {kind: name for name in ("own", "sibling") if name in runs for kind in KINDS if is_a(runs[name], kind)}
+    names = {
+        kind: name
+        for name in ("own", "sibling")
+        if name in runs
+        for kind in KINDS
+        if runs[name].config.model.name.startswith(kind)
+    }
     if set(names) != set(KINDS) or lost:
         missing = Missing(
             f"{runs['sibling'].config.model.name}: {lost}" if lost else "a ZFNet and an AlexNet are needed"
@@ -304,11 +305,6 @@ def compared(
 KINDS = ("zfnet", "alexnet")
 
 
-def is_a(run: TrainedRun, kind: str) -> bool:
-    """Whether a network is a ZFNet or an AlexNet."""
-    return run.config.model.name.startswith(kind)
-
-
 # --------------------------------------------------------------------------------------------------------------- table
 
 
@@ -316,14 +312,11 @@ def table(metrics: dict[str, Any], titles: dict[str, str]) -> tuple[list[str], l
     """Columns and rows: a row a network."""
     measured = ["RMS max / median", "dead filters, %", "low, %", "middle, %", "high, %", "grid peak"]
     columns = ["network", "input scale", "renormalisation", *measured]
+    keys = ("rms_max_over_median", "dead_share", "low", "middle", "high", "grid_peak")
     rows = []
     for name, m in metrics.items():
-        radius = m["renorm_radius"]
-        rows.append(
-            [titles[name], f"±{128 * m['input_scale']:.3g}", "off" if radius is None else radius]
-            + [float(m[key]) for key in ("rms_max_over_median", "dead_share", "low", "middle", "high")]
-            + [float(m["grid_peak"]) if "grid_peak" in m else None]
-        )
+        radius = "off" if m["renorm_radius"] is None else m["renorm_radius"]
+        rows.append([titles[name], f"±{128 * m['input_scale']:.3g}", radius, *map(m.get, keys)])
     return columns, rows
 
 
