@@ -31,7 +31,7 @@ from zfrepro import statistics
 from zfrepro.errors import require, require_layer
 from zfrepro.evaluator import pictures as choice
 from zfrepro.evaluator.pictures import Pictures, Survey
-from zfrepro.figures.occlusion import Example, draw_claims, draw_occlusion
+from zfrepro.figures.occlusion import draw_claims, draw_occlusion
 from zfrepro.files import digest
 from zfrepro.knowledge import knows_its_task
 from zfrepro.models.network import Network
@@ -72,11 +72,6 @@ class Maps:
     def strongest(self) -> tuple[int, int, int]:
         """The unit of the map's maximum: map, row, column."""
         return self.map, *self.unit
-
-    @property
-    def watched(self) -> np.ndarray:
-        """(P, P) what the square is to lower: the probability, or else the activity."""
-        return self.activity if np.isnan(self.probability).all() else self.probability
 
 
 def occlude(config: OccludeConfig) -> None:
@@ -365,47 +360,22 @@ def _draw(
     out: Output, run: TrainedRun, shown: Pictures, slide: Slide, maps: list[Maps], panel_c: dict[str, np.ndarray]
 ) -> None:
     """`occlusion.png` and `arrays.npz`, as the module's docstring has it."""
-    images = run.crops(shown.images).numpy()
-    filled = choice.fill_pixels(run, slide.fill)
-    examples = []
-    for i, m in enumerate(maps):
-        row, column = np.unravel_index(m.watched.argmin(), m.watched.shape)
-        y, x = slide.starts[row], slide.starts[column]
-        square = slice(y, y + slide.square), slice(x, x + slide.square)
-        covered = images[i].copy()
-        covered[square] = filled[square]
-        examples.append(
-            Example(
-                title=shown.titles[i],
-                covered=covered,
-                image=images[i],
-                corner=(y, x),
-                square=slide.square,
-                starts=slide.starts,
-                map=m.map,
-                activity=m.activity,
-                probability=m.probability,
-                top_class=m.top_class,
-                projection=panel_c["projections"][i],
-                others=list(panel_c["others"][i]),
-            )
-        )
-    out.figure("occlusion.png", draw_occlusion(examples, run.class_names, slide.layer))
-    out.arrays(
-        "arrays.npz",
-        images=images,
-        names=np.array(shown.names),
-        labels=shown.labels,
-        class_names=np.array(run.label_names),
-        ys=np.array(slide.starts),
-        xs=np.array(slide.starts),
-        square=np.array(slide.square),
-        stride=np.array(slide.stride),
-        fill_pixels=filled,
-        layer=np.array(slide.layer),
+    arrays = {
+        "images": run.crops(shown.images).numpy(),
+        "names": np.array(shown.names),
+        "labels": shown.labels,
+        "class_names": np.array(run.label_names),
+        "ys": np.array(slide.starts),
+        "xs": np.array(slide.starts),
+        "square": np.array(slide.square),
+        "stride": np.array(slide.stride),
+        "fill_pixels": choice.fill_pixels(run, slide.fill),
+        "layer": np.array(slide.layer),
         **stacked(maps),
         **panel_c,
-    )
+    }
+    out.figure("occlusion.png", draw_occlusion(arrays, shown.titles, run.class_names))
+    out.arrays("arrays.npz", **arrays)
 
 
 def _print(metrics: dict[str, Any]) -> None:
