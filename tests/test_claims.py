@@ -15,7 +15,8 @@ import pytest
 
 from zfrepro import papers
 from zfrepro.cli import COMMANDS
-from zfrepro.papers import PAPERS, Claim, Paper, Part
+from zfrepro.papers import PAPERS
+from zfrepro.papers.paper import Claim, Paper, Part
 from zfrepro.papers.verdicts import (
     CONTRADICTED,
     NOT_MEASURED,

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -209,27 +210,21 @@ def write(config: AblateConfig, source: TrainedRun, jobs: dict[str, list[TrainCo
             for index, net in enumerate(found):
                 errors[row, index] = net.errors
         reference = papers.reported(FOLDER)
+        summaries = {name: summary(found) for name, found in nets.items()}
         said = notes(source.config, jobs) + statistics.remark_on_top5(source.data.num_classes)
-        out.table(*table(nets, averages, reference), said)
+        out.table(*table(summaries, averages, reference), said)
         known = np.array([[row[key] for key in ERRORS] for row in reference], dtype=float)
         out.arrays("arrays.npz", variants=np.array(list(nets)), errors=errors, paper=known)
         names = [str(row["variant"]) for row in reference]
-        out.figure("ablation.png", draw_ablation(names, _spread(errors), known, f"Table 3: {config.run}"))
+        spreads = [[(own.get(key), own.get(f"{key}_std") or 0) for key in ERRORS] for own in summaries.values()]
+        figure = draw_ablation(names, np.array(spreads, dtype=float), known, f"Table 3: {config.run}")
+        out.figure("ablation.png", figure)
         metrics = {
-            "variants": {name: summary(found) for name, found in nets.items()},
+            "variants": summaries,
             "averages": {name: dict(zip(ERRORS[1:], found)) for name, found in averages.items()},
         }
         out.done(metrics, estimates(nets, (chance(labels), len(labels))))
         say(nets)
-
-
-def _spread(errors: np.ndarray) -> np.ndarray:
-    """(R, nets, 3) with NaN for missing nets -> (R, 3, 2): means, and standard deviations (0 for a single net)."""
-    spread = np.full((*errors[:, 0].shape, 2), np.nan)
-    for row, found in enumerate(errors):
-        if len(nets := found[~np.isnan(found[:, 0])]):
-            spread[row] = np.stack([nets.mean(0), nets.std(0, ddof=1) if len(nets) > 1 else np.zeros(3)], -1)
-    return spread
 
 
 TRAINING, VALIDATION = 0, 1  # places in ERRORS
@@ -276,7 +271,7 @@ def estimates(nets: dict[str, list[Net]], guess: tuple[float, int] | None) -> di
     }
 
 
-def summary(nets: Sequence[Net]) -> dict[str, object]:
+def summary(nets: Sequence[Net]) -> dict[str, Any]:
     """A row's scalars: means, standard deviations (of the sample), and what each net scored."""
     if not nets:
         return {"nets": 0}
@@ -288,27 +283,25 @@ def summary(nets: Sequence[Net]) -> dict[str, object]:
 
 
 def table(
-    nets: dict[str, list[Net]], averages: dict[str, tuple[float, float]], reference: list[dict[str, str | float | None]]
+    nets: dict[str, dict[str, Any]],
+    averages: dict[str, tuple[float, float]],
+    reference: list[dict[str, str | float | None]],
 ) -> tuple[list[str], list[list[object]]]:
     """Columns and rows of Table 3: ours, then the paper's; then the averages of several nets beside Table 2's."""
-    columns = ["base", "variant"]
-    for key in ERRORS:
-        columns += [key, f"{key}_std"]
-    columns += [f"paper_{key}" for key in ERRORS] + ["parameters", "seconds", "nets"]
+    pairs = [name for key in ERRORS for name in (key, f"{key}_std")]
+    costs = ["parameters", "seconds", "nets"]
+    columns = ["base", "variant", *pairs, *(f"paper_{key}" for key in ERRORS), *costs]
     rows: list[list[object]] = []
-    for given, found in zip(reference, nets.values()):
-        own = summary(found)
-        pairs = [own.get(name) for key in ERRORS for name in (key, f"{key}_std")]
-        costs = [own.get("parameters"), own.get("seconds"), own["nets"]]
-        rows.append([given["base"], given["variant"], *pairs, *(given[key] for key in ERRORS), *costs])
+    for given, own in zip(reference, nets.values()):
+        theirs = [given[key] for key in ERRORS]
+        rows.append([given["base"], given["variant"], *map(own.get, pairs), *theirs, *map(own.get, costs)])
     five = next(row for row in papers.reported("table2_imagenet") if "5 convnets) (a)" in str(row["model"]))
     for name, (top1, top5) in averages.items():
         theirs = [five["val_top1_error"], five["val_top5_error"]] if name == "zfnet" else [None, None]
-        label = f"average of {len(nets[name])} nets: {name}" + (
-            " (the paper's: of 5, Table 2)" if name == "zfnet" else ""
-        )
+        count = nets[name]["nets"]
+        label = f"average of {count} nets: {name}" + " (the paper's: of 5, Table 2)" * (name == "zfnet")
         errors = [None, None, top1, None, top5, None, None, *theirs]
-        rows.append([name.split("_")[0], label, *errors, None, None, len(nets[name])])
+        rows.append([name.split("_")[0], label, *errors, None, None, count])
     return columns, rows
 
 

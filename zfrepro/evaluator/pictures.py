@@ -102,11 +102,9 @@ def measured_on(seen: Survey, count: int) -> tuple[np.ndarray, str]:
 
 def of_different_classes(labels: np.ndarray, count: int) -> np.ndarray:
     """Numbers of the first `count` images in the given order, each of another class while classes last."""
-    seen: dict[int, int] = {}
-    turn = []  # how many images of its class come before it
-    for label in labels.tolist():
-        turn.append(seen.get(label, 0))
-        seen[label] = seen.get(label, 0) + 1
+    turn = [
+        (labels[:place] == label).sum() for place, label in enumerate(labels)
+    ]  # those of its class that come before it
     return np.argsort(turn, kind="stable")[:count]
 
 

@@ -8,7 +8,7 @@ from textwrap import fill
 import numpy as np
 from matplotlib.figure import Figure
 
-from zfrepro.figures.style import COLOURS, new_figure, styled
+from zfrepro.figures.style import COLOURS, new_figure, rows, styled
 
 
 @styled
@@ -28,10 +28,7 @@ def draw_ablation(labels: Sequence[str], errors: np.ndarray, paper: np.ndarray, 
         axes.barh(y, mean, height=0.24, xerr=spread, color=COLOURS[index], label=f"{name}, ours", error_kw={"lw": 1})
         axes.plot(paper[:, index], y, "o", color=COLOURS[index], markeredgecolor="black", markersize=5)
     axes.plot([], [], "o", color="white", markeredgecolor="black", label="the paper's (ImageNet)")
-    axes.set(
-        yticks=place, yticklabels=[fill(label, 36) for label in labels], xlabel="error (%)", xlim=(0, 100), title=title
-    )
-    axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
+    axes.set(xlabel="error (%)", xlim=(0, 100), title=title)
+    rows(axes, [fill(label, 36) for label in labels])
     figure.legend(loc="outside lower center", ncols=4)
     return figure

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from zfrepro.figures.style import COLOURS, INK, new_figure, styled
+from zfrepro.figures.style import COLOURS, INK, new_figure, rows, styled
 
 
 @styled
@@ -24,14 +24,13 @@ def draw_rows(names: Sequence[str], errors: np.ndarray, paper: np.ndarray, title
         axes.barh(
             place, np.nanmean(own, axis=1), height, color=COLOURS[0], alpha=(0.4, 0.9)[kind], label=f"{name}, ours"
         )
-        rows, nets = np.nonzero(~np.isnan(own))
-        axes.plot(own[rows, nets], place[rows], "o", color=INK, markersize=2.5)
+        row, net = np.nonzero(~np.isnan(own))
+        axes.plot(own[row, net], place[row], "o", color=INK, markersize=2.5)
         axes.plot(
             paper[:, kind], place, "D", color=COLOURS[1], alpha=(0.6, 1)[kind], markersize=5,
             label=f"{name}, the paper's (ImageNet)",
         )  # fmt: skip
-    axes.set(yticks=place, yticklabels=names, xlabel="error (%)", xlim=(0, None), title=title)
-    axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
+    axes.set(xlabel="error (%)", xlim=(0, None), title=title)
+    rows(axes, names)
     figure.legend(loc="outside lower center", ncols=4)
     return figure

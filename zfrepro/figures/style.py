@@ -131,6 +131,13 @@ def bare(axes: Axes) -> None:
     axes.spines[:].set_visible(False)
 
 
+def rows(axes: Axes, names: Sequence[str]) -> None:
+    """A row for each name, the first on top."""
+    axes.set(yticks=np.arange(len(names)), yticklabels=names)
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+
+
 def label(name: str, longest: int = 18) -> str:
     """A class's name below a picture: its first synonym, shortened, every letter one that a font here can draw."""
     return shortened(" ".join(name.split(",")[0].split()), longest)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from zfrepro.figures.style import COLOURS, curve, label, new_figure, shortened, styled
+from zfrepro.figures.style import COLOURS, curve, label, new_figure, rows, shortened, styled
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,8 @@ def draw_classes(
     if paper is not None:
         axes.plot(np.array(paper)[order], np.arange(len(names)), "o", color=COLOURS[1], label="the paper's (ImageNet)")
     axes.axvline(mean, color=COLOURS[7], linestyle="--", label=f"our mean, {mean:.1f} %")
-    axes.set(yticks=range(len(names)), yticklabels=[label(names[i], 40) for i in order], xlim=(0, 100))
-    axes.set(xlabel="average precision (%)", title=title)
-    axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
+    axes.set(xlabel="average precision (%)", title=title, xlim=(0, 100))
+    rows(axes, [label(names[i], 40) for i in order])
     axes.legend(loc="lower right", frameon=True)
     return figure
 
@@ -84,13 +82,6 @@ def draw_bars(bars: Sequence[Bar], title: str, measured: str) -> Figure:
         place, [bar.mean for bar in bars], xerr=[bar.std or 0.0 for bar in bars], color=colours, height=0.7
     )
     axes.bar_label(drawn, fmt="%.1f", padding=3, fontsize=8)
-    axes.set(
-        yticks=place,
-        yticklabels=[textwrap.fill(shortened(bar.label, 120), 60) for bar in bars],
-        xlim=(0, 100),
-        xlabel=measured,
-        title=title,
-    )
-    axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
+    axes.set(xlim=(0, 100), xlabel=measured, title=title)
+    rows(axes, [textwrap.fill(shortened(bar.label, 120), 60) for bar in bars])
     return figure

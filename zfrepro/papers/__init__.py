@@ -10,21 +10,7 @@ import csv
 from pathlib import Path
 
 from zfrepro.papers import vgg, zfnet
-from zfrepro.papers.paper import Claim, Item, Paper, Part
-
-__all__ = [
-    "PAPERS",
-    "Claim",
-    "Item",
-    "Paper",
-    "Part",
-    "estimates_in",
-    "find_item",
-    "items_in",
-    "paper_of",
-    "reference",
-    "reported",
-]
+from zfrepro.papers.paper import Item, Paper
 
 PAPERS: tuple[Paper, ...] = (zfnet.PAPER, vgg.PAPER)
 

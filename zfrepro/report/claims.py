@@ -13,7 +13,8 @@ import numpy as np
 from zfrepro.errors import UserError
 from zfrepro.figures.claims import draw_claims
 from zfrepro.files import read_json
-from zfrepro.papers import PAPERS, Claim, Item, Paper, paper_of
+from zfrepro.papers import PAPERS, paper_of
+from zfrepro.papers.paper import Claim, Item, Paper
 from zfrepro.papers.verdicts import NOT_MEASURED, UNREADABLE, VERDICTS, Finding, Half, judge_all, short, standardised
 from zfrepro.report.network import Run
 from zfrepro.report.pieces import Picture, png_picture
