@@ -7,8 +7,6 @@ its share of the picture: 1 is what a region laid at random has.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from tqdm import tqdm
 
@@ -16,16 +14,9 @@ from zfrepro.evaluator.occlusion import Slide, covers, heat_map, projected, slid
 from zfrepro.run import TrainedRun
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """Of N images, (N, s, s) float64 each, at least 0, at the places of the network's input."""
-
-    drop: np.ndarray  # of the true class's probability where a pixel is covered
-    energy: np.ndarray  # of the projection
-
-
-def evidence(run: TrainedRun, images: np.ndarray, labels: np.ndarray, slide: Slide) -> Evidence:
-    """Both kinds of packed square images (N, S, S, 3), seen through their centre crops."""
+def evidence(run: TrainedRun, images: np.ndarray, labels: np.ndarray, slide: Slide) -> dict[str, np.ndarray]:
+    """Both kinds of packed square images (N, S, S, 3), seen through their centre crops: (N, s, s) float64 each, at least 0, at
+    the places of the network's input."""
     inputs, size = run.inputs(images), run.network.input_size
     cover = covers(slide.starts, slide.square, size)
     bar = tqdm(
@@ -34,7 +25,7 @@ def evidence(run: TrainedRun, images: np.ndarray, labels: np.ndarray, slide: Sli
     maps = [slide_over(run.network, image, label, slide) for image, label in bar]
     drops = [heat_map(np.maximum(m.clean_probability - m.probability, 0), cover) for m in maps]
     projections = projected(run.network, inputs, slide.layer, [m.strongest for m in maps])
-    return Evidence(np.stack(drops), (projections.astype(np.float64) ** 2).sum(3))
+    return {"occlusion": np.stack(drops), "projection": (projections.astype(np.float64) ** 2).sum(3)}
 
 
 def density(evidence: np.ndarray, region: np.ndarray) -> np.ndarray:

@@ -313,14 +313,9 @@ def explain(bench: Bench) -> dict[str, Any] | None:
         "true_box": painted(true, size),
         "true_mask": masks,
     }
-    seen = evidence(source, images, labels, slide)
-    return {
-        "images": len(rows),
-        **{
-            kind: {name: _density(values, region) for name, region in regions.items()}
-            for kind, values in (("occlusion", seen.drop), ("projection", seen.energy))
-        },
-    }
+    kinds = evidence(source, images, labels, slide).items()
+    densities = {kind: {name: _density(each, region) for name, region in regions.items()} for kind, each in kinds}
+    return {"images": len(rows), **densities}
 
 
 def _density(values: np.ndarray, region: np.ndarray) -> dict[str, Any]:

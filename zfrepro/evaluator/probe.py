@@ -16,7 +16,7 @@ from zfrepro.evaluator.splits import possible_sizes, usual_size
 from zfrepro.evaluator.svm import svm_accuracy
 from zfrepro.evaluator.target import Target, open_target, softmax_accuracy, spread
 from zfrepro.features import extract, width
-from zfrepro.figures.probe import draw_depth
+from zfrepro.figures.transfer import Curve, draw_curves
 from zfrepro.knowledge import knows_its_task
 from zfrepro.options.commands import ProbeConfig
 from zfrepro.results import Output, parts_of, writing
@@ -103,7 +103,9 @@ def write(
         "dtype": config.dtype,
         "pool": config.pool,
     }
-    parts, ours = {**others(config, run), part: metrics}, papers.zfnet.PAPER.is_about(run.config.model.name)
+    standing = parts_of(config.folder / "table7_layers", run.checkpoint_hash)
+    parts = {name: found for name, found in standing.items() if _is_whole(found)} | {part: metrics}
+    ours = papers.zfnet.PAPER.is_about(run.config.model.name)
     seen = elsewhere(run, target.data)
     out.table(*table(parts, ours), notes(config, run, parts) + (f" {part}: {seen}." if seen else ""))
     accuracies = {
@@ -112,7 +114,10 @@ def write(
         for layer, found in by.items()
     }
     out.arrays(f"{part}.npz", **accuracies)
-    out.figure("table7_layers.png", draw_depth(curves(parts, ours), f"Table 7: {run.config.model.name}"))
+    drawn = curves(parts, ours)
+    ticks = sorted({layer for one in drawn for layer in one.x})
+    figure = draw_curves(drawn, f"Table 7: {run.config.model.name}", "layer", (8.5, 4), xticks=ticks)
+    out.figure("table7_layers.png", figure)
     fold = target.fold(config, size, 0)
     out.done(metrics, depth_counts(summary["svm"], len(fold.train), len(fold.test)), knows_its_task(run))
     for kind, by in summary.items():
@@ -157,12 +162,6 @@ def summarise(found: Sequence[Any]) -> dict[str, Any]:
     return {"mean": mean, "std": std, "folds": [result.accuracy for result in found], "chosen": chosen}
 
 
-def others(config: ProbeConfig, run: TrainedRun) -> dict[str, Any]:
-    """Results that stand there already for other targets, if they are of the same checkpoint."""
-    standing = parts_of(config.folder / "table7_layers", run.checkpoint_hash)
-    return {name: part for name, part in standing.items() if _is_whole(part)}
-
-
 def _is_whole(part: Any) -> bool:
     """Whether a stored part has what the table and the curves take from it."""
     try:
@@ -198,20 +197,19 @@ def table(parts: dict[str, Any], same_layers: bool = True) -> tuple[list[str], l
     return columns, rows
 
 
-def curves(parts: dict[str, Any], same_layers: bool = True) -> dict[str, tuple[list[int], list[float], list[float]]]:
-    """Label -> layers, means, standard deviations: ours, and where the layers are the paper's, its own, with a label that
-    begins with 'the paper's'."""
-    found: dict[str, tuple[list[int], list[float], list[float]]] = {}
+def curves(parts: dict[str, Any], same_layers: bool = True) -> list[Curve]:
+    """Ours, and where the layers are the paper's, its own."""
+    found, markers = [], {"svm": "o", "softmax": "s"}
     for name, own in parts.items():
-        for kind in ("svm", "softmax"):
+        for kind, marker in markers.items():
             by = sorted((int(layer), value) for layer, value in own[kind].items())
             if by:
-                spread = [value["std"] or 0.0 for _, value in by]
-                found[f"ours: {name}, {kind}"] = ([n for n, _ in by], [value["mean"] for _, value in by], spread)
+                means, stds = ([value[key] for _, value in by] for key in ("mean", "std"))
+                found.append(Curve(f"ours: {name}, {kind}", [n for n, _ in by], means, stds, marker=marker))
     reference = papers.reported("table7_layer_analysis") if same_layers else []
-    for kind in ("svm", "softmax"):
+    for kind, marker in markers.items():
         rows = [row for row in reference if row["classifier"] == kind]
         for key, label in (("caltech101_30", "Caltech-101"), ("caltech256_60", "Caltech-256")) if rows else ():
             layers, means = [int(row["layer"] or 0) for row in rows], [float(row[key] or 0) for row in rows]
-            found[f"the paper's: {label}, {kind}"] = (layers, means, [0.0] * len(rows))
+            found.append(Curve(f"the paper's: {label}, {kind}", layers, means, [None] * len(rows), True, marker))
     return found

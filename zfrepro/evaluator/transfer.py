@@ -39,7 +39,7 @@ from zfrepro.evaluator.target import (
 )
 from zfrepro.evaluator.vgg_transfer import vgg_transfer
 from zfrepro.features import extract
-from zfrepro.figures.transfer import Curve, draw_accuracies, draw_classes
+from zfrepro.figures.transfer import Curve, draw_classes, draw_curves
 from zfrepro.forward import logits
 from zfrepro.knowledge import knows_its_task
 from zfrepro.options.commands import IMPORTED, TrainConfig, TransferConfig
@@ -276,7 +276,9 @@ def write_caltech(
         for key, found in ours.items()
     ]
     curves += [paper_curve(row) for row in papers.reported(STEM[item.id])]
-    out.figure(f"{item.folder}.png", draw_accuracies(curves, f"{item.title}: {target.name}"))
+    title, widest = f"{item.title}: {target.name}", max(size for one in curves for size in one.x)
+    figure = draw_curves(curves, title, "training images per class", (9.5, 4.2), xlim=(0, widest * 1.04))
+    out.figure(f"{item.folder}.png", figure)
     measures = gaps(ours, splits, scratch) if item.id == "table4" else None
     out.done(caltech_metrics(bench, target, ours, frozen, scratch), measures, knows_its_task(bench.run))
     for key, found in ours.items():
@@ -366,7 +368,7 @@ def paper_curve(row: dict[str, str | float | None]) -> Curve:
     sizes = [int(key[4:]) for key, value in row.items() if key.startswith("acc_") and value is not None]
     mean = [float(row[f"acc_{n}"] or 0) for n in sizes]
     std = [None if row[f"std_{n}"] is None else float(row[f"std_{n}"] or 0) for n in sizes]
-    return Curve(f"the paper's: {row['method']}", sizes, mean, std, paper=True)
+    return Curve(f"the paper's: {row['method']}", sizes, mean, std, paper=True, marker="s")
 
 
 def caltech_notes(bench: Bench, target: Target, scratch: dict[int, list[dict[str, float]]]) -> str:

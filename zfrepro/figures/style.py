@@ -108,22 +108,6 @@ def new_figure(width: float, height: float, layout: Any = "constrained") -> Figu
     return Sheet(figsize=(width, height), layout=layout)
 
 
-def curve(
-    axes: Axes,
-    index: int,
-    x: Sequence[float],
-    mean: Sequence[float],
-    std: Sequence[float],
-    label: str,
-    theirs: bool,
-    marker: str,
-) -> None:
-    """Means with their spread as a line; the paper's dashed and thin. index: which of the axes' curves it is."""
-    line: dict[str, Any] = {"linestyle": "--", "linewidth": 1} if theirs else {"linestyle": "-", "linewidth": 1.8}
-    colour = COLOURS[index % len(COLOURS)]
-    axes.errorbar(x, mean, yerr=std, label=label, color=colour, marker=marker, markersize=4, capsize=3, **line)
-
-
 def bare(axes: Axes) -> None:
     """A picture without marks, lines and frame around it."""
     axes.set(xticks=[], yticks=[])

@@ -1,44 +1,43 @@
-"""Tables 4-6 and Fig. 9 as pictures."""
+"""Tables 4-7 and Fig. 9 as pictures."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from zfrepro.figures.style import COLOURS, curve, label, new_figure, rows, shortened, styled
+from zfrepro.figures.style import COLOURS, label, new_figure, rows, shortened, styled
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Accuracies in percent against training images per class; standard deviations where they are known."""
+    """Accuracies in percent against something; standard deviations where they are known."""
 
     label: str
-    sizes: Sequence[int]
+    x: Sequence[int]
     mean: Sequence[float]
     std: Sequence[float | None]
     paper: bool = False
+    marker: str = "o"
 
 
 @styled
-def draw_accuracies(curves: Sequence[Curve], title: str) -> Figure:
-    """Accuracy against the number of training images per class, with error bars (paper, Fig. 9); the paper's dashed."""
-    figure = new_figure(9.5, 4.2)
+def draw_curves(curves: Sequence[Curve], title: str, xlabel: str, size: tuple[float, float], **scale: Any) -> Figure:
+    """Accuracy against the number of training images per class (paper, Fig. 9) or depth (Table 7), with error bars; the paper's
+    dashed. size: in inches; scale: more of the axes."""
+    figure = new_figure(*size)
     axes = figure.subplots()
     for index, one in enumerate(curves):
-        spread = [std or 0.0 for std in one.std]
-        curve(axes, index, one.sizes, one.mean, spread, one.label, one.paper, "s" if one.paper else "o")
-    ours = sorted({size for one in curves for size in one.sizes})
-    axes.set(
-        title=title,
-        xlabel="training images per class",
-        ylabel="accuracy (%)",
-        ylim=(0, 100),
-        xlim=(0, max(ours) * 1.04),
-    )
+        line: dict[str, Any] = (
+            {"linestyle": "--", "linewidth": 1} if one.paper else {"linestyle": "-", "linewidth": 1.8}
+        )
+        line |= {"color": COLOURS[index % len(COLOURS)], "marker": one.marker, "markersize": 4, "capsize": 3}
+        axes.errorbar(one.x, one.mean, yerr=[std or 0.0 for std in one.std], label=one.label, **line)
+    axes.set(title=title, xlabel=xlabel, ylabel="accuracy (%)", ylim=(0, 100), **scale)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 

@@ -92,10 +92,6 @@ DATA_SETS = (
 )  # fmt: skip
 
 
-def _cache() -> str:
-    return os.environ.get("ZFREPRO_CACHE", "").strip() or "~/.cache/zfrepro"
-
-
 @dataclass
 class DataConfig:
     """A data set and how it is packed: decoded once, resized to `size`."""
@@ -156,7 +152,8 @@ class DataConfig:
     @property
     def cache_folder(self) -> Path:
         """The data cache, absolute."""
-        return home_expanded("data.cache", self.cache or _cache()).resolve()
+        usual = os.environ.get("ZFREPRO_CACHE", "").strip() or "~/.cache/zfrepro"
+        return home_expanded("data.cache", self.cache or usual).resolve()
 
 
 def home_expanded(key: str, path: str) -> Path:

@@ -115,12 +115,8 @@ def judge(claim: Claim, metrics: Metrics | None) -> Finding:
     if not groups:
         return Finding(claim, NOT_MEASURED, why="made by an earlier version, without intervals")
     halves = tuple(half for part in claim.parts for half in _halves(part, groups))
-    verdicts = {half.verdict for half in halves}
-    for verdict in (CONTRADICTED, NOT_MEASURED, UNDECIDED):
-        if verdict in verdicts:
-            break
-    else:
-        verdict = REPRODUCED
+    worst_first = (CONTRADICTED, NOT_MEASURED, UNDECIDED, REPRODUCED)
+    verdict = min((half.verdict for half in halves), key=worst_first.index)
     missing = dict.fromkeys(half.measured for half in halves if half.verdict == NOT_MEASURED)
     return Finding(claim, verdict, halves, "; ".join(missing) if verdict == NOT_MEASURED else "")
 

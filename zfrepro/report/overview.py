@@ -10,7 +10,7 @@ from urllib.parse import quote
 from zfrepro.errors import UserError
 from zfrepro.files import read_json, write_json, write_text
 from zfrepro.papers import PAPERS, Paper
-from zfrepro.papers.verdicts import NOT_MEASURED, VERDICTS, Finding
+from zfrepro.papers.verdicts import NOT_MEASURED, VERDICTS, Finding, judge_all
 from zfrepro.report import page
 from zfrepro.report.claims import Judged, claim_data, item_of, tally, why_not
 from zfrepro.report.network import Run
@@ -24,7 +24,10 @@ def write_overview(outputs: Path, runs: Sequence[tuple[Run, Sequence[Judged]]], 
     papers = [paper for paper in PAPERS if any(one.paper is paper for _, judged in runs for one in judged)]
     html = page.render(
         "overview.html.j2",
-        runs=[column(run, judged) for run, judged in runs],
+        runs=[
+            {"name": run.name, "model": run.model, "data": run.data, "link": link(run.name), "tally": tally(judged)}
+            for run, judged in runs
+        ],
         papers=[{"paper": paper, "rows": rows(paper, runs)} for paper in papers],
         signs=SIGNS,
     )
@@ -32,7 +35,7 @@ def write_overview(outputs: Path, runs: Sequence[tuple[Run, Sequence[Judged]]], 
     write_text(outputs / "report" / "claims.md", "\n".join(markdown(papers, runs)))
     claims = [
         {**{key: entry[key] for key in ("id", "paper", "item", "claim", "threshold")}, "runs": {}}
-        for entry in entries(runs[0][0], [blank(paper) for paper in papers])
+        for entry in entries(runs[0][0], [Judged(paper, judge_all(paper, {})) for paper in papers])
     ]
     for run, judged in runs:
         found = {entry["id"]: entry for entry in entries(run, judged)}
@@ -41,11 +44,6 @@ def write_overview(outputs: Path, runs: Sequence[tuple[Run, Sequence[Judged]]], 
                 claim["runs"][run.name] = {key: entry[key] for key in ("verdict", "measured", "remark")}
     tallies = {run.name: dict(tally(judged)) for run, judged in runs}
     write_json(outputs / "report" / "claims.json", {"claims": claims, "tally": tallies, "provenance": origin})
-
-
-def blank(paper: Paper) -> Judged:
-    """A paper of which nothing is measured."""
-    return Judged(paper, [Finding(claim, NOT_MEASURED) for claim in paper.claims])
 
 
 def entries(run: Run, judged: Sequence[Judged]) -> list[dict[str, Any]]:
@@ -67,11 +65,6 @@ def markdown(papers: Sequence[Paper], runs: Sequence[tuple[Run, Sequence[Judged]
             verdicts = ["" if one is None or one["verdict"] == NOT_MEASURED else one["verdict"] for one in row["cells"]]
             lines.append([row["sentence"], f"{paper.id}, {row['place']}", *verdicts])
     return [*(f"| {' | '.join(cells)} |" for cells in lines), ""]
-
-
-def column(run: Run, judged: Sequence[Judged]) -> dict[str, Any]:
-    """A run at the head of the table."""
-    return {"name": run.name, "model": run.model, "data": run.data, "link": link(run.name), "tally": tally(judged)}
 
 
 def rows(paper: Paper, runs: Sequence[tuple[Run, Sequence[Judged]]]) -> list[dict[str, Any]]:

@@ -67,18 +67,13 @@ class Table:
 
 def read_table(path: Path, title: str) -> Table:
     """<name>.csv, with the notes below the table in <name>.md where there is one. Raises ValueError for an empty file."""
-    columns, *rows = _read_csv(path)
+    with path.open(newline="", encoding="utf-8") as file:
+        columns, *rows = [*csv.reader(file)] or [[]]
+    if not columns:
+        raise ValueError("it is empty")
     beside = path.with_suffix(".md")
     lines = beside.read_text(encoding="utf-8").splitlines() if beside.exists() else []
     return make_table(title, columns, rows, " ".join(line for line in lines if line and not line.startswith("|")))
-
-
-def _read_csv(path: Path) -> list[list[str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
-    if not rows or not rows[0]:
-        raise ValueError("it is empty")
-    return rows
 
 
 def make_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: str) -> Table:

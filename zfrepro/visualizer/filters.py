@@ -101,15 +101,8 @@ def trainings(config: FiltersConfig, run: TrainedRun) -> dict[str, TrainConfig]:
 
 def trained(run: TrainedRun) -> dict[str, Any]:
     """What a network's numbers rest on."""
-    c = run.config
-    return {
-        "run": c.run,
-        "model": c.model.name,
-        "epochs": run.epoch,
-        "lr": c.lr,
-        "input_scale": c.input_scale,
-        "renorm_radius": c.renorm_radius,
-    }
+    own = {key: getattr(run.config, key) for key in ("run", "lr", "input_scale", "renorm_radius")}
+    return {**own, "model": run.config.model.name, "epochs": run.epoch}
 
 
 # --------------------------------------------------------------------------------------------------------- first layer
