@@ -68,7 +68,6 @@ COMMANDS = {
 def main() -> NoReturn:
     """The `zfrepro` program: status 0, 2 after a user's mistake (one line on stderr), 128 + n after signal n."""
     words = sys.argv[1:]
-    command = words[0] if words else ""
     debug = "debug=true" in [word.lower() for word in words]
     _patient_streams()
     try:
@@ -77,7 +76,7 @@ def main() -> NoReturn:
     except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, KeyboardInterrupt):
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would end what is left to do in a traceback
-        status = _report(error, command, debug)
+        status = _report(error, debug)
     sys.exit(status)
 
 
@@ -101,9 +100,9 @@ def _run(words: list[str]) -> int:
     return max(_statuses.get(os.getpid(), []), default=0)
 
 
-def _report(error: BaseException, command: str, debug: bool) -> int:
+def _report(error: BaseException, debug: bool) -> int:
     """Print a user's mistake in one line and return the exit status; raise again what is not one."""
-    line = _one_line(error, command)
+    line = _one_line(error)
     if line is None or debug:
         raise error
     print(f"zfrepro: {line}", file=sys.stderr)
@@ -161,7 +160,7 @@ def _task(cfg: DictConfig) -> None:
         module, function = COMMANDS[name].target.split(":")
         getattr(importlib.import_module(module), function)(config)
     except Exception as error:
-        statuses[-1] = _report(error, name, cfg.debug is True)
+        statuses[-1] = _report(error, cfg.debug is True)
         if HydraConfig.get().mode != RunMode.MULTIRUN or statuses[-1] >= 128:
             sys.exit(statuses[-1])  # past Hydra, which would print more than one line
         if os.getpid() not in _statuses:
@@ -303,7 +302,7 @@ def _complete(args: list[str]) -> None:
 # ---------------------------------------------------------------------------------------------------------------- errors
 
 
-def _one_line(error: BaseException, command: str) -> str | None:
+def _one_line(error: BaseException) -> str | None:
     """A user's mistake in one line; None for an error that is ours."""
     text = re.sub(r"\s+", " ", str(error).strip())
     if isinstance(error, KeyboardInterrupt):

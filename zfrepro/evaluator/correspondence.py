@@ -88,8 +88,8 @@ def correspond(config: CorrespondConfig) -> None:
     fill = choice.fill_input(run, config.fill, config.seed)
     given = run.data.key
     if config.parts:  # all that the file comes to: the places of the object are in the random ones, which it bounds
-        names = np.array([chosen.class_name, *chosen.names, *chosen.parts])
-        given = digest(chosen.images, chosen.boxes, chosen.random, names)
+        called = np.array([chosen.class_name, *chosen.names, *chosen.parts])
+        given = digest(chosen.images, chosen.boxes, chosen.random, called)
     folder = config.folder / "table1_correspondence"
     with writing(folder, config, run.checkpoint_hash, inputs=given) as out:
         if out is None:

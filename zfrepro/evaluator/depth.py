@@ -268,16 +268,9 @@ def evaluation(config: DepthConfig, answers: Answers) -> None:
     nets = [net for row in ("d", "e") for net in answers.of(row, "jitter")]
     methods = ("dense", "multi_crop", "dense_and_multi_crop")
     answers.prepare([(net, method, True) for net in nets for method in methods[:2]], "testing on 150 crops")
-    rows = [
-        Row(
-            f"{NAMES[configuration]}, {METHODS[method]}", scale_of(config, "jitter"),
-            sizes_of(answers.of(configuration, "jitter"), True),
-            [answers(net, method, True) for net in answers.of(configuration, "jitter")],
-            reported_errors(papers.reported("vgg_table5_evaluation"), config=configuration.upper(), method=PAPER_METHODS[method]),
-        )
-        for configuration in ("d", "e") if answers.of(configuration, "jitter")
-        for method in methods
-    ]  # fmt: skip
+    reference = papers.reported("vgg_table5_evaluation")
+    there = [(name, "jitter") for name in ("d", "e") if answers.of(name, "jitter")]
+    rows = [row_of(answers, row, True, reference, method) for row in there for method in methods]
     by = {method: [answers(net, method, True) for net in nets] for method in methods}
     without = "no net of D or E was trained with scale jitter"
     kinds = [net.configuration for net in nets]
@@ -330,13 +323,14 @@ def rows_of(answers: Answers) -> list[tuple[str, str]]:
     return [(name, kind) for name in NAMES for kind in KINDS if answers.of(name, kind)]
 
 
-def row_of(answers: Answers, row: tuple[str, str], several: bool, reference: Reference) -> Row:
-    """A row of Tables 3 and 4."""
+def row_of(answers: Answers, row: tuple[str, str], several: bool, reference: Reference, method: str = "") -> Row:
+    """A row of Tables 3 and 4, or, by a method, of Table 5."""
     configuration, kind = row
-    nets = answers.of(*row)
-    theirs = reported_errors(reference, config=configuration.upper().replace("_", "-"), train_s=PAPER_SCALES[kind])
-    found = [answers(net, "dense", several) for net in nets]
-    return Row(NAMES[configuration], scale_of(answers.config, kind), sizes_of(nets, several), found, theirs)
+    nets, name = answers.of(*row), NAMES[configuration] + (f", {METHODS[method]}" if method else "")
+    column = {"method": PAPER_METHODS[method]} if method else {"train_s": PAPER_SCALES[kind]}
+    theirs = reported_errors(reference, config=configuration.upper().replace("_", "-"), **column)
+    found = [answers(net, method or "dense", several) for net in nets]
+    return Row(name, scale_of(answers.config, kind), sizes_of(nets, several), found, theirs)
 
 
 def scale_of(config: DepthConfig, kind: str) -> str:

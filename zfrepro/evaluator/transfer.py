@@ -271,16 +271,28 @@ def write_caltech(
     folds = {f"{key}_{n}": np.array(values) for key, found in ours.items() for n, values in found.items()}
     out.arrays("arrays.npz", sizes=np.array(list(frozen)), **folds)
     out.arrays("splits.npz", **splits)
-    curves = [
-        Curve(labels[key], list(found), *zip(*(mean_std(values) for values in found.values())))
-        for key, found in ours.items()
-    ]
+    curves = []
+    for key, found in ours.items():
+        mean, std = zip(*(mean_std(values) for values in found.values()))
+        curves.append(Curve(labels[key], list(found), mean, std))
     curves += [paper_curve(row) for row in papers.reported(STEM[item.id])]
     title, widest = f"{item.title}: {target.name}", max(size for one in curves for size in one.x)
     figure = draw_curves(curves, title, "training images per class", (9.5, 4.2), xlim=(0, widest * 1.04))
     out.figure(f"{item.folder}.png", figure)
     measures = gaps(ours, splits, scratch) if item.id == "table4" else None
-    out.done(caltech_metrics(bench, target, ours, frozen, scratch), measures, knows_its_task(bench.run))
+    metrics: dict[str, Any] = {
+        kind: {str(n): dict(zip(("mean", "std"), mean_std(values)), folds=values) for n, values in by.items()}
+        for kind, by in ours.items()
+    }
+    for n, means in averages(scratch).items():
+        metrics["scratch"][str(n)] |= means
+    metrics |= {
+        **origin(bench, target),
+        "classes": target.data.num_classes,
+        "strengths": {str(n): [s.strength for s in by] for n, by in frozen.items()},
+        "largest_gradient": max(s.gradient for by in frozen.values() for s in by),
+    }
+    out.done(metrics, measures, knows_its_task(bench.run))
     for key, found in ours.items():
         print(f"{labels[key]}: " + ", ".join(f"{spread(values)} % at {n} per class" for n, values in found.items()))
 
@@ -318,29 +330,6 @@ def caltech_table(item: papers.Item, ours: Accuracies, labels: dict[str, str]) -
         cells = [mean_std(found[n]) if n in found else (None, None) for n in sizes]
         rows.append([labels[key], *(value for pair in cells for value in pair)])
     return columns, rows
-
-
-def caltech_metrics(
-    bench: Bench,
-    target: Target,
-    ours: Accuracies,
-    frozen: dict[int, list[Scored]],
-    scratch: dict[int, list[dict[str, float]]],
-) -> dict[str, Any]:
-    """The scalars: mean, std and each fold's accuracy by kind and number of images per class; how they came about."""
-    metrics: dict[str, Any] = {
-        kind: {str(n): dict(zip(("mean", "std"), mean_std(values)), folds=values) for n, values in by.items()}
-        for kind, by in ours.items()
-    }
-    if "scratch" in ours:
-        for n, means in averages(scratch).items():
-            metrics["scratch"][str(n)] |= means
-    return metrics | {
-        **origin(bench, target),
-        "classes": target.data.num_classes,
-        "strengths": {str(n): [s.strength for s in by] for n, by in frozen.items()},
-        "largest_gradient": max(s.gradient for by in frozen.values() for s in by),
-    }
 
 
 def averages(scratch: dict[int, list[dict[str, float]]]) -> dict[int, dict[str, float]]:
