@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import importlib
 import io
+import itertools
 import os
 import re
 import signal
@@ -233,11 +234,8 @@ def _help() -> str:
 
 def _command_help(command: str, overrides: list[str]) -> str:
     """The comment that opens the command's config, then its options with their defaults and what they mean."""
-    head = []
-    for line in (conf_folder() / f"{command}.yaml").read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        head.append(line.lstrip("# "))
+    text = (conf_folder() / f"{command}.yaml").read_text(encoding="utf-8")
+    head = [line.lstrip("# ") for line in itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())]
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         cfg = compose(command, overrides)
     to_dataclass(cfg, CONFIGS[command])

@@ -101,7 +101,6 @@ def ablate(config: AblateConfig) -> None:
 
 
 def seeds_of(config: AblateConfig, variant: str) -> list[int]:
-    """The seeds of a row's nets."""
     seeds = list(config.seeds) or [config.seed]
     return seeds[:1] if variant in config.once else seeds
 
@@ -152,15 +151,6 @@ def architecture(name: str) -> str:
 # ------------------------------------------------------------------------------------------------------------ measuring
 
 
-def measure_all(config: AblateConfig, jobs: dict[str, list[TrainConfig]]) -> dict[str, list[Net]]:
-    """`measure` of every trained network, several side by side."""
-    runs = [run for found in jobs.values() for run in found]
-    tasks = [partial(measure, config, run) for run in runs]
-    logs = [run.folder / "train.log" for run in runs]
-    nets = {net.run: net for net in in_parallel(tasks, logs, config.workers, config.device, "measuring")}
-    return {name: [nets[run.run] for run in found] for name, found in jobs.items()}
-
-
 def measure(config: AblateConfig, run: TrainConfig) -> Net:
     """The errors of a trained network after its last epoch: centre crops, no dropout, float32."""
     net = open_run(dataclasses.replace(config, run=run.run), "last")
@@ -197,12 +187,16 @@ def averaged(config: AblateConfig, runs: Sequence[TrainConfig]) -> tuple[float, 
 def write(config: AblateConfig, source: TrainedRun, jobs: dict[str, list[TrainConfig]]) -> None:
     """Table, chart, arrays and metrics of the networks that are trained."""
     labels = source.data.val.labels
-    hashes = [file_hash(run.folder / "train" / "checkpoints" / "last.pt") for runs in jobs.values() for run in runs]
+    runs = [run for found in jobs.values() for run in found]
+    hashes = [file_hash(run.folder / "train" / "checkpoints" / "last.pt") for run in runs]
     together = "-".join(digest[:12] for digest in hashes)
     with writing(config.folder / FOLDER, config, together, inputs=source.data.key) as out:
         if out is None:
             return
-        nets = measure_all(config, jobs)
+        logs = [run.folder / "train.log" for run in runs]
+        tasks = [partial(measure, config, run) for run in runs]
+        measured = {net.run: net for net in in_parallel(tasks, logs, config.workers, config.device, "measuring")}
+        nets = {name: [measured[run.run] for run in found] for name, found in jobs.items()}
         averages = {name: averaged(config, jobs[name]) for name in config.average if len(jobs[name]) > 1}
         # (rows, nets, errors), NaN where there is no such net
         errors = np.full((len(nets), max(1, *map(len, nets.values())), len(ERRORS)), np.nan)

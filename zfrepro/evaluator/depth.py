@@ -69,7 +69,6 @@ class Net:
 
     @property
     def row(self) -> tuple[str, str]:
-        """Which row of the tables it belongs to."""
         return self.configuration, self.kind
 
 
@@ -179,7 +178,6 @@ class Answers:
         self.hashes = {net.training.run: file_hash(checkpoint(net)) for net in nets}
 
     def of(self, configuration: str, kind: str) -> list[Net]:
-        """The networks of a row, by seed."""
         return [net for net in self.nets if net.row == (configuration, kind)]
 
     def prepare(self, wanted: Sequence[tuple[Net, str, bool]], what: str) -> None:
@@ -213,7 +211,6 @@ class Answers:
 
 
 def checkpoint(net: Net) -> Path:
-    """A net's weights."""
     return net.training.folder / "train" / "checkpoints" / "best.pt"
 
 

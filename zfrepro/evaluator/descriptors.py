@@ -38,7 +38,6 @@ class Pool:
 
     @classmethod
     def of(cls, data: Packed) -> Pool:
-        """A data set's images."""
         return cls(str(data.manifest["name"]), data.key, (data.train.images, data.val.images))
 
 

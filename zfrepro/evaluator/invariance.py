@@ -350,7 +350,6 @@ def _kept(moved: np.ndarray, clean: np.ndarray) -> float:
 
 
 def _print(metrics: dict[str, Any]) -> None:
-    """The claims in a few lines."""
     for kind in TRANSFORMATIONS:
         if one := metrics.get("claims", {}).get(kind):
             parts = []

@@ -180,7 +180,6 @@ class Bench:
 
     @cached_property
     def val(self) -> Split:
-        """The validation images."""
         return self.classifiers[0].data.val
 
     @cached_property
@@ -207,10 +206,6 @@ class Bench:
         """Q of the crop at the centre, for the first source's networks."""
         return self.config.centre_scale or own_scale(self.sources[0])
 
-    def at_centre(self, run: TrainedRun, classes: np.ndarray) -> np.ndarray:
-        """The box of each of the classes (N, K) from the crop at the centre, (N, K, 4) in pixels as packed."""
-        return centre_boxes(run, self.val, classes, self.centre_scale)
-
 
 Wrong = Mapping[str, np.ndarray]  # row -> (nets, n), True where a net is wrong on an image
 
@@ -231,7 +226,10 @@ def write_table8(bench: Bench) -> None:
             return
         classes = bench.val.labels[:, None]
         constants = {name: bench.wrong(classes, boxes)[None] for name, boxes in bench.constants(classes).items()}
-        boxes = {row.name: [bench.at_centre(run, classes) for run in bench.runs[0, row.name]] for row in ROWS}
+        boxes = {
+            row.name: [centre_boxes(run, bench.val, classes, bench.centre_scale) for run in bench.runs[0, row.name]]
+            for row in ROWS
+        }
         wrong = {name: np.stack([bench.wrong(classes, one) for one in nets]) for name, nets in boxes.items()}
         metrics: dict[str, Any] = {
             "images": int(bench.known.sum()),
@@ -268,7 +266,6 @@ def least_wrong(constants: Wrong) -> float:
 
 
 def _files8(bench: Bench, out: Output, constants: Wrong, wrong: Wrong, boxes: dict[str, np.ndarray]) -> None:
-    """Table, chart, arrays."""
     columns = ["fine_tuned_layers", "regression", "error", "std", "nets", "paper_error"]
     rows: list[list[Any]] = [[name, None, error(one)[0], None, None, None] for name, one in constants.items()]
     bars = [Bar(name, error(one)[0], None, True) for name, one in constants.items()]
@@ -374,7 +371,12 @@ def write_table9(bench: Bench) -> None:
         }
         wrong = {name: np.stack([bench.wrong(guessed, one[:, :-1]) for one in nets]) for name, nets in boxes.items()}
         given = {name: np.stack([bench.wrong(true, one[:, -1:]) for one in nets]) for name, nets in boxes.items()}
-        centre = np.stack([bench.wrong(true, bench.at_centre(run, true)) for run in bench.runs[0, BEST.name]])
+        centre = np.stack(
+            [
+                bench.wrong(true, centre_boxes(run, bench.val, true, bench.centre_scale))
+                for run in bench.runs[0, BEST.name]
+            ]
+        )
         unnamed = (guessed != true).all(1)[bench.known]
         metrics = {
             "images": int(bench.known.sum()),
@@ -421,7 +423,6 @@ def _files9(
     bench: Bench, out: Output, settings: Sequence[Setting], constants: Wrong, wrong: Wrong, given: Wrong, classes: np.ndarray,
     boxes: dict[str, np.ndarray],
 ) -> None:  # fmt: skip
-    """Table, chart, arrays."""
     columns = ["method", "train_s", "test_q", "val_top5_error", "std", "true_class_error", "test_top5_error"]
     rows: list[list[Any]] = [
         [f"the paper's: {as_text(row['train_s'])}", as_text(row["train_s"]), as_text(row["test_q"]),

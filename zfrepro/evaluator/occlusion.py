@@ -324,7 +324,6 @@ def _beside_control(own: Sequence[float] | np.ndarray, control: Sequence[float] 
 
 
 def _summary(run: TrainedRun, name: str, m: Maps, title: str) -> dict[str, Any]:
-    """One image's numbers for metrics.json."""
     found: dict[str, Any] = {"name": name, "class": title, "map": m.map}
     if run.network.softmax is None:
         return found | {"clean_activity": m.clean_activity, "lowest_activity": float(m.activity.min())}
@@ -379,7 +378,6 @@ def _draw(
 
 
 def _print(metrics: dict[str, Any]) -> None:
-    """The claims in a few lines."""
     claims = metrics.get("claims", {})
     if missing := claims.get("probabilities"):
         print(f"probabilities: {missing}")

@@ -258,7 +258,6 @@ def write_caltech(
     bench: Bench, item: papers.Item, out: Output, target: Target, frozen: dict[int, list[Scored]],
     scratch: dict[int, list[dict[str, float]]], splits: dict[str, np.ndarray],
 ) -> None:  # fmt: skip
-    """Table, picture, splits, metrics."""
     ours: Accuracies = {"pretrained": {n: [s.accuracy for s in found] for n, found in frozen.items()}}
     if any(scratch.values()):
         ours["scratch"] = {n: [s["accuracy"] for s in found] for n, found in scratch.items()}
@@ -437,7 +436,6 @@ def write_pascal(
     bench: Bench, out: Output, target: Target, precisions: np.ndarray, probabilities: np.ndarray, truth: np.ndarray,
     strength: float, count: int,
 ) -> None:  # fmt: skip
-    """Table 6, a bar chart, arrays, metrics."""
     reference, names = papers.reported("table6_pascal2012"), list(target.data.class_names)
     mean = float(np.nanmean(precisions))
     ours: list[float | None] = [None if np.isnan(value) else float(value) for value in precisions]

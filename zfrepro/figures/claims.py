@@ -61,7 +61,6 @@ def _row(axes: Axes, row: int, half: float) -> None:
 
 
 def _interval(axes: Axes, row: int, low: float, value: float, high: float, colour: str) -> None:
-    """One interval, cut at the ends of the axis."""
     known = np.isfinite(low) and np.isfinite(high)
     start, middle, end = np.clip([low, value, high], LEFT + 0.04, RIGHT - 0.04)
     if known and low == high:

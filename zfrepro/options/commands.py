@@ -26,6 +26,11 @@ from zfrepro.options.shared import (
 WORKERS = "trainings at once; 0: on the CPU one for each, at most 4, on a GPU one"
 side = within("[1, 4096]")  # of an image, in pixels
 OWN = "null: the run's own"
+FILL = option(
+    "grey",
+    "what the square or the mask shows: grey (128) | mean (the mean image) | black | noise",
+    one_of("grey", "mean", "black", "noise"),
+)
 
 
 IMPORTED = "imported"  # the preset of a run whose weights were trained elsewhere
@@ -129,7 +134,6 @@ class TrainConfig(Common):
         )
 
     def check(self) -> None:
-        """The crop fits into the images; what is frozen or scaled is there."""
         size, crop = self.data.size, self.model.input_size
         if crop > size:
             raise UserError(
@@ -219,7 +223,6 @@ class EvaluateConfig(Reading, Experiment):
     batch_size: int = option(256, "crops of a forward pass", at_least(1))
 
     def check(self) -> None:
-        """Readings of the method, and of no other."""
         for name, given in self.departures().items():
             methods = READ_BY[name]
             require(name, given, self.method in methods, f"left out, or given with method={' or '.join(methods)}")
@@ -259,11 +262,7 @@ class OccludeConfig(PicturesConfig):
         None, "side of the square in pixels of the network's input; null: 50 of 224 pixels", at_least(1)
     )
     stride: Optional[int] = option(None, "pixels between its positions; null: 8 of 224 pixels", at_least(1))
-    fill: str = option(
-        "grey",
-        "what it shows: grey (128) | mean (the mean image) | black | noise",
-        one_of("grey", "mean", "black", "noise"),
-    )
+    fill: str = FILL
     others: int = option(3, "projections of the same map for other images", within("[0, 3]"))
 
 
@@ -312,11 +311,7 @@ class CorrespondConfig(Experiment):
     )
     num_images: int = option(5, "images in a draw, compared pair by pair", at_least(2))
     mask: float = option(0.18, "side of the mask around a key point, as a share of the image's side", within("(0, 1)"))
-    fill: str = option(
-        "grey",
-        "what the mask shows: grey (128) | mean (the mean image) | black | noise",
-        one_of("grey", "mean", "black", "noise"),
-    )
+    fill: str = FILL
     draws: int = option(1000, "random draws of images behind the confidence intervals", at_least(1))
     batch_size: int = option(256, "images of a forward pass", at_least(1))
 
@@ -432,7 +427,6 @@ class TargetConfig(Common):
     )
 
     def check(self) -> None:
-        """One option for the training images, the protocol's own."""
         given = self.data.per_class
         require("data.per_class", given, given is None, "null: per_class or images_per_class says how many to train on")
 
@@ -514,7 +508,6 @@ class TransferConfig(TargetConfig):
     drop_overlap: bool = option(False, "leave such images out of the target", anything)
 
     def check(self) -> None:
-        """Sizes for tables that there are, and for all of them."""
         super().check()
         sized = tuple(name for name in TABLES if name != "table6")
         for name in self.per_class:

@@ -38,7 +38,6 @@ class LayerConfig:
     name: str = option("", "in the paper's words, as conv3_2; empty: its kind and number", anything)
 
     def check(self) -> None:
-        """What a row of its kind needs."""
         if self.kind == "fc":
             require("units", self.units, self.units >= 1, "1 or more")
             return
@@ -72,7 +71,6 @@ class ModelConfig:
     norm_beta: float = option(0.75, "... beta", within("[0, inf)"))
 
     def check(self) -> None:
-        """Rows in a possible order, edits of rows that are there."""
         require("layers", len(self.layers), len(self.layers) >= 1, "at least one layer")
         numbers = list(range(1, len(self.layers) + 1))
         for key, edited in (("remove", self.remove), ("scale", list(self.scale or {}))):
@@ -134,7 +132,6 @@ class DataConfig:
     workers: int = option(0, "processes that decode; 0: one per CPU", at_least(0), neutral=True)
 
     def check(self) -> None:
-        """A folder is read by the data sets that have one."""
         if self.name == "embedded" and self.root:
             raise UserError(
                 f"root={self.root}: the embedded data set is drawn, and no folder is read for it; leave this out, or train on "

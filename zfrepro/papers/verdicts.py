@@ -36,11 +36,6 @@ class Half:
         """The number with its interval, in words; or why there is none."""
         return self.measure.why if isinstance(self.measure, Missing) else written(self.measure)
 
-    @property
-    def wanted(self) -> str:
-        """What would decide it; empty where it is decided or not measured."""
-        return more(self.measure, self.part) if self.verdict == UNDECIDED and isinstance(self.measure, Estimate) else ""
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -53,7 +48,6 @@ class Finding:
 
     @property
     def measured(self) -> str:
-        """The measurements in words."""
         return "; ".join(f"{half.says}: {half.measured}" for half in self.halves)
 
     @property
@@ -63,8 +57,8 @@ class Finding:
         for half in self.halves:
             if half.verdict == CONTRADICTED:
                 said.append(f"contradicted: {half.says}" if len(self.halves) > 1 else "")
-            elif half.verdict == UNDECIDED:
-                said.append((f"open: {half.says}; " if len(self.halves) > 1 else "") + half.wanted)
+            elif half.verdict == UNDECIDED and isinstance(half.measure, Estimate):
+                said.append((f"open: {half.says}; " if len(self.halves) > 1 else "") + more(half.measure, half.part))
             elif half.verdict == NOT_MEASURED and self.verdict != NOT_MEASURED:
                 said.append(f"not measured: {half.says} ({half.measured})")
         return ". ".join(line for line in said if line)

@@ -59,7 +59,6 @@ def describe(folder: Path, name: str) -> Run:
 
 
 def _describe_weights(run: Run, config: TrainConfig, state: dict[str, Any]) -> None:
-    """Sizes, layers and recipe."""
     count = sum(tensor.numel() for tensor in state["model"].values())
     run.classes = len(state["class_names"])
     classes = f"{run.classes} classes of {run.data}"  # which are those of its data set unless it was trained elsewhere
@@ -73,7 +72,6 @@ def _describe_weights(run: Run, config: TrainConfig, state: dict[str, Any]) -> N
 
 
 def _describe_training(run: Run, train: Path) -> None:
-    """Its errors, its time and its pictures."""
     epochs = read_epochs(run.damaged, train / "metrics.jsonl")
     if epochs and run.facts:
         run.sentence += f" {best_errors(epochs, run.classes)}"
@@ -110,12 +108,10 @@ def read_epochs(damaged: list[str], path: Path) -> list[dict[str, Any]]:
 
 
 def recipe(config: TrainConfig) -> str:
-    """The training in a line."""
     kept = "" if config.renorm_radius is None else f", filters kept within an RMS of {config.renorm_radius:g}"
     rate = f"learning rate {config.lr:g} ({config.schedule})"
     return f"{config.epochs} epochs, batches of {config.batch_size}, {rate}{kept}"
 
 
 def layer_table(model: ModelConfig, classes: int) -> Table:
-    """A row for each layer."""
     return make_table("The layers", summary.COLUMNS, summary.describe(summary.on_paper(model, classes)), "")

@@ -183,8 +183,7 @@ def measure(
     }
     energy: Measure = Missing("needs images whose objects' masks are known: the embedded data set")
     if split.truth is not None and len(live):
-        chosen = np.random.default_rng([config.seed, layer]).permutation(live)[:TRUTH_MAPS]
-        chosen = np.sort(chosen)
+        chosen = np.sort(np.random.default_rng([config.seed, layer]).permutation(live)[:TRUTH_MAPS])
         units, _ = exact(run, config.split, config.num_images, layer, chosen)
         shares, difference = energy_on_objects(run, config.split, layer, units, chosen, rules)
         found |= shares
