@@ -277,18 +277,15 @@ def estimates(arrays: dict[str, np.ndarray], missing: str = "") -> dict[str, Mea
 
 def _mask_claims(drops: np.ndarray, masks: np.ndarray, covered: np.ndarray, cover: np.ndarray) -> dict[str, Any]:
     """Does the probability fall where the object is? drops, covered: (M, P, P); masks: (M, size, size) in [0, 1]."""
-    heats = [heat_map(np.maximum(drop, 0), cover) for drop in drops]
-    others = np.roll(masks, -1, 0)
+    heats, both = [heat_map(np.maximum(drop, 0), cover) for drop in drops], (masks, np.roll(masks, -1, 0))
+    shares, hits = (
+        [[100.0 * measure(heat, mask) for heat, mask in zip(heats, given)] for given in both]
+        for measure in (share_inside, points_at)
+    )
     return {
         "probability_falls_where_the_object_is": _beside_control(*correlations(drops, covered)),
-        "drop_inside_mask_percent": _beside_control(
-            [100 * share_inside(h, m) for h, m in zip(heats, masks)],
-            [100 * share_inside(h, m) for h, m in zip(heats, others)],
-        ),
-        "pointing_accuracy_percent": _beside_control(
-            [100.0 * points_at(h, m) for h, m in zip(heats, masks)],
-            [100.0 * points_at(h, m) for h, m in zip(heats, others)],
-        ),
+        "drop_inside_mask_percent": _beside_control(*shares),
+        "pointing_accuracy_percent": _beside_control(*hits),
         "mask_share_percent": float(100 * masks.mean()),  # what a drop that is spread evenly would score
     }
 

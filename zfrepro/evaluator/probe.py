@@ -10,9 +10,9 @@ import numpy as np
 from tqdm import tqdm
 
 from zfrepro import papers, statistics
-from zfrepro.errors import UserError, require_layer
+from zfrepro.errors import UserError, require, require_layer
 from zfrepro.evaluator.overlap import elsewhere
-from zfrepro.evaluator.splits import possible_sizes, usual_size
+from zfrepro.evaluator.splits import smallest_class, usual_size
 from zfrepro.evaluator.svm import svm_accuracy
 from zfrepro.evaluator.target import Target, open_target, softmax_accuracy, spread
 from zfrepro.features import extract, width
@@ -40,11 +40,8 @@ def probe(config: ProbeConfig) -> None:
         if target.data.train.multi is not None:
             raise UserError(f"data={part}: its images have several labels; Table 7 needs one")
         size = config.per_class or usual_size(target.config.name)
-        if not possible_sizes(target.labels, [size]):
-            smallest = int(np.unique(target.labels, return_counts=True)[1].min())
-            raise UserError(
-                f"per_class={size}: must be at most {smallest - 1}, the smallest class has {smallest} images"
-            )
+        least = smallest_class(target.labels)
+        require("per_class", size, size < least, f"at most {least - 1}, the smallest class has {least} images")
         results = measure(config, run, target, size)
         write(config, out, run, target, size, part, results)
 

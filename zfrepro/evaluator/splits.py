@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zfrepro.errors import UserError
-
 
 @dataclass(frozen=True)
 class Fold:
@@ -19,19 +17,14 @@ class Fold:
 
 
 def draw_fold(labels: np.ndarray, per_class: int, test_per_class: int, seed: int, fold: int) -> Fold:
-    """Of every class `per_class` training rows and, of the rest, at most `test_per_class` test rows.
+    """Of every class `per_class` training rows and, of the rest, at most `test_per_class` test rows; see `possible_sizes`.
 
     labels: (N,). A class's order depends on (seed, fold, class) alone, so a larger `per_class` adds to the same training
-    rows. Raises UserError where a class has no image left to test on.
+    rows.
     """
     train, test = [], []
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        if len(rows) <= per_class:
-            raise UserError(
-                f"per_class={per_class}: class number {label} has {len(rows)} images; with at least one to test on, "
-                f"per_class must be at most {len(rows) - 1}"
-            )
         order = np.random.default_rng([seed, fold, int(label)]).permutation(rows)
         train.append(order[:per_class])
         test.append(order[per_class : per_class + test_per_class])
@@ -43,10 +36,14 @@ def usual_size(data_set: str) -> int:
     return 60 if data_set == "caltech256" else 30
 
 
+def smallest_class(labels: np.ndarray) -> int:
+    """How many images the class has that has the fewest."""
+    return int(np.unique(labels, return_counts=True)[1].min())
+
+
 def possible_sizes(labels: np.ndarray, sizes: Sequence[int]) -> list[int]:
     """Those of `sizes`, rising, that leave every class an image to test on."""
-    smallest = int(np.unique(labels, return_counts=True)[1].min())
-    return sorted({size for size in sizes if size < smallest})
+    return sorted({size for size in sizes if size < smallest_class(labels)})
 
 
 def mean_class_accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
@@ -60,7 +57,7 @@ def inner_folds(labels: np.ndarray, count: int, seed: int) -> list[Fold]:
 
     Fewer parts where a class has fewer images; none where one has a single image.
     """
-    count = min(count, int(np.unique(labels, return_counts=True)[1].min()))
+    count = min(count, smallest_class(labels))
     if count < 2:
         return []
     part = np.empty(len(labels), np.int64)

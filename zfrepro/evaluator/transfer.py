@@ -23,7 +23,7 @@ from zfrepro.errors import UserError, require_layer
 from zfrepro.evaluator.average_precision import average_precisions, mean_precision
 from zfrepro.evaluator.overlap import compare_with_source, remark
 from zfrepro.evaluator.softmax import choose_strength, fit
-from zfrepro.evaluator.splits import Fold, mean_class_accuracy, possible_sizes
+from zfrepro.evaluator.splits import Fold, mean_class_accuracy, possible_sizes, smallest_class
 from zfrepro.evaluator.target import (
     Scored,
     Target,
@@ -138,7 +138,7 @@ def require_sizes(bench: Bench, tables: Sequence[str]) -> None:
         return
     smallest = config.data.train_per_class + config.data.val_per_class
     if config.data.name != "embedded":  # a drawn one need not be drawn for it
-        smallest = int(np.unique(bench.open(config.data).labels, return_counts=True)[1].min())
+        smallest = smallest_class(bench.open(config.data).labels)
     for name in tables:
         if min(config.per_class[name]) >= smallest:
             raise UserError(

@@ -31,7 +31,7 @@ from zfrepro.evaluator.describers import (
 from zfrepro.evaluator.descriptors import Pool
 from zfrepro.evaluator.one_against_all import choose_cost, score_images, train_machines
 from zfrepro.evaluator.overlap import compare_with_source
-from zfrepro.evaluator.splits import inner_folds, mean_class_accuracy, possible_sizes, usual_size
+from zfrepro.evaluator.splits import inner_folds, mean_class_accuracy, smallest_class, usual_size
 from zfrepro.evaluator.target import Target, has_several, packed_target, spread
 from zfrepro.evaluator.vgg_actions import TABLE12, action_part
 from zfrepro.figures.transfer import Bar, draw_bars
@@ -89,9 +89,8 @@ def recall_part(config: TransferConfig, nets: Sequence[Net], target: Target, out
     target, overlap = compare_with_source(config, nets[0].run, target)
     labels = target.labels[target.rows]
     size = config.images_per_class or usual_size(target.config.name)
-    if not possible_sizes(labels, [size]):
-        most = int(np.unique(labels, return_counts=True)[1].min()) - 1
-        raise UserError(f"images_per_class={size}: the smallest class of {target.name} leaves at most {most}")
+    if size >= (least := smallest_class(labels)):
+        raise UserError(f"images_per_class={size}: the smallest class of {target.name} leaves at most {least - 1}")
     folds = [target.fold(config, size, number) for number in range(config.splits)]
     descriptors = Descriptors.of(nets, Pool.of(target.data), config)
     join = config.join or "stack"

@@ -16,12 +16,8 @@ PAPERS: tuple[Paper, ...] = (zfnet.PAPER, vgg.PAPER)
 
 
 def find_item(id: str) -> Item:
-    """A figure or table of any paper. Raises KeyError where there is none."""
-    for paper in PAPERS:
-        for item in paper.items:
-            if item.id == id:
-                return item
-    raise KeyError(id)
+    """A figure or table of any paper."""
+    return next(item for paper in PAPERS for item in paper.items if item.id == id)
 
 
 def items_in(folder: str) -> list[Item]:
