@@ -26,7 +26,7 @@ from zfrepro.models.network import Network, initialise
 from zfrepro.options.compose import conf_folder, load_model, to_dataclass
 
 
-def network_of(name: str, num_classes: int, biases: float = 0.0) -> Network:
+def network_of(name: str, num_classes: int) -> Network:
     """A network of conf/model/<name>.yaml with He's random weights, laid out as in training."""
     network = Network(load_model(name), num_classes)
     initialise(network, "he", 0)

@@ -317,7 +317,7 @@ class CorrespondConfig(Experiment):
 
 
 @dataclass
-class Training(Experiment):
+class SeedsConfig(Experiment):
     """What the experiments share that train rows of networks, with several seeds each."""
 
     seeds: list[int] = option([], "nets of every row, one a seed; []: `seed` alone", each(at_least(0)))
@@ -326,7 +326,7 @@ class Training(Experiment):
 
 
 @dataclass
-class Retraining(Training):
+class RetrainingConfig(SeedsConfig):
     """... and each by the run's own recipe."""
 
     data: DataShare = group(DataShare, "where the run's data set lies, and how much of it")
@@ -336,7 +336,7 @@ class Retraining(Training):
 
 
 @dataclass
-class AblateConfig(Retraining):
+class AblateConfig(RetrainingConfig):
     """`zfrepro ablate` (ZFNet, Table 3)."""
 
     variant: str = option("all", "one row to train, for sweeps; all: every row, and the table", anything)
@@ -353,7 +353,7 @@ CONFIGURATIONS = ("a", "a_lrn", "b", "b_5x5", "c", "d", "e")
 
 
 @dataclass
-class DepthConfig(Reading, Training):
+class DepthConfig(Reading, SeedsConfig):
     """`zfrepro depth` (VGG, Tables 3-6)."""
 
     configurations: list[str] = option(
@@ -549,7 +549,7 @@ class ProbeConfig(TargetConfig):
 
 
 @dataclass
-class LocalizeConfig(Retraining):
+class LocalizeConfig(RetrainingConfig):
     """`zfrepro localize` (VGG, Tables 8-10)."""
 
     runs: list[str] = option(

@@ -12,7 +12,7 @@ import hashlib
 import json
 from typing import Any
 
-from zfrepro.options.commands import Retraining, TrainConfig
+from zfrepro.options.commands import RetrainingConfig, TrainConfig
 from zfrepro.options.identity import decisive, differing
 from zfrepro.options.shared import Common
 from zfrepro.run import load_config
@@ -38,7 +38,7 @@ def derive(source: TrainConfig, command: Common, name: str, **changes: Any) -> T
     return made if _free(made) else dataclasses.replace(made, run=f"{made.run}-{recipe_hash(made)}")
 
 
-def overridden(source: TrainConfig, command: Retraining) -> dict[str, Any]:
+def overridden(source: TrainConfig, command: RetrainingConfig) -> dict[str, Any]:
     """What an experiment changes in its source's recipe where it is told to: the share of the data, and what is not null."""
     given = {key: getattr(command, key) for key in ("epochs", "batch_size", "lr", "warmup_steps")}
     data = dataclasses.replace(source.data, per_class=command.data.per_class or source.data.per_class)
