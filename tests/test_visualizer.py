@@ -64,7 +64,7 @@ def assert_projected(
     """Projections of the strongest images of some maps are those of these rules, and not of the default ones."""
     top = top_images(run, split)[layer]
     top = Top(top.values[:, :count], top.images[:, :count], top.rows[:, :count], top.columns[:, :count])
-    given, default = (page_of(run, split, layer, top, maps, rule).projections for rule in (rules, Rules()))
+    given, default = (page_of(run, split, layer, top, maps, rule)["projections"] for rule in (rules, Rules()))
     assert np.array_equal(found.reshape(given.shape), given) and not np.allclose(given, default, rtol=1e-2)
 
 

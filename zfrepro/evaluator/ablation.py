@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -35,30 +35,22 @@ from zfrepro.trainer.recipe import FROM_SCRATCH, derive, finished, overridden
 from zfrepro.trainer.several import raise_failures, train_all
 from zfrepro.workers import in_parallel
 
-
-@dataclass(frozen=True)
-class Edit:
-    """What a row of Table 3 does to its base: layers left out, and factors on the maps or units of others."""
-
-    remove: tuple[int, ...] = ()
-    scale: dict[int, float] = field(default_factory=dict)
-
-
 MAPS = {3: 1.3333333, 4: 2.6666667, 5: 2.0}  # 384, 384, 256 maps become 512, 1024, 512
-# The rows, in the table's order, which is that of table3_ablation.csv.
-VARIANTS = {
-    "alexnet": Edit(),
-    "alexnet_no_3_4": Edit((3, 4)),
-    "alexnet_no_7": Edit((7,)),
-    "alexnet_no_6_7": Edit((6, 7)),
-    "alexnet_no_3_4_6_7": Edit((3, 4, 6, 7)),
-    "alexnet_fc_2048": Edit(scale={6: 0.5, 7: 0.5}),
-    "alexnet_fc_8192": Edit(scale={6: 2.0, 7: 2.0}),
-    "zfnet": Edit(),
-    "zfnet_fc_2048": Edit(scale={6: 0.5, 7: 0.5}),
-    "zfnet_fc_8192": Edit(scale={6: 2.0, 7: 2.0}),
-    "zfnet_maps_512": Edit(scale=MAPS),
-    "zfnet_maps_512_fc_8192": Edit(scale={**MAPS, 6: 2.0, 7: 2.0}),
+# The rows, in the table's order, which is that of table3_ablation.csv: layers of the base that are left out, and factors on the
+# maps or units of others.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "alexnet": {},
+    "alexnet_no_3_4": {"remove": [3, 4]},
+    "alexnet_no_7": {"remove": [7]},
+    "alexnet_no_6_7": {"remove": [6, 7]},
+    "alexnet_no_3_4_6_7": {"remove": [3, 4, 6, 7]},
+    "alexnet_fc_2048": {"scale": {6: 0.5, 7: 0.5}},
+    "alexnet_fc_8192": {"scale": {6: 2.0, 7: 2.0}},
+    "zfnet": {},
+    "zfnet_fc_2048": {"scale": {6: 0.5, 7: 0.5}},
+    "zfnet_fc_8192": {"scale": {6: 2.0, 7: 2.0}},
+    "zfnet_maps_512": {"scale": MAPS},
+    "zfnet_maps_512_fc_8192": {"scale": {**MAPS, 6: 2.0, 7: 2.0}},
 }
 ERRORS = ("train_top1_error", "val_top1_error", "val_top5_error")
 FOLDER = "table3_ablation"
@@ -136,8 +128,7 @@ def edited(own: ModelConfig, variant: str, dropout: float | None = None) -> Mode
     if dropout is not None:
         layers = [dataclasses.replace(one, dropout=dropout) if one.dropout else one for one in base.layers]
         base = dataclasses.replace(base, layers=layers)
-    edit = VARIANTS[variant]
-    return dataclasses.replace(base, name=variant, remove=list(edit.remove), scale=dict(edit.scale))
+    return dataclasses.replace(base, name=variant, **{"remove": [], "scale": {}, **VARIANTS[variant]})
 
 
 def architecture(name: str) -> str:

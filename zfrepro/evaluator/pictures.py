@@ -34,9 +34,6 @@ class Pictures:
     names: list[str]  # file names
     titles: list[str]  # what their classes are called
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
 
 @dataclass(frozen=True)
 class Survey:

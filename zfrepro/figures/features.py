@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -23,10 +25,11 @@ def block(images: np.ndarray, gap: int) -> np.ndarray:
 
 
 @styled
-def draw_features(
-    maps: np.ndarray, activations: np.ndarray, projections: np.ndarray, patches: np.ndarray, title: str
-) -> Figure:
-    """Per map its block of projections beside its block of patches (paper, Fig. 2); shapes as in visualizer/features."""
+def draw_features(arrays: Mapping[str, np.ndarray], title: str) -> Figure:
+    """Per map its block of projections beside its block of patches (paper, Fig. 2); arrays as in visualizer/features."""
+    maps, activations, projections, patches = (
+        arrays[name] for name in ("maps", "activations", "projections", "patches")
+    )
     side = projections.shape[2]
     gap = max(1, round(side / 50))
     columns = 1 if len(maps) == 1 else 2 if len(maps) <= 4 else 4

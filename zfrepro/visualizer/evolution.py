@@ -85,12 +85,8 @@ def shown_maps(
     count = tops[0].values.shape[1]
     strongest = [exact(run, "train", count, layer, maps)[0].first(1) for run in runs]
     pages = [page_of(run, "train", layer, top, maps, rules) for run, top in zip(runs, strongest)]
-    return {
-        "maps": maps,
-        "images": np.stack([page.images[:, 0] for page in pages], axis=1),
-        "activations": np.stack([page.activations[:, 0] for page in pages], axis=1),
-        "projections": np.stack([page.projections[:, 0] for page in pages], axis=1),
-    }
+    shown = ("images", "activations", "projections")
+    return {"maps": maps, **{name: np.stack([page[name][:, 0] for page in pages], axis=1) for name in shown}}
 
 
 # ------------------------------------------------------------------------------------------------------------ likeness

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -37,21 +36,6 @@ from zfrepro.statistics import Measure, Missing, standard_error
 TRUTH_MAPS = 48  # maps a layer on which the energy on objects is measured
 
 
-@dataclass(frozen=True)
-class Page:
-    """The strongest units of some maps of a layer; see the module's docstring for shapes."""
-
-    layer: int
-    maps: np.ndarray
-    activations: np.ndarray
-    images: np.ndarray
-    units: np.ndarray
-    boxes: np.ndarray
-    corners: np.ndarray
-    projections: np.ndarray
-    patches: np.ndarray
-
-
 def visualize(config: VisualizeConfig) -> None:
     """Write `fig2_features/layer<l>.png` and `.npz` for the layer, or for all convolutional layers."""
     run = open_run(config)
@@ -72,12 +56,11 @@ def visualize(config: VisualizeConfig) -> None:
             rules = Rules(config.unpool, config.ties)
             page = page_of(run, config.split, layer, top, maps, rules)
             split = run.split(config.split)
-            names = np.array([[split.files[row] for row in rows] for rows in page.images], dtype=np.str_)
-            out.arrays(f"layer{layer}.npz", **vars(page), labels=split.labels[page.images], files=names)
+            names = np.array([[split.files[row] for row in rows] for rows in page["images"]], dtype=np.str_)
+            out.arrays(f"layer{layer}.npz", **page, labels=split.labels[page["images"]], files=names)
             shown = f"strongest {config.num_images} {config.split} images of {len(maps)} maps"
             title = f"{config.run}, layer {layer}: {shown}"
-            figure = draw_features(page.maps, page.activations, page.projections, page.patches, title)
-            out.figure(f"layer{layer}.png", figure)
+            out.figure(f"layer{layer}.png", draw_features(page, title))
             metrics, measures = measure(run, config, layer, top, rules)
             metrics["search"] = {"precision": run.precision, "places_changed_in_float32_percent": 100 * changed}
             out.done(metrics, measures, knows_its_task(run))
@@ -112,8 +95,8 @@ def project_top(run: TrainedRun, split: str, layer: int, top: Top, maps: np.ndar
     return Windows.join([project_windows(run.network, x, layer, units, which, rules) for x, units, which in groups])
 
 
-def page_of(run: TrainedRun, split: str, layer: int, top: Top, maps: np.ndarray, rules: Rules) -> Page:
-    """Projections and patches of the strongest units of `maps`."""
+def page_of(run: TrainedRun, split: str, layer: int, top: Top, maps: np.ndarray, rules: Rules) -> dict[str, np.ndarray]:
+    """The strongest units of `maps`, as the module's docstring has them, without labels and files."""
     windows = project_top(run, split, layer, top, maps, rules)
     images = top.images[maps]
     field, size = receptive_field(ops_of(run.network.layers, layer)), run.network.input_size
@@ -123,23 +106,22 @@ def page_of(run: TrainedRun, split: str, layer: int, top: Top, maps: np.ndarray,
     boxes = [receptive_box(ops_of(run.network.layers, layer), int(y), int(x), size) for y, x in units.reshape(-1, 2)]
     crops = run.crops(run.split(split).images[images.ravel()]).numpy()
     flat = corners.reshape(-1, 2)
-    patches = np.stack([cut(crop, corner, side, 128) for crop, corner in zip(crops, flat)])
-    patches = np.stack([blank_outside(p, c, box) for p, c, box in zip(patches, flat, boxes)])
+    patches = np.stack([blank_outside(cut(crop, c, side, 128), c, box) for crop, c, box in zip(crops, flat, boxes)])
     pixels = windows.pixels.permute(0, 2, 3, 1).cpu().numpy()
     starts = flat - np.stack([windows.rows, windows.columns], -1)  # of the shown squares, in the windows
     projections = np.stack([cut(window, start, side, 0) for window, start in zip(pixels, starts)])
     shape = (*images.shape, side, side, 3)
-    return Page(
-        layer=layer,
-        maps=maps,
-        activations=top.values[maps],
-        images=images,
-        units=units,
-        boxes=np.array(boxes, dtype=np.int16).reshape(*images.shape, 4),
-        corners=corners.astype(np.int16),
-        projections=projections.reshape(shape),
-        patches=patches.reshape(shape),
-    )
+    return {
+        "layer": np.array(layer),
+        "maps": maps,
+        "activations": top.values[maps],
+        "images": images,
+        "units": units,
+        "boxes": np.array(boxes, dtype=np.int16).reshape(*images.shape, 4),
+        "corners": corners.astype(np.int16),
+        "projections": projections.reshape(shape),
+        "patches": patches.reshape(shape),
+    }
 
 
 def cut(image: np.ndarray, corner: np.ndarray, side: int, fill: float) -> np.ndarray:

@@ -182,7 +182,7 @@ def second_layer(
     top = top_images(run)[layer]
     maps = chosen_maps(top, [], config.num_maps, config.seed, layer)
     top, _ = exact(run, "val", top.values.shape[1], layer, maps)
-    projections = page_of(run, "val", layer, top.first(1), maps, rules).projections[:, 0]
+    projections = page_of(run, "val", layer, top.first(1), maps, rules)["projections"][:, 0]
     frequencies, power = axis_spectrum(projections)
     grid, side = 1 / first_stride(run), projections.shape[1]
     arrays = {"maps": maps, "projections": projections, "frequencies": frequencies, "power": power}
