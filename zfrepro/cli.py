@@ -13,7 +13,7 @@ import signal
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import hydra
 from hydra import compose, initialize_config_dir
@@ -32,37 +32,29 @@ from zfrepro.options.identity import flatten
 from zfrepro.options.shared import Common, ModelConfig
 from zfrepro.options.tables import OwnTables
 
-
-class Command(NamedTuple):
-    """A command, whose options are `compose.CONFIGS`: its line in the help, and where its function is."""
-
-    line: str
-    target: str
-
-
+# A command, whose options are `compose.CONFIGS`: its line in the help, and where its function is.
 COMMANDS = {
-    "train": Command("train a network (section 3)", "zfrepro.trainer:train"),
-    "evaluate": Command("top-1 and top-5 errors (Table 2)", "zfrepro.evaluator.errors:evaluate"),
-    "visualize": Command("features projected to pixels (Fig. 2)", "zfrepro.visualizer.features:visualize"),
-    "evolve": Command("features through training (Fig. 4)", "zfrepro.visualizer.evolution:evolve"),
-    "filters": Command("first- and second-layer filters (Fig. 6)", "zfrepro.visualizer.filters:filters"),
-    "invariance": Command("translation, scale, rotation (Fig. 5)", "zfrepro.evaluator.invariance:invariance"),
-    "occlude": Command("sensitivity to occlusion (Fig. 7)", "zfrepro.evaluator.occlusion:occlude"),
-    "correspond": Command("correspondence of parts (Fig. 8, Table 1)", "zfrepro.evaluator.correspondence:correspond"),
-    "ablate": Command("remove or resize layers and train (Table 3)", "zfrepro.evaluator.ablation:ablate"),
-    "depth": Command("networks A to E, trained and tested (VGG, Tables 3-6)", "zfrepro.evaluator.depth:depth"),
-    "transfer": Command(
-        "frozen features on another data set (Tables 4-6, Fig. 9)", "zfrepro.evaluator.transfer:transfer"
+    "train": ("train a network (section 3)", "zfrepro.trainer:train"),
+    "evaluate": ("top-1 and top-5 errors (Table 2)", "zfrepro.evaluator.errors:evaluate"),
+    "visualize": ("features projected to pixels (Fig. 2)", "zfrepro.visualizer.features:visualize"),
+    "evolve": ("features through training (Fig. 4)", "zfrepro.visualizer.evolution:evolve"),
+    "filters": ("first- and second-layer filters (Fig. 6)", "zfrepro.visualizer.filters:filters"),
+    "invariance": ("translation, scale, rotation (Fig. 5)", "zfrepro.evaluator.invariance:invariance"),
+    "occlude": ("sensitivity to occlusion (Fig. 7)", "zfrepro.evaluator.occlusion:occlude"),
+    "correspond": ("correspondence of parts (Fig. 8, Table 1)", "zfrepro.evaluator.correspondence:correspond"),
+    "ablate": ("remove or resize layers and train (Table 3)", "zfrepro.evaluator.ablation:ablate"),
+    "depth": ("networks A to E, trained and tested (VGG, Tables 3-6)", "zfrepro.evaluator.depth:depth"),
+    "transfer": ("frozen features on another data set (Tables 4-6, Fig. 9)", "zfrepro.evaluator.transfer:transfer"),
+    "localize": (
+        "train networks to say where the object is (VGG, Tables 8-10)",
+        "zfrepro.evaluator.localisation:localize",
     ),
-    "localize": Command(
-        "train networks to say where the object is (VGG, Tables 8-10)", "zfrepro.evaluator.localisation:localize"
-    ),
-    "probe": Command("how good each layer's features are (Table 7)", "zfrepro.evaluator.probe:probe"),
-    "report": Command("all of a run on one page, with the paper's claims", "zfrepro.report.report:report"),
-    "import": Command("make a run of a network that was trained elsewhere", "zfrepro.trainer.imported:import_weights"),
-    "prepare": Command("decode and pack a data set, once", "zfrepro.tools:prepare"),
-    "summary": Command("print the layer table (Fig. 3)", "zfrepro.tools:summary"),
-    "doctor": Command("print versions, devices and data sets, and what is wrong", "zfrepro.tools:doctor"),
+    "probe": ("how good each layer's features are (Table 7)", "zfrepro.evaluator.probe:probe"),
+    "report": ("all of a run on one page, with the paper's claims", "zfrepro.report.report:report"),
+    "import": ("make a run of a network that was trained elsewhere", "zfrepro.trainer.imported:import_weights"),
+    "prepare": ("decode and pack a data set, once", "zfrepro.tools:prepare"),
+    "summary": ("print the layer table (Fig. 3)", "zfrepro.tools:summary"),
+    "doctor": ("print versions, devices and data sets, and what is wrong", "zfrepro.tools:doctor"),
 }
 
 
@@ -158,7 +150,7 @@ def _task(cfg: DictConfig) -> None:
 
         overrides = [word.removeprefix("++") for word in HydraConfig.get().overrides.task]
         provenance.invocation = [name, *TABLES.as_given(overrides)]
-        module, function = COMMANDS[name].target.split(":")
+        module, function = COMMANDS[name][1].split(":")
         getattr(importlib.import_module(module), function)(config)
     except Exception as error:
         statuses[-1] = _report(error, cfg.debug is True)
@@ -215,7 +207,7 @@ def _patient_streams() -> None:
 
 
 def _help() -> str:
-    lines = [f"  {name:<11} {command.line}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:<11} {line}" for name, (line, _) in COMMANDS.items()]
     return "\n".join(
         [
             "zfrepro: every figure and table of Zeiler & Fergus (2014, ZFNet) and Simonyan & Zisserman (2015, VGG), reproduced",

@@ -295,8 +295,9 @@ def fusion(config: DepthConfig, answers: Answers) -> None:
                 tested = sizes_of(pairs[0], True)
                 rows.append(Row(f"{name}, {METHODS[method]}", trained, tested, together, theirs))
             if together and (name, method) == ("D and E", "dense"):
-                best = better(answers, [[nets[i] for nets in pairs] for i in range(2)])
-                gain = compared(answers, [answers(net, method, True) for net in best], together, "")
+                each = [[answers(nets[i], method, True) for nets in pairs] for i in range(2)]
+                better = min(each, key=lambda row: np.mean([answers.wrong(found).mean() for found in row]))
+                gain = compared(answers, better, together, "")
     write(config, answers, "vgg_table6", rows, {"best_minus_fusion": gain})
 
 
@@ -307,12 +308,6 @@ def sets_of(answers: Answers, rows: Sequence[tuple[str, str]]) -> list[tuple[Net
     """The networks of some rows, one of each, for every seed that all of them have."""
     first, *others = ({net.seed: net for net in answers.of(*row)} for row in rows)
     return [(net, *(row[seed] for row in others)) for seed, net in first.items() if all(seed in row for row in others)]
-
-
-def better(answers: Answers, rows: Sequence[Sequence[Net]]) -> Sequence[Net]:
-    """The nets of the row with the lower error, at several sizes."""
-    errors = [np.mean([answers.wrong(answers(net, "dense", True)).mean() for net in row]) for row in rows]
-    return rows[int(np.argmin(errors))]
 
 
 def rows_of(answers: Answers) -> list[tuple[str, str]]:
