@@ -242,7 +242,8 @@ def test_the_centre_is_tested_at_the_training_scale_or_another(given: int | None
     """The box is the crop's left half; the crop at the centre has 31 pixels at that scale, of pictures of 60 x 60."""
     bench = Bench(LocalizeConfig(centre_scale=given), [TrainConfig(train_scale=[40, 50])], {})
     bench.val = split_of(images((60, 60), (60, 60)))
-    found = bench.at_centre(says([0.25, 0.5, 0.5, 1.0], 4), np.array([[0, 2], [1, 1]]))
+    net, classes = says([0.25, 0.5, 0.5, 1.0], 4), np.array([[0, 2], [1, 1]])
+    found = centre_boxes(net, bench.val, classes, bench.centre_scale)
     left = (scale - CROP) // 2
     expected = np.array([left, left, left + CROP / 2, left + CROP]) * 60 / scale
     np.testing.assert_allclose(found, np.tile(expected, (2, 2, 1)), atol=1e-5)
@@ -443,7 +444,7 @@ def test_boxes_are_compared_with_the_evidence_in_the_frame_of_the_crop(monkeypat
     )
     monkeypatch.setattr(
         localisation, "evidence",
-        lambda source, images, labels, slide: SimpleNamespace(drop=heat[labels], energy=2 * heat[labels]),
+        lambda source, images, labels, slide: {"occlusion": heat[labels], "projection": 2 * heat[labels]},
     )  # fmt: skip
     bench: Any = SimpleNamespace(
         classifiers=[source], config=LocalizeConfig(explain_images=2), runs={(0, "pcr_all"): [None]}
