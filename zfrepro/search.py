@@ -181,9 +181,8 @@ def _read(path: Path, run: TrainedRun, images: int) -> dict[int, Top] | None:
             for layer in run.network.conv_layers:
                 top = Top(*(stored[f"layer{layer}_{part}"] for part in PARTS))
                 side, maps = run.network.side(layer), run.network.widths[layer]
-                good = all(
-                    part.ndim == 2 and part.shape == (maps, *top.values.shape[1:]) for part in vars(top).values()
-                )
+                shapes = {part.shape for part in vars(top).values()}
+                good = len(shapes) == 1 and top.values.ndim == 2 and len(top.values) == maps
                 limits = ((top.images, images), (top.rows, side), (top.columns, side))
                 if not good or any(part.min() < 0 or part.max() >= limit for part, limit in limits):
                     raise ValueError("not what a search finds")

@@ -56,7 +56,9 @@ def read_state_dict(state: Any, where: str, epsilon: float | None = None, wanted
     """
     layers: list[Trained] = []
     normalised = True  # whether the last layer may no longer be
-    groups = _grouped(_unwrapped(state, where))
+    groups: dict[str, dict[str, Tensor]] = {}  # by layer, then by part: weight, bias ...
+    for key, tensor in _unwrapped(state, where).items():
+        groups.setdefault(key.rpartition(".")[0], {})[key.rpartition(".")[2]] = tensor
     _refuse_disorder(groups, where)
     for name, parts in groups.items():
         norm = "running_mean" in parts
@@ -137,15 +139,6 @@ def _holds_weights(state: Mapping[Any, Any]) -> bool:
         for key, value in state.items()
         if isinstance(key, str)
     )
-
-
-def _grouped(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Layer -> part (weight, bias, ...) -> its tensor."""
-    groups: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        name, _, part = key.rpartition(".")
-        groups.setdefault(name, {})[part] = tensor
-    return groups
 
 
 def _checked(name: str, parts: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:

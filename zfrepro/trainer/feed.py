@@ -19,12 +19,6 @@ from zfrepro.trainer.views import Pixels, View
 KEPT_BYTES = 2 << 30  # of frozen layers' outputs that are kept in memory; more are computed at every visit
 
 
-def stream_seed(seed: int, *place: int) -> int:
-    """A seed for one place of a run (its epoch, its step): randomness is a function of where one is, so that a resumed run
-    needs no generator's state."""
-    return int(np.random.SeedSequence([seed, *place]).generate_state(1, np.uint64)[0]) >> 1
-
-
 def epoch_order(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(rows)
 
@@ -60,7 +54,9 @@ class Feed:
         def batches() -> Iterator[Batch]:
             share = self.team.share(self.batch)
             for number in range(skip, len(rows) // self.batch):
-                generator = torch.Generator().manual_seed(stream_seed(seed, first_step + number))
+                # Randomness is a function of where one is, so that a resumed run needs no generator's state.
+                place = np.random.SeedSequence([seed, first_step + number]).generate_state(1, np.uint64)
+                generator = torch.Generator().manual_seed(int(place[0]) >> 1)
                 drawn = rows[number * self.batch : (number + 1) * self.batch]
                 # Drawn for the global batch, so that the crops do not depend on the number of processes.
                 places, shift = self.view.draw(drawn, generator), self.view.draw_shift(len(drawn), generator)
