@@ -21,6 +21,7 @@ MAX_FILES = 5_000_000  # ImageNet has 1.4 million
 MAX_RATIO = 100  # unpacked to packed; photographs come near 1, a bomb goes into the thousands
 SAYS_UTF8 = 0x800  # a zip's flag of a name
 MADE_ON_WINDOWS = 0  # a zip's mark of where it was made; PowerShell's and .NET's have backslashes between folders
+BY_HAND = "; if you trust it, unpack it yourself and give data.root=<the folder>"
 SLACK = 100 << 20  # bytes below which the ratio is nobody's danger
 BROKEN = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, OSError, EOFError, NotImplementedError, ValueError, RuntimeError,
@@ -60,11 +61,11 @@ def check_members(path: Path) -> list[Member]:
         ) from error
     for member in members:
         if member.danger:
-            raise UserError(f"data.root={path}: refused, since its member {member.name!r} {member.danger}")
+            raise UserError(f"data.root={path}: refused, since its member {member.name!r} {member.danger}{BY_HAND}")
     total = sum(member.size for member in members)
     if len(members) > MAX_FILES or total > max(SLACK, MAX_RATIO * path.stat().st_size):
         raise UserError(
-            f"data.root={path}: refused, since it would unpack to {len(members)} files, {total / 1e9:.1f} GB"
+            f"data.root={path}: refused, since it would unpack to {len(members)} files, {total / 1e9:.1f} GB{BY_HAND}"
         )
     return members
 
@@ -138,4 +139,4 @@ def _extract(path: Path, target: Path) -> None:
             _require_distinct(path, members, fresh)
             move(fresh, target)
     except BROKEN as error:
-        raise UserError(f"data.root={path}: cannot be unpacked into {target.parent} ({error})") from error
+        raise UserError(f"data.root={path}: cannot be unpacked into {target.parent} ({error}){BY_HAND}") from error
