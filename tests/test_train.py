@@ -443,7 +443,7 @@ def test_more_processes_than_validation_images(tmp_path: Path) -> None:
 
 TEAM = (
     """
-import atexit, os, socket, sys
+import atexit, contextlib, dataclasses, importlib, os, shutil, socket, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import torch._dynamo  # an optimiser loads it
@@ -494,12 +494,33 @@ def ends(task, run, **options):
         line = f"{run} {members.rank}: trained"
     (outputs / f"{run}{members.rank}").write_text(line)
 
+def unlike(name, data, folder="unlike", **options):
+    training = importlib.import_module("zfrepro.trainer.train")
+    training.team = lambda device: contextlib.nullcontext(members)
+    try:
+        training.train(toy(outputs / folder, **options), data)
+    except UserError as error:
+        (outputs / f"{name}{members.rank}").write_text(str(error))
+
 with team("cpu") as members:
+    unlike("options", data, seed=members.rank)
+    unlike("pictures", dataclasses.replace(data, key=f"toy {members.rank}"))
+    training = importlib.import_module("zfrepro.trainer.train")
+    ours = training.code_hash
+    training.code_hash = lambda: f"code {members.rank}"
+    unlike("code", data)
+    training.code_hash = ours
+    training.resolve_precision = lambda asked, device: "fp32" if members.leads else "bf16"
+    unlike("precision", data)
+    training.resolve_precision = lambda asked, device: "fp32"
     ends(Nan, "nan")
     ends(Told, "told", checkpoint_every=2, epochs=1)
     saved = load_checkpoint(outputs / "told" / "toy" / "train" / "checkpoints" / "last.pt")
     again = Training(toy(outputs / "told", checkpoint_every=2, epochs=1), members, data, Classification(data), saved)
     (outputs / f"images{members.rank}").write_text(str(Totals.of(again.at.tally, members).images))
+    if members.leads:
+        shutil.copytree(outputs / "told", outputs / "mine0")
+    unlike("own", data, f"mine{members.rank}", checkpoint_every=2, epochs=1)
     if members.leads:
         (outputs / "full" / "toy" / "train" / "checkpoints" / "best.pt").mkdir(parents=True)
     ends(Classification, "full")
@@ -508,10 +529,19 @@ with team("cpu") as members:
 )
 
 
+UNLIKE = {
+    "options": "seed: 1 for RANK=1, 0 for RANK=0; give all the same options",
+    "pictures": "data: toy 1 for RANK=1, toy 0 for RANK=0; all machines need the same images",
+    "code": "zfrepro: code 1 for RANK=1, code 0 for RANK=0; give all the same options and version",
+    "precision": "precision: bf16 for RANK=1, fp32 for RANK=0; give precision=fp32",
+    "own": "for RANK=0; give outputs=<a folder that all machines share>",
+}
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_what_one_process_meets_ends_all(tmp_path: Path) -> None:
     """A loss that is no number, a signal, a file that cannot be written: seen by one of two processes, heard by both. One that
-    is killed is missed by the other."""
+    is killed is missed by the other. Two machines with other options, images or folders do not train together."""
     script = tmp_path / "team.py"
     script.write_text(TEAM)
     done = subprocess.run(
@@ -523,6 +553,8 @@ def test_what_one_process_meets_ends_all(tmp_path: Path) -> None:
         assert "the loss is not finite in epoch 1 by step 4" in (tmp_path / f"nan{rank}").read_text()
         assert "stopped by SIGTERM" in (tmp_path / f"told{rank}").read_text()
         assert (tmp_path / f"images{rank}").read_text() == "8.0"  # of two steps, counted once
+        for name, says in UNLIKE.items():
+            assert says in (tmp_path / f"{name}{rank}").read_text()
     assert "the process that writes the files could not go on" in (tmp_path / "full1").read_text()
     assert "Is a directory" in (tmp_path / "full0").read_text()  # its own failure
 

@@ -8,8 +8,9 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -55,6 +56,16 @@ class Team:
                 failed = error
         if self.any(failed is not None):
             raise failed or UserError("the process that writes the files could not go on; it says why")
+
+    def require_alike(self, own: Mapping[str, object], cure: str) -> None:
+        """Refuse processes that differ in any of `own`: they would wait for one another, or train differently in silence."""
+        found: list[Any] = [own] * self.size
+        if self.size > 1:
+            dist.all_gather_object(found, own)
+        for rank, theirs in enumerate(found):
+            for key in found[0] | theirs:
+                if theirs.get(key) != (first := found[0].get(key)):
+                    raise UserError(f"{key}: {theirs.get(key)} for RANK={rank}, {first} for RANK=0; {cure}")
 
     def share(self, count: int) -> slice:
         """This process's part of `count` rows."""
@@ -129,5 +140,6 @@ def _join(backend: str, rank: int, size: int) -> None:
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"RANK={rank}, WORLD_SIZE={size}: the {size} processes do not meet ({words_of(error)}); start "
-            f"them with `torchrun --nproc_per_node={size} -m zfrepro train ...`, or unset RANK and WORLD_SIZE to train in one"
+            f"them with `torchrun --nproc_per_node={size} -m zfrepro train ...`, or unset RANK and WORLD_SIZE to train in one; "
+            "on several machines, GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME name the network card that they share"
         ) from error

@@ -22,9 +22,11 @@ from zfrepro.checkpoints import load_checkpoint, save_checkpoint
 from zfrepro.data import Packed, open_own, recall, remember
 from zfrepro.devices import resolve_precision
 from zfrepro.errors import UserError, require
-from zfrepro.files import lock, shown
+from zfrepro.files import file_hash, lock, shown
 from zfrepro.models.network import Network, Noise, initialise
 from zfrepro.options.commands import TrainConfig
+from zfrepro.options.identity import decisive
+from zfrepro.provenance import code_hash
 from zfrepro.statistics import has_top5
 from zfrepro.trainer.distributed import Team, team
 from zfrepro.trainer.feed import Feed, epoch_order
@@ -50,13 +52,18 @@ def train(config: TrainConfig, data: Packed | None = None) -> None:
         members.lead(lambda: stack.enter_context(lock(config.folder)))
         if members.leads:
             stack.callback(folder.forget)
+        members.require_alike(decisive(config) | {"zfrepro": code_hash()}, "give all the same options and version")
         saved = load_checkpoint(folder.last) if config.resume and folder.last.exists() else None
+        begun = {shown(folder.last): file_hash(folder.last) if saved and members.size > 1 else None}
+        members.require_alike(begun, "give outputs=<a folder that all machines share>")
         if saved and folder.begun:
             members.lead(lambda: folder.require_same(config))
         known = recall(saved) if saved else None  # the data that the run was begun on
         data = data or open_own(config.data, known, config.run, progress=members.leads)
         boxes = Localisation(data, config.regression, config.boxes) if config.regression else None
+        members.require_alike({"data": data.key}, "all machines need the same images in data.root")
         training = Training(config, members, data, boxes or Classification(data), saved)
+        members.require_alike({"precision": training.precision}, "give precision=fp32")
         members.lead(lambda: folder.prepare(config))  # what stood there goes only for a training that can begin
         training.run()
 
