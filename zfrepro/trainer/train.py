@@ -54,7 +54,7 @@ def train(config: TrainConfig, data: Packed | None = None) -> None:
             stack.callback(folder.forget)
         members.require_alike(decisive(config) | {"zfrepro": code_hash()}, "give all the same options and version")
         saved = load_checkpoint(folder.last) if config.resume and folder.last.exists() else None
-        begun = {shown(folder.last): file_hash(folder.last) if saved and members.size > 1 else None}
+        begun = {shown(folder.last): file_hash(folder.last)[:12] if saved and members.size > 1 else "nothing"}
         members.require_alike(begun, "give outputs=<a folder that all machines share>")
         if saved and folder.begun:
             members.lead(lambda: folder.require_same(config))
