@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from zfrepro import figures
-from zfrepro.figures import filters
+from zfrepro.figures import filters, invariance
 from zfrepro.figures.correspondence import draw_masks
 from zfrepro.figures.style import MISSING, label, new_figure
 from zfrepro.figures.training import draw_curves
@@ -131,3 +131,12 @@ def test_filters_scaled_back_are_drawn_where_there_were_any(counts: list[int], p
     assert len(figure.axes) == panels
     if panels == 3:
         assert [line.get_ydata().tolist() for line in figure.axes[2].lines] == [[0, 3], [0, 0]]  # type: ignore[union-attr]
+
+
+def test_as_many_layers_as_a_network_has(tmp_path: Path) -> None:
+    """`zfrepro invariance layers=[1,...,18]` on VGG: more than there are colours, each layer's curve told from the others'."""
+    steps, layers = np.stack([np.linspace(-3, 3, 5)] * 3), list(range(1, 19))
+    figure = invariance.draw_claims(steps, np.ones((2, 3, 5, 18)), np.full((2, 3, 5), np.nan), layers)
+    looks = [(line.get_color(), line.get_linestyle()) for line in figure.axes[0].get_lines()]
+    assert len(set(looks)) == 18
+    figure.savefig(tmp_path / "claims.png")

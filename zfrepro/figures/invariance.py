@@ -66,9 +66,9 @@ def draw_claims(steps: np.ndarray, relative: np.ndarray, probability: np.ndarray
     panels = figure.subplots(1 + answers, len(steps), squeeze=False, sharey="row")
     for t, values in enumerate(steps):
         for i, layer in enumerate(layers):
-            _band(panels[0, t], values, relative[:, t, :, i], f"layer {layer}", COLOURS[i])
+            _band(panels[0, t], values, relative[:, t, :, i], f"layer {layer}", i)
         if answers:
-            _band(panels[1, t], values, probability[:, t], "true class", COLOURS[2])
+            _band(panels[1, t], values, probability[:, t], "true class", 2)
         panels[0, t].set_title(TITLES[t])
         panels[-1, t].set_xlabel(UNITS[t])
         for axes in panels[:, t]:
@@ -78,12 +78,18 @@ def draw_claims(steps: np.ndarray, relative: np.ndarray, probability: np.ndarray
     if answers:
         panels[1, 0].set_ylabel("probability of the true class")
         panels[1, 0].set_ylim(0, 1)
-    panels[0, 0].legend(loc="upper center", ncols=len(layers), fontsize=8)
+    if len(layers) > 3:
+        figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
+    else:
+        panels[0, 0].legend(loc="upper center", ncols=len(layers), fontsize=8)
     figure.supxlabel(f"mean of {len(relative)} validation images; shaded: 10th to 90th percentile", fontsize=8)
     return figure
 
 
-def _band(axes: object, x: np.ndarray, curves: np.ndarray, label: str, colour: str) -> None:
+def _band(axes: object, x: np.ndarray, curves: np.ndarray, label: str, number: int) -> None:
+    """number: which of the axes' curves it is; where the colours come again, it is dashed, and dotted where they come thrice."""
+    again, number = divmod(number, len(COLOURS))
+    colour, line = COLOURS[number], ("-", "--", ":")[min(again, 2)]
     low, high = np.percentile(curves, [10, 90], axis=0)
     axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)  # type: ignore[attr-defined]
-    axes.plot(x, curves.mean(0), color=colour, label=label, linewidth=2)  # type: ignore[attr-defined]
+    axes.plot(x, curves.mean(0), color=colour, label=label, linewidth=2, linestyle=line)  # type: ignore[attr-defined]
