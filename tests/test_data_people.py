@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import shutil
@@ -93,6 +94,24 @@ def test_hostile_and_broken_tars_are_refused(tmp_path: Path) -> None:
     for name in ("cut.tgz", "text.tgz"):
         (problem,) = find_problems(config_of(tmp_path, tmp_path / name))
         assert "cannot be read as a zip or tar archive" in problem and "\n" not in problem
+
+
+@pytest.mark.parametrize("form", ["", "gz"])
+def test_of_a_tar_without_an_end_or_with_another_behind_it_no_picture_is_lost_in_silence(
+    tmp_path: Path, form: str
+) -> None:
+    pets = make(tmp_path / "pets")
+    with tarfile.open(tmp_path / "pets.tar", "w") as tar:
+        tar.add(pets, "pets")
+    with tarfile.open(tmp_path / "pets.tar") as tar:
+        last = tar.getmembers()[-1].offset
+    whole = (tmp_path / "pets.tar").read_bytes()
+    for content in (whole[:last], whole + whole):
+        (tmp_path / "part.tar").write_bytes(gzip.compress(content) if form else content)
+        (problem,) = find_problems(config_of(tmp_path, tmp_path / "part.tar"))
+        assert "cannot be read as a zip or tar archive (cut off, or several in one file)" in problem
+    (tmp_path / "one.tar").write_bytes(whole[: len(whole.rstrip(b"\0")) // 512 * 512 + 1024])  # a single block of zeros
+    assert not find_problems(config_of(tmp_path, tmp_path / "one.tar"))
 
 
 def test_a_zip_with_backslashes_between_folders(tmp_path: Path) -> None:

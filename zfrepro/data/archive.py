@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -75,11 +76,19 @@ def _members(path: Path) -> Iterator[Member]:
     if is_tar(path):
         with tarfile.open(path) as tar:
             yield from (Member(one.name, one.size, one.isfile() or one.isdir()) for one in tar)
+            if not _ends(tar):
+                raise tarfile.ReadError("cut off, or several in one file")
         return
     with zipfile.ZipFile(path) as archive:
         for one in archive.infolist():
             plain = stat.S_IFMT(one.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR) and not one.flag_bits & 1
             yield Member(_name(one), one.file_size, plain, one.CRC)
+
+
+def _ends(tar: tarfile.TarFile) -> bool:
+    """Whether a tar whose members were all read has the zeros behind them that end one, and nothing behind these."""
+    file: Any = tar.fileobj
+    return file.tell() > tar.offset and not any(block.strip(b"\0") for block in iter(partial(file.read, 1 << 20), b""))
 
 
 def _name(member: zipfile.ZipInfo) -> str:
