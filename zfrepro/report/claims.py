@@ -134,13 +134,6 @@ def picture_of(findings: Sequence[Finding], narrow: bool) -> Picture | None:
 
 def _part_data(half: Half) -> dict[str, Any]:
     """A part of an entry: its estimate, its bound and its verdict."""
-    data = {
-        "estimate": half.part.estimate,
-        "says": half.part.says,
-        "relation": half.part.relation,
-        "bound": half.part.bound,
-        "verdict": half.verdict,
-    }
-    if half.where:
-        data["where"] = half.where
+    data = {key: getattr(half.part, key) for key in ("estimate", "says", "relation", "bound")}
+    data |= {"verdict": half.verdict, **({"where": half.where} if half.where else {})}
     return data | (to_data(half.measure) if isinstance(half.measure, Estimate) else {"why": half.measure.why})

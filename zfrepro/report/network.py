@@ -11,7 +11,6 @@ from zfrepro.checkpoints import load_checkpoint
 from zfrepro.files import read_lines
 from zfrepro.models import summary
 from zfrepro.options.commands import IMPORTED, TrainConfig
-from zfrepro.options.shared import ModelConfig
 from zfrepro.report.page import attempt, duration
 from zfrepro.report.pieces import Picture, Table, make_table, picture
 from zfrepro.run import load_config
@@ -65,7 +64,8 @@ def _describe_weights(run: Run, config: TrainConfig, state: dict[str, Any]) -> N
     if run.imported:
         own = f"{run.classes:,} classes" if run.classes else "no classifier"
         classes = f"{own}, trained elsewhere, looked at on {run.data}"
-    run.tables = [layer_table(config.model, run.classes)]
+    layers = summary.describe(summary.on_paper(config.model, run.classes))
+    run.tables = [make_table("The layers", summary.COLUMNS, layers, "")]
     run.sentence = f"{config.model.name}, {count / 1e6:.1f} million weights, {classes}."
     how = "trained elsewhere, imported" if run.imported else recipe(config)
     run.facts = [("Model", config.model.name), ("Weights", f"{count:,}"), ("Data", classes), ("Recipe", how)]
@@ -111,7 +111,3 @@ def recipe(config: TrainConfig) -> str:
     kept = "" if config.renorm_radius is None else f", filters kept within an RMS of {config.renorm_radius:g}"
     rate = f"learning rate {config.lr:g} ({config.schedule})"
     return f"{config.epochs} epochs, batches of {config.batch_size}, {rate}{kept}"
-
-
-def layer_table(model: ModelConfig, classes: int) -> Table:
-    return make_table("The layers", summary.COLUMNS, summary.describe(summary.on_paper(model, classes)), "")
