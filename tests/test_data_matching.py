@@ -41,6 +41,8 @@ def test_classes_are_matched_by_id_before_name_and_the_rest_is_named() -> None:
     assert found.missing == ["zebra"] and found.ambiguous == ["crane"]
     assert "1 of 4 classes of the data set are none of the network's (zebra)" in found.note()
     assert "may be several of the network's (crane)" in found.note()
+    assert "classes=<file>" not in found.note()
+    assert "classes=<file>" in match_classes(Classes([], ["class 0", "class 1"]), data).note()
     same = match_classes(NETWORK, NETWORK)
     assert same.numbers.tolist() == list(range(6)) and same.note() == ""
     without_ids = match_classes(Classes([], NETWORK.names), Classes(NETWORK.ids, ["tench", *NETWORK.names[1:]]))

@@ -447,7 +447,8 @@ def test_what_cannot_be_imported_is_refused(zfrepro: Zfrepro, own: tuple[nn.Modu
     assert "no classifier" in refused(table, weights, *IMAGENET, "layers=2", f"classes={tmp_path / 'mine.pth'}")
     assert "data.size=16" in refused(table, weights, *IMAGENET, "data.size=16")
     assert "model.remove" in refused(table, weights, *IMAGENET, "model.remove=[2]")
-    assert "does not fit the table torchvision/alexnet" in refused(weights)
+    assert "does not fit the table torchvision/alexnet" in (said := refused(weights))
+    assert "give model=<the network's own layer table>.yaml" in said
     assert "such as model=torchvision/vgg16" in refused("model=zfnet")
     assert "DEFAULT" in refused("weights=nowhere.pth")
     assert "not a file" in refused(f"weights={tmp_path}")

@@ -18,6 +18,7 @@ import numpy as np
 from zfrepro.errors import listed
 
 NAMED = 5  # classes that a message names
+UNNAMED = " (an imported one's are named by `zfrepro import classes=<file>`)"
 
 
 @cache
@@ -45,7 +46,7 @@ class Matching:
         parts = [
             f"{len(names)} of {len(self.numbers)} classes of the data set {what} ({listed(names, NAMED)})"
             for names, what in (
-                (self.missing, "are none of the network's"),
+                (self.missing, f"are none of the network's{UNNAMED * (len(self.missing) == len(self.numbers))}"),
                 (self.ambiguous, "may be several of the network's"),
             )
             if names

@@ -212,7 +212,11 @@ def _require_fit(network: Network, given: Sequence[Trained], where: str) -> None
         below = len(network.config.layers)
         wrong.insert(0, f"the table has {below} layers below its softmax, the file {len(given)} in all")
     if wrong:
-        cure = f"; layers={first - 1} takes those below alone" if first > 1 else ""
+        cure = (
+            f"; layers={first - 1} takes those below alone"
+            if first > 1
+            else "; give model=<the network's own layer table>.yaml"
+        )
         listed = "; ".join(wrong[:NAMED]) + (f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else "")
         raise UserError(f"{where}: does not fit the table {network.config.name}: {listed}{cure}")
 
