@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from zfrepro import figures
-from zfrepro.figures import filters, invariance
+from zfrepro.figures import filters, invariance, occlusion
 from zfrepro.figures.correspondence import draw_masks
 from zfrepro.figures.style import MISSING, label, new_figure
 from zfrepro.figures.training import draw_curves
@@ -140,3 +140,18 @@ def test_as_many_layers_as_a_network_has(tmp_path: Path) -> None:
     looks = [(line.get_color(), line.get_linestyle()) for line in figure.axes[0].get_lines()]
     assert len(set(looks)) == 18
     figure.savefig(tmp_path / "claims.png")
+
+
+def test_rounding_is_not_drawn_as_a_difference() -> None:
+    """A map that the square never reaches: 8.5 everywhere, but for the last figures of its sums."""
+    black, rounded = np.zeros((1, 32, 32, 3), np.uint8), 8.5 + 1e-7 * np.arange(9.0).reshape(1, 3, 3)
+    arrays = {
+        "images": black, "fill_pixels": black[0], "square": np.array(8), "ys": np.array([0, 12, 24]), "layer": np.array(5),
+        "maps": np.array([0]), "activity": rounded, "probability": np.full((1, 3, 3), np.nan), "projections": black / 1.0,
+        "others": np.zeros((1, 0, 32, 32, 3)),
+    }  # fmt: skip
+    figure = occlusion.draw_occlusion(arrays, ["a"], [])
+    figure.canvas.draw()
+    shown = figure.axes[1].get_images()[1].to_rgba(rounded[0]).reshape(9, 4)
+    assert np.abs(shown - shown[0]).max() < 0.01
+    assert not any(axis.get_offset_text().get_text() for axes in figure.axes for axis in (axes.xaxis, axes.yaxis))

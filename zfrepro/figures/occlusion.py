@@ -87,8 +87,8 @@ def _over(axes: Axes, arrays: Arrays, row: int, values: np.ndarray, **colours: A
 
 
 def _range(values: np.ndarray, low: float) -> dict[str, float]:
-    """From `low` to the largest, which may be no larger."""
-    return {"vmin": low, "vmax": max(float(values.max()), low + 1e-12)}
+    """From `low` to the largest, which may be no larger; differences below a thousandth, of rounding say, have one colour."""
+    return {"vmin": low, "vmax": max(float(values.max()), low + 1e-3 * abs(low) + 1e-12)}
 
 
 def _bar(figure: Figure, drawn: AxesImage, beside: Axes) -> None:

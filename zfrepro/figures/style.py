@@ -51,6 +51,7 @@ def style() -> dict[Any, Any]:
         "axes.spines.right": False,
         "axes.grid": True,
         "axes.axisbelow": True,
+        "axes.formatter.useoffset": False,  # it would stand in the title
         "axes.prop_cycle": cycler(color=COLOURS),
         "grid.color": "#e3e3e3",
         "text.color": INK,
