@@ -323,6 +323,18 @@ def test_a_file_system_without_locks(tmp_path: Path, answer: int, monkeypatch: p
         pass
 
 
+def test_a_power_cut_empties_no_file_of_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on XFS: what was given its name and never synchronised keeps the name alone."""
+    kept: set[int] = set()
+    monkeypatch.setattr(os, "fsync", lambda handle: kept.add(os.fstat(handle).st_ino))
+    with writing(tmp_path / "run" / "fig4_evolution", EvaluateConfig()) as out:
+        assert out is not None
+        out.arrays("arrays.npz", ones=np.ones(3))
+        out.done({"value": 1})
+    found = {path.name for path in (tmp_path / "run" / "fig4_evolution").iterdir() if path.stat().st_ino in kept}
+    assert found == {"arrays.npz", "metrics.json"}
+
+
 @pytest.mark.parametrize("answer", [errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSPC])
 def test_a_file_system_that_does_not_sync(tmp_path: Path, answer: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """CIFS refuses it for folders, some FUSE for all. A disk that is full is another matter."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -105,6 +107,17 @@ def test_lost_weights_of_a_finished_run_name_a_cure_that_cures(
     shutil.copytree(tiny_run / "tiny", tmp_path / "lost")
     (tmp_path / "lost" / "train" / "checkpoints" / "best.pt").unlink()
     assert "begin again with resume=false" in refused("evaluate", f"outputs={tmp_path}", "run=lost")
+
+
+def test_a_picture_that_does_not_come_to_the_disk_is_missing(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of one would count as drawn. A disk may say that it is full as late as that."""
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    folder = Folder(TrainConfig(run="full", outputs=str(tmp_path)))
+    with pytest.raises(OSError, match="No space left"):
+        folder.pictures(lines(tiny_run, "tiny"), np.zeros((4, 3, 7, 7)))
+    assert not any(folder.path.iterdir())
 
 
 def test_a_start_that_failed_binds_nobody(tmp_path: Path, zfrepro: Zfrepro) -> None:

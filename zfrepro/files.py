@@ -53,8 +53,6 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     try:
         with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
-            file.flush()
-            sync(file.fileno())
         move(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
@@ -66,10 +64,13 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
 
 def move(source: Path, target: Path) -> None:
-    """Give a file or folder its name, over a file that has it now.
+    """Give a file or folder its name, over a file that has it now. A file is on the disk first: if the power is cut it would keep
+    its name alone.
 
     Windows refuses that while somebody has the file open, who reads it or looks for viruses in it: it is tried again for a while.
     """
+    if source.is_file():
+        sync_file(source)
     last = time.monotonic() + PATIENCE * WINDOWS
     while True:
         try:
@@ -90,6 +91,12 @@ def sync_folder(folder: Path) -> None:
         sync(handle)
     finally:
         os.close(handle)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until a file that is closed is on the disk."""
+    with path.open("rb+") as file:  # Windows wants the right to write
+        sync(file.fileno())
 
 
 def sync(handle: int) -> None:

@@ -39,7 +39,7 @@ from zfrepro.files import (
     pending,
     read_json,
     require_space,
-    sync,
+    sync_file,
     sync_folder,
     waiting_lock,
 )
@@ -174,8 +174,7 @@ def build(config: DataConfig, base: Path | None, folder: Path, identity: Identit
         manifest = _manifest(config, base, source, identity, _entries(fresh), skipped, several)
         (fresh / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         for path in fresh.iterdir():
-            with path.open("rb+") as file:
-                sync(file.fileno())
+            sync_file(path)
         sync_folder(fresh)
         move(fresh, folder)
         sync_folder(folder.parent)

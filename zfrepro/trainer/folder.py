@@ -16,7 +16,7 @@ from zfrepro.checkpoints import save_checkpoint
 from zfrepro.data import placed
 from zfrepro.errors import UserError, words_of
 from zfrepro.figures.training import draw_curves, draw_filters
-from zfrepro.files import read_lines, shown, write_text
+from zfrepro.files import atomic_write, read_lines, shown, write_text
 from zfrepro.options.commands import TrainConfig
 from zfrepro.options.identity import differing, flatten, write_config
 from zfrepro.run import load_config
@@ -37,7 +37,7 @@ class Folder:
         """Make the folder, unless there is a training to go on with. A start that never came to a checkpoint binds nobody."""
         if not config.resume and self.path.exists():
             shutil.rmtree(self.path)
-        for leftover in self.checkpoints.glob(".*.tmp"):  # of a process that was killed: the lock is ours
+        for leftover in self.path.rglob(".*.tmp"):  # of a process that was killed: the lock is ours
             leftover.unlink(missing_ok=True)
         if not self.begun:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -106,8 +106,10 @@ class Folder:
 
     def pictures(self, metrics: list[dict[str, Any]], filters: np.ndarray) -> None:
         """The training's curves, and its first layer's filters (N, 3, k, k)."""
-        draw_curves(metrics, self.config.model.name).savefig(self.path / "curves.png", dpi=150)
-        draw_filters(filters).savefig(self.path / "filters.png", dpi=150)
+        drawn = (draw_curves(metrics, self.config.model.name), draw_filters(filters))
+        for name, figure in zip(PICTURES, drawn, strict=True):
+            with atomic_write(self.path / name) as file:
+                figure.savefig(file, dpi=150)
 
     def written(self, epochs: int) -> str:
         """The line that says what is there after so many epochs."""
