@@ -114,8 +114,8 @@ def explain_os_error(error: OSError) -> str:
         return f"{place}: {error.strerror}; give a path at which there can be such a file, such as outputs=<another folder>"
     if error.errno in AWAY:
         return f"{place}: its disk or the network to it fails ({error.strerror}); mend that, then give the same command again"
-    if error.errno == errno.ENODEV:
-        return f"{place}: its file system maps no files into memory; give data.cache= and outputs= on a disk of this machine"
+    if error.errno in (errno.ENODEV, errno.ESPIPE):  # it maps no files into memory, or knows no place in a file
+        return f"{place}: its file system can do too little ({error.strerror}); give data.cache= and outputs= on another disk"
     return f"{place}: {error.strerror or error}"
 
 

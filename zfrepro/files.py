@@ -95,7 +95,7 @@ def sync_folder(folder: Path) -> None:
 
 def sync_file(path: Path) -> None:
     """Wait until a file that is closed is on the disk."""
-    with path.open("rb+") as file:  # Windows wants the right to write
+    with path.open("rb+" if WINDOWS else "rb") as file:  # which wants the right to write; rclone opens no file for both
         sync(file.fileno())
 
 

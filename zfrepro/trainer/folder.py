@@ -106,8 +106,8 @@ class Folder:
 
     def pictures(self, metrics: list[dict[str, Any]], filters: np.ndarray) -> None:
         """The training's curves, and its first layer's filters (N, 3, k, k)."""
-        drawn = (draw_curves(metrics, self.config.model.name), draw_filters(filters))
-        for name, figure in zip(PICTURES, drawn, strict=True):
+        drawn = {"curves.png": draw_curves(metrics, self.config.model.name), "filters.png": draw_filters(filters)}
+        for name, figure in drawn.items():
             with atomic_write(self.path / name) as file:
                 figure.savefig(file, dpi=150)
 
