@@ -54,7 +54,7 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
         move(temporary, path)
-        sync_folder(path.parent)
+        sync_path(path.parent)
     except OSError as error:
         error.filename = error.filename or str(path)  # errors of writing name no file
         raise
@@ -70,7 +70,7 @@ def move(source: Path, target: Path) -> None:
     Windows refuses that while somebody has the file open, who reads it or looks for viruses in it: it is tried again for a while.
     """
     if source.is_file():
-        sync_file(source)
+        sync_path(source)
     last = time.monotonic() + PATIENCE * WINDOWS
     while True:
         try:
@@ -82,21 +82,17 @@ def move(source: Path, target: Path) -> None:
             time.sleep(0.05)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the renames in it durable."""
-    if WINDOWS:  # which opens no folders
+def sync_path(path: Path) -> None:
+    """Wait until a file that is closed, or what a folder's files are called, is on the disk."""
+    if WINDOWS and path.is_dir():  # it opens no folders
         return
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(
+        path, os.O_RDWR if WINDOWS else os.O_RDONLY
+    )  # it wants the right to write; rclone opens for one alone
     try:
         sync(handle)
     finally:
         os.close(handle)
-
-
-def sync_file(path: Path) -> None:
-    """Wait until a file that is closed is on the disk."""
-    with path.open("rb+" if WINDOWS else "rb") as file:  # which wants the right to write; rclone opens no file for both
-        sync(file.fileno())
 
 
 def sync(handle: int) -> None:

@@ -39,8 +39,7 @@ from zfrepro.files import (
     pending,
     read_json,
     require_space,
-    sync_file,
-    sync_folder,
+    sync_path,
     waiting_lock,
 )
 from zfrepro.options.declare import check_options
@@ -174,10 +173,10 @@ def build(config: DataConfig, base: Path | None, folder: Path, identity: Identit
         manifest = _manifest(config, base, source, identity, _entries(fresh), skipped, several)
         (fresh / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         for path in fresh.iterdir():
-            sync_file(path)
-        sync_folder(fresh)
+            sync_path(path)
+        sync_path(fresh)
         move(fresh, folder)
-        sync_folder(folder.parent)
+        sync_path(folder.parent)
     contrast = _told_of_contrast(np.load(folder / "covariance.npy"))
     for note in [*identity.told, *_told_of_several(several), *contrast]:
         print(f"note: {note}", file=sys.stderr)
