@@ -517,7 +517,9 @@ def test_a_full_disk_and_a_read_only_cache_are_said_plainly(tmp_path: Path, monk
     make_tree(tmp_path / "tree")
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", Path("/proc/x")):
-        with pytest.raises(UserError, match=r"data\.cache=.*cannot be written.*set ZFREPRO_CACHE"):
+        with pytest.raises(
+            UserError, match=rf"data\.cache=.*cannot be written \([^)]+: {place}.*make it.*set ZFREPRO_CACHE"
+        ):
             open_data(config_of(tmp_path, cache=str(place)), progress=False)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))

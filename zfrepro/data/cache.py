@@ -27,7 +27,8 @@ def writable(cache: Path) -> Iterator[None]:
     except OSError as error:
         if made and error.errno not in NOT_WRITABLE and not is_full(error):
             raise
-        why, cure = error.strerror or error, "make room there" if is_full(error) else "make it writable"
+        why = f"{error.strerror or error}: {error.filename}" if error.filename else error.strerror or error
+        cure = "make room there" if is_full(error) else "make it writable"
         raise UserError(
             f"data.cache={cache}: cannot be written ({why}); {cure}, or set ZFREPRO_CACHE=<folder>"
         ) from error
