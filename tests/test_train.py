@@ -286,6 +286,19 @@ def test_a_machine_of_that_name_is_not_waited_for_as_long_as_torch_would(
     assert "MASTER_ADDR=late.invalid: no machine of that name is known here" in done.stderr
 
 
+def test_processes_that_do_not_come_are_not_waited_for_for_ever() -> None:
+    """As on a machine that the others do not reach; gloo's waiting hears nothing, so it is waited for in earnest."""
+    code = "from zfrepro.trainer import distributed as d; d.JOINING = 0.5; d._join('gloo', 0, 2)"
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    there = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "RANK": "0", "WORLD_SIZE": "2"}
+    call = [sys.executable, "-c", code]
+    done = subprocess.run(call, check=False, capture_output=True, text=True, timeout=60, env=os.environ | there)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "the 2 processes do not meet (not within 0.5 seconds)" in done.stderr and "SOCKET_IFNAME" in done.stderr
+
+
 # Two processes as torchrun starts them, but after the imports, which take seconds.
 FORKED = """
 with socket.socket() as free:

@@ -7,6 +7,8 @@ import gc
 import os
 import re
 import socket
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from zfrepro.devices import resolve_device
 from zfrepro.errors import UserError, words_of
 
 RESOLVING = 30.0  # seconds in which a machine's name must become known: on some clusters it does with its process
+JOINING = 600.0  # seconds in which all processes must meet
 LOST = r"Connection (closed|reset) by peer|gloo/transport|remote process exit"  # gloo's and NCCL's words
 
 
@@ -134,12 +137,28 @@ def _find_master(name: str) -> None:
 
 
 def _join(backend: str, rank: int, size: int) -> None:
-    """Meet the other processes. Raises UserError where their place is not known, or does not answer."""
+    """Meet the other processes. Raises UserError where their place is not known, or does not answer; where they do not come, the
+    process ends: gloo waits for ever, and nothing else can stop it."""
+    late = _not_met(rank, size, f"not within {JOINING:g} seconds")
+    watch = threading.Timer(JOINING, _end, [late])
+    watch.daemon = True
+    watch.start()
     try:
         dist.init_process_group(backend)
     except (ValueError, RuntimeError) as error:
-        raise UserError(
-            f"RANK={rank}, WORLD_SIZE={size}: the {size} processes do not meet ({words_of(error)}); start "
-            f"them with `torchrun --nproc_per_node={size} -m zfrepro train ...`, or unset RANK and WORLD_SIZE to train in one; "
-            "on several machines, GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME name the network card that they share"
-        ) from error
+        raise UserError(_not_met(rank, size, words_of(error))) from error
+    finally:
+        watch.cancel()
+
+
+def _not_met(rank: int, size: int, why: str) -> str:
+    return (
+        f"RANK={rank}, WORLD_SIZE={size}: the {size} processes do not meet ({why}); start them with `torchrun "
+        f"--nproc_per_node={size} -m zfrepro train ...`, or unset RANK and WORLD_SIZE to train in one; on several machines, "
+        "GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME name the network card that they share"
+    )
+
+
+def _end(line: str) -> None:
+    print(f"zfrepro: {line}", file=sys.stderr, flush=True)
+    os._exit(2)
