@@ -181,7 +181,7 @@ for words in sys.argv.pop(1).split(","):
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 SIGNALS = [
-    *(("killed", signal.SIGKILL, count) for count in (0, 2, 4)),
+    *(("killed", getattr(signal, "SIGKILL", signal.SIGTERM), count) for count in (0, 2, 4)),
     *(("stopped", number, 2) for number in (signal.SIGTERM, signal.SIGINT)),
     ("closed", getattr(signal, "SIGHUP", signal.SIGTERM), 2),
 ]

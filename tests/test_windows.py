@@ -223,13 +223,21 @@ def test_a_drive_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert nearest_existing(Path("/z/cache")) is None
 
 
+def test_folders_are_told_with_the_systems_own_sign(
+    tmp_path: Path, zfrepro: Zfrepro, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sep", "\\")
+    assert "runs in outputs\\:" in zfrepro("doctor", cwd=tmp_path).stdout
+
+
 # ---------------------------------------------------------------------------------------------------- streams, processes
 
 
-def test_a_window_takes_text(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("buffered", [True, False], ids=["buffered", "PYTHONUNBUFFERED"])
+def test_a_window_takes_text(buffered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes, even of UTF-8, would be shown as letters of the window's own character set."""
     window = type("_WindowsConsoleIO", (io.BytesIO,), {})
-    stream = io.TextIOWrapper(io.BufferedWriter(window()), "utf-8")
+    stream = io.TextIOWrapper(io.BufferedWriter(window()) if buffered else window(), "utf-8")
     for name in ("stdout", "__stdout__"):
         monkeypatch.setattr(sys, name, stream)
     monkeypatch.setattr(sys, "stderr", sys.stderr)
@@ -247,6 +255,13 @@ def test_a_pool_has_as_many_processes_as_windows_can_wait_for(monkeypatch: pytes
     assert workers.at_once(96) == 96
     monkeypatch.setattr(workers, "WINDOWS", True)
     assert (workers.at_once(96), workers.at_once(4)) == (61, 4)
+
+
+def test_ctrl_break_stops_a_command_as_a_closed_terminal_does() -> None:
+    """The one signal that another program can send there; what had been computed since the last save would be lost."""
+    code = "import signal; vars(signal).pop('SIGHUP', None); signal.SIGBREAK = 21\n"
+    code += "from zfrepro import workers; print(workers.STOPS)"
+    assert "21" in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
 def test_gpus_talk_without_nccl(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -234,18 +234,18 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)])
-def test_workers_end_with_their_parent(tmp_path: Path, number: int, status: int) -> None:
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGKILL", -9)])
+def test_workers_end_with_their_parent(tmp_path: Path, name: str, status: int) -> None:
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
     parent = subprocess.Popen([sys.executable, str(script), str(tmp_path), str(Path(__file__).parent)])
     notes = [tmp_path / f"pid{n}" for n in range(2)]
     wait_until(lambda: all(note.exists() and note.read_text() for note in notes), parent)
-    parent.send_signal(number)
+    parent.send_signal(getattr(signal, name))
     assert parent.wait(60) == status
     pids = [int(note.read_text()) for note in notes]
     wait_until(lambda: not any(map(alive, pids)))
-    assert len(list(tmp_path.glob("pid*.saved"))) == (0 if number == signal.SIGKILL else 2)
+    assert len(list(tmp_path.glob("pid*.saved"))) == (0 if name == "SIGKILL" else 2)
     saved = list(tmp_path.glob("*.saved"))
     assert len(list(tmp_path.glob("pid*"))) == len(notes) + len(saved)  # no further task was begun
 

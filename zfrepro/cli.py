@@ -194,9 +194,12 @@ def _patient_streams() -> None:
     handed on at once: what is killed keeps its log."""
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
+        buffer = getattr(stream, "buffer", None)
         if stream is None:  # closed by the caller
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
-        elif type(getattr(getattr(stream, "buffer", None), "raw", None)).__name__ == "_WindowsConsoleIO":  # takes text
+        elif (
+            type(getattr(buffer, "raw", buffer)).__name__ == "_WindowsConsoleIO"
+        ):  # takes text; unbuffered it has no raw
             stream.reconfigure(errors="backslashreplace")
         elif stream is getattr(sys, f"__{name}__"):
             pipe = io.BufferedWriter(_Pipe(number))

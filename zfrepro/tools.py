@@ -83,7 +83,7 @@ def doctor(config: DoctorConfig) -> None:
         print("gpu: none" + ("" if torch.backends.cuda.is_built() else " (torch is a CPU build)"))
     outputs = config.runs_folder
     runs = runs_in(outputs)
-    print(f"runs in {shown(outputs)}/: {', '.join(runs) or 'none yet; begin with `zfrepro train`'}")
+    print(f"runs in {shown(outputs)}{os.sep}: {', '.join(runs) or 'none yet; begin with `zfrepro train`'}")
     cache = config.data.cache_folder
     packed, place = sorted(path.parent.name for path in cache.glob("*/manifest.json")), nearest_existing(cache)
     free = f"; {shutil.disk_usage(place).free / 1e9:.0f} GB free" if place else ""

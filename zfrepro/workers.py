@@ -39,8 +39,9 @@ class Interrupted(Exception):
         return Interrupted, (self.number,)
 
 
-# The terminal was closed; a batch system warns that the time is nearly over. Windows has no such signals.
-WARNINGS = [getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU") if hasattr(signal, name)]
+# The terminal was closed; a batch system warns that the time is nearly over. Of these Windows has Ctrl-Break.
+NAMES = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGBREAK")
+WARNINGS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 STOPS = (signal.SIGINT, signal.SIGTERM, *WARNINGS)
 
 

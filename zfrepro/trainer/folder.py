@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import sys
 from functools import cache
@@ -115,7 +116,7 @@ class Folder:
         """The line that says what is there after so many epochs."""
         names = "config.yaml, metrics.jsonl, curves.png, filters.png, checkpoints/{best,last}.pt"
         kept = [epoch for epoch in self.config.snapshot_epochs if epoch <= epochs]
-        return f"wrote {shown(self.path)}/: {names}" + (f", snapshots of epochs {kept}" if kept else "")
+        return f"wrote {shown(self.path)}{os.sep}: {names}" + (f", snapshots of epochs {kept}" if kept else "")
 
 
 def _change(key: str, new: object, old: object) -> str:

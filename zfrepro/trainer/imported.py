@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -267,7 +268,9 @@ def write_run(
     for which in ("best", "last"):
         save_checkpoint(folder / "checkpoints" / f"{which}.pt", checkpoint)
     what = f"{len(network.feature_layers)} layers" + (f" and {network.outputs} classes" if network.outputs else "")
-    print(f"wrote {shown(folder)}/: config.yaml, import.json, filters.png, checkpoints/{{best,last}}.pt ({what})")
+    print(
+        f"wrote {shown(folder)}{os.sep}: config.yaml, import.json, filters.png, checkpoints/{{best,last}}.pt ({what})"
+    )
 
 
 def run_config(config: ImportConfig, table: ModelConfig) -> TrainConfig:
