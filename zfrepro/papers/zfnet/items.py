@@ -49,7 +49,7 @@ ITEMS = (
     ),
     Item(
         "table6", "Table 6", "transfer", "table6_pascal2012", "PASCAL VOC 2012 average precision",
-        tables_first=True, one_checkpoint=True,
+        version=2, tables_first=True, one_checkpoint=True,
     ),
     Item(
         "fig9", "Figure 9", "transfer", "fig9_few_shot",
