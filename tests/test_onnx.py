@@ -319,6 +319,10 @@ REFUSED = {
         lambda g: g.add("Pad", np.array([0, 0, 1, 1] * 2), np.array(1, np.float32)).conv(4, 3),
         "Pad 'pad_0' pads by something else",
     ),
+    "zeros at the end": (
+        lambda g: g.conv(4, 3).add("Pad", np.array([0, 0, 1, 1] * 2)),
+        "Pad 'pad_2' puts zeros around the uppermost maps",
+    ),
     "maps cut, then padded": (
         lambda g: g.add("Pad", np.array([0, 0, -1, -1] * 2)).conv(4, 3, pads=[1] * 4),
         "Pad 'pad_0' pads by [0, 0, -1, -1",

@@ -126,6 +126,8 @@ class _Walk:
                 raise
         if self.wanted is not None:
             require("layers", self.wanted, 1 <= self.wanted <= self._whole(), f"between 1 and {self._whole()}")
+        if self.padded and self.wanted is None:
+            self._refuse("puts zeros around the uppermost maps, which the table has in convolutions alone")
         if not self.active and max(self._sides()) > 1:
             self._refuse("has no ReLU behind it and is not fully connected", self.weights[-1].name)
         rows = self.rows[: self._whole()]
