@@ -104,6 +104,17 @@ def test_tasks_run_in_processes_of_their_own_and_print_into_their_logs(
     assert (tmp_path / "toy" / "train" / "checkpoints" / "last.pt").exists()
 
 
+def taken_first() -> int:
+    """How readily Linux takes this process where memory ends, -1000 to 1000."""
+    return int(Path("/proc/self/oom_score_adj").read_text())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_where_memory_ends_a_worker_is_taken_before_its_parent() -> None:
+    """A parent that is left says what to do; killed itself, it could say nothing."""
+    assert min(run_tasks([taken_first] * 4, 2)) >= 300
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
 def test_a_process_that_packs_keeps_to_one_thread() -> None:
     """A fork brings along NumPy's matrix products as the parent has them: with two threads here."""

@@ -229,6 +229,8 @@ def start_worker(parent: int) -> None:
     threadpool_limits(1, user_api="blas")  # where a fork brought it along
     for number in STOPS:
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+    with contextlib.suppress(OSError):  # where memory ends, Linux takes a worker, and the parent can say so
+        Path("/proc/self/oom_score_adj").write_text("300", encoding="utf-8")
 
     def watch() -> None:
         while os.getppid() == parent and psutil.pid_exists(parent):  # Windows gives no orphan another parent
