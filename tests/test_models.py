@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import small_table
+from conftest import Zfrepro, small_table
 from omegaconf import OmegaConf
 
 from zfrepro import papers
+from zfrepro.checkpoints import load_checkpoint
 from zfrepro.errors import UserError
 from zfrepro.models.network import Network, Noise, contrast_normalise, dropout, initialise, multiply_adds
 from zfrepro.models.table import Op, layers_of, op_sizes, ops_of, receptive_box, receptive_field
@@ -230,3 +231,10 @@ def test_removing_every_layer_is_refused() -> None:
 def test_conf_is_found(tmp_path: Path) -> None:
     assert (conf_folder() / "train.yaml").exists()
     assert OmegaConf.load(conf_folder() / "model" / "zfnet.yaml").name == "zfnet"
+
+
+def test_a_run_s_layer_table_is_its_own(tiny_run: Path, zfrepro: Zfrepro) -> None:
+    classes = len(load_checkpoint(tiny_run / "tiny" / "train" / "checkpoints" / "best.pt")["class_names"])
+    said = zfrepro("summary", f"outputs={tiny_run}", "run=tiny").stdout
+    assert said.startswith("zfnet_demo: input 3x56x56, ") and f", {classes} classes\n" in said
+    assert "no trained run" in zfrepro("summary", f"outputs={tiny_run}", "run=tinny", check=False).stderr

@@ -9,6 +9,7 @@ import shutil
 import torch
 
 from zfrepro import __version__
+from zfrepro.checkpoints import load_checkpoint
 from zfrepro.data import examine, not_used, open_data, packed_folder
 from zfrepro.devices import resolve_precision
 from zfrepro.files import nearest_existing, shown
@@ -16,7 +17,7 @@ from zfrepro.models.network import Network, multiply_adds
 from zfrepro.models.summary import COLUMNS, describe, on_paper, other_operations
 from zfrepro.options.commands import DoctorConfig, SummaryConfig, TrainConfig
 from zfrepro.provenance import versions
-from zfrepro.run import runs_in
+from zfrepro.run import load_config, runs_in
 
 
 def prepare(config: TrainConfig) -> None:
@@ -33,8 +34,12 @@ def prepare(config: TrainConfig) -> None:
 
 
 def summary(config: SummaryConfig) -> None:
-    """`zfrepro summary`: print the layer table (ZF Fig. 3; VGG Tables 1, 2)."""
-    print("\n".join(layer_table(on_paper(config.model, config.num_classes))))
+    """`zfrepro summary`: print the layer table (ZF Fig. 3; VGG Tables 1, 2), of a run or of one that is described."""
+    model, outputs = config.model, config.num_classes
+    if config.run:
+        model = load_config(config.folder, config.run).model
+        outputs = len(load_checkpoint(config.folder / "train" / "checkpoints" / "best.pt")["class_names"])
+    print("\n".join(layer_table(on_paper(model, outputs))))
 
 
 def layer_table(network: Network) -> list[str]:

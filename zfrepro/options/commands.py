@@ -695,8 +695,13 @@ class ImportConfig(Common):
 
 @dataclass
 class SummaryConfig(Common):
-    """`zfrepro summary` (ZFNet, Fig. 3)."""
+    """`zfrepro summary` (ZFNet, Fig. 3; VGG, Tables 1 and 2)."""
 
+    run: str = option(
+        "",
+        "a trained run, whose own table and classes count; empty: `model` and `num_classes`",
+        lambda name: run_name(name) if name else None,
+    )
     model: ModelConfig = group(ModelConfig, "the network's layer table")
     num_classes: int = option(1000, "units of the softmax", at_least(1))
 
