@@ -15,6 +15,7 @@ import time
 import tracemalloc
 import zipfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -314,6 +315,15 @@ def test_unreadable_exif_asks_for_nothing(tmp_path: Path, suffix: str) -> None:
     picture(0).save(path, exif=b"Exif\0\0neither II nor MM")
     assert read_picture(path, 10, "whole").shape[:2] == tuple(measure_files([str(path)], 10)[0])
     assert picture_size(path) == (20, 24)
+
+
+def test_a_disk_that_fails_is_no_picture_without_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    path = str(tmp_path / "a.png")
+    assert measure_files([path], 10).tolist() == [[10, 10]]
+    monkeypatch.setattr(decode, "open_picture", Mock(side_effect=OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(OSError, match=r"Input/output error: .*a\.png"):
+        measure_files([path], 10)
 
 
 @pytest.mark.parametrize("fit", ["square", "whole"])

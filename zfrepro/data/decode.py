@@ -60,8 +60,11 @@ def measure_files(paths: Sequence[str], size: int) -> np.ndarray:
     headers; `size` x `size` for what cannot be read."""
     shapes = np.full((len(paths), 2), size, np.int64)
     for row, path in enumerate(paths):
-        with contextlib.suppress(Exception):
+        try:
             shapes[row] = rescaled_shape(*_cut_strip(*picture_size(path))[2:], size)
+        except Exception as error:  # what is no picture is told when it is decoded
+            if is_of_machine(error):
+                raise named(error, path) from None
     return shapes
 
 
