@@ -443,6 +443,8 @@ def test_columns_without_a_cell_are_left_out() -> None:
         ["D", "[64;128]", "3.2", ""],
     ]
     assert len(pieces.make_table("t", ["a", "b"], [], "").columns) == 2
+    spreads = pieces.make_table("t", ["std"], [["0.3"], ["1.4"]], "")  # the paper's, of Caltech-256
+    assert [row.cells[0].text for row in spreads.rows] == ["0.3", "1.4"]
     with pytest.raises((IndexError, ValueError)):
         pieces.make_table("t", ["a", "b"], [["1", "2", "3"]], "")
 

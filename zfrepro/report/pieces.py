@@ -113,9 +113,10 @@ def number(text: str) -> float | None:
 
 
 def decimals(values: Sequence[float]) -> int:
-    """Decimals to show a column with: none for counts, one for percentages as in the paper, three for small values."""
-    if all(value == int(value) for value in values):
-        return 0
+    """Decimals to show a column with: as few as say all, else one for percentages as in the paper, three for small values."""
+    for few in (0, 1):
+        if all(value == round(value, few) for value in values):
+            return few
     return 3 if max(map(abs, values)) < 2 else 1
 
 
