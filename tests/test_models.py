@@ -49,6 +49,7 @@ def test_zfnet_multiply_adds_by_hand() -> None:
     hand |= {5: 256 * 384 * 9 * 169, 6: 9216 * 4096, 7: 4096 * 4096, 8: 4096 * 5}
     assert multiply_adds(on_meta(model("zfnet"), 5)) == hand
     assert "1.16 G multiply-adds in the weights, 1.17 G" in layer_table(on_meta(model("zfnet"), 5))[-1]
+    assert layer_table(on_meta(model("zfnet"), 0))[0] == "zfnet: input 3x224x224, no classifier"
 
 
 def test_the_printed_table() -> None:

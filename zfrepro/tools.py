@@ -48,8 +48,9 @@ def layer_table(network: Network) -> list[str]:
     side, work = network.input_size, sum(multiply_adds(network).values())
     total = ["total", "", "", "", "", f"{sum(p.numel() for p in network.parameters()):,}", f"{work:,}"]
     lines = [[*COLUMNS[:4], "field/stride", *COLUMNS[5:]], *describe(network), total]
+    classes = f"{network.outputs} classes" if network.outputs else "no classifier"
     return [
-        f"{network.config.name}: input {network.channels}x{side}x{side}, {network.outputs} classes",
+        f"{network.config.name}: input {network.channels}x{side}x{side}, {classes}",
         *aligned(lines, texts=3),
         f"{amount(work)} multiply-adds in the weights, {amount(work + other_operations(network))} with biases, pooling and "
         "normalisation",
