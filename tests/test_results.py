@@ -269,6 +269,19 @@ def test_unfinished_output_leaves_the_last_one(tmp_path: Path) -> None:
     assert not write(tmp_path, 1.5)
 
 
+def test_who_writes_a_file_again_clears_up_after_the_killed(tmp_path: Path) -> None:
+    page, script = tmp_path / "report" / "index.html", (
+        "import os, sys; from pathlib import Path; from zfrepro.files import atomic_write\n"
+        "with atomic_write(Path(sys.argv[1])) as file: os.kill(os.getpid(), 9)"
+    )  # fmt: skip
+    subprocess.run([sys.executable, "-c", script, str(page)], check=False)
+    assert [path.suffix for path in page.parent.iterdir()] == [".tmp"]
+    with atomic_write(page.with_name("claims.json")):  # a living process keeps what it is at
+        write_text(page, "whole")
+        assert len(list(page.parent.glob(".claims.json.*.tmp"))) == 1
+    assert {path.name for path in page.parent.iterdir()} == {"index.html", "claims.json"}
+
+
 def test_leftovers_of_the_killed_go_and_those_of_the_living_stay(tmp_path: Path) -> None:
     run, killed = tmp_path / "run", subprocess.Popen([sys.executable, "-c", ""])
     killed.wait()

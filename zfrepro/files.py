@@ -47,8 +47,10 @@ PATIENCE = 5.0  # seconds for which a file may be open elsewhere on Windows
 
 @contextlib.contextmanager
 def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a temporary file beside `path` that replaces it, whole and on disk, when the block ends without an error."""
+    """Open a temporary file beside `path` that replaces it, whole and on disk, when the block ends without an error. What killed
+    processes have left beside it goes."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent)
     temporary = _pending_path(path.parent, path.name)
     try:
         with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
@@ -297,7 +299,8 @@ def remove_leftovers(folder: Path) -> None:
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
-            leftover.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another has removed it, or it is another's
+                leftover.unlink()
 
 
 def _in_work(leftover: Path) -> bool:
