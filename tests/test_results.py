@@ -269,6 +269,26 @@ def test_unfinished_output_leaves_the_last_one(tmp_path: Path) -> None:
     assert not write(tmp_path, 1.5)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="users by number")
+def test_another_user_s_process_may_be_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by hidepid on clusters: what looks dead may be packing into a cache that they share."""
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    packing, forgotten = (
+        tmp_path / f".data.{machine()}.{killed.pid}-{time.time():.0f}.{end}.tmp" for end in ("a", "b")
+    )
+    packing.mkdir()
+    forgotten.mkdir()
+    os.utime(forgotten, (0, 0))
+    own = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: own + 1)
+    files.remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [packing.name]
+    monkeypatch.undo()
+    files.remove_leftovers(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_who_writes_a_file_again_clears_up_after_the_killed(tmp_path: Path) -> None:
     page, script = tmp_path / "report" / "index.html", (
         "import os, sys; from pathlib import Path; from zfrepro.files import atomic_write\n"

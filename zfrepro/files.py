@@ -304,12 +304,14 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _in_work(leftover: Path) -> bool:
-    """Whether somebody may be at it: a living process, or where it cannot be seen, one that has touched it within a day."""
+    """Whether somebody may be at it: a living process, or where it cannot be seen, as another user's on many servers, one that
+    has touched it within a day."""
     owner, process = leftover.name.rsplit(".", 3)[:2]
     number = process.partition("-")[0]
-    if number.isdecimal() and owner.endswith(f".{machine()}"):
-        return _process(int(number)) == process
     with contextlib.suppress(OSError):
+        ours = WINDOWS or leftover.stat().st_uid == os.getuid()
+        if ours and number.isdecimal() and owner.endswith(f".{machine()}"):
+            return _process(int(number)) == process
         inside = leftover.iterdir() if leftover.is_dir() else ()
         return time.time() - max(path.stat().st_mtime for path in (leftover, *inside)) < DAY
     return True
