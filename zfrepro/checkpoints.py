@@ -17,6 +17,11 @@ from zfrepro.files import atomic_write
 CURE = "move it away, or train again with resume=false"
 
 
+def checkpoint_of(run: Path, name: str = "best") -> Path:
+    """A file of a run's weights: best, last or epoch_<n>."""
+    return run / "train" / "checkpoints" / f"{name}.pt"
+
+
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint atomically. Raises OSError where it cannot be written; what stood there then stands there still."""
     with atomic_write(path) as file:

@@ -31,11 +31,8 @@ from tqdm import tqdm
 
 from zfrepro.errors import WINDOWS, UserError, named, words_of
 
-UNKNOWN = (
-    errno.ENOSYS,
-    errno.EOPNOTSUPP,
-    errno.ENOTSUP,
-)  # what file systems answer to what they lack; two numbers on a Mac
+# what file systems answer to what they lack; the last two are one number, but on a Mac
+UNKNOWN = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 LOCKLESS = (*UNKNOWN, errno.ENOLCK)  # those without locks
 UNSYNCED = (*UNKNOWN, errno.EINVAL, errno.EBADF)  # those without `fsync`
 DAY = 86_400  # seconds
@@ -88,9 +85,8 @@ def sync_path(path: Path) -> None:
     """Wait until a file that is closed, or what a folder's files are called, is on the disk."""
     if WINDOWS and path.is_dir():  # it opens no folders
         return
-    handle = os.open(
-        path, os.O_RDWR if WINDOWS else os.O_RDONLY
-    )  # it wants the right to write; rclone opens for one alone
+    # Windows wants the right to write; rclone opens for one alone.
+    handle = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
     try:
         sync(handle)
     finally:

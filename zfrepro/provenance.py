@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -66,6 +67,7 @@ def device_name(device: str) -> str:
     return f"cpu ({platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads)"
 
 
+@functools.cache  # one process may train hundreds of networks
 def code_hash() -> str:
     """Of this package's source."""
     found = hashlib.sha256()

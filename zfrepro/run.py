@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zfrepro.checkpoints import load_checkpoint
+from zfrepro.checkpoints import checkpoint_of, load_checkpoint
 from zfrepro.data import Known, Packed, Split, open_own, recall
 from zfrepro.data.matching import Classes, Matching, match_classes
 from zfrepro.data.rescaling import Images, rescaled
@@ -203,8 +203,7 @@ def open_run(config: Common, which: str | int = "best", boxes: bool = False) -> 
         require("data.root", config.data.root, Path(config.data.root).expanduser().exists(), "a folder that is there")
         trained.data.root = config.data.root
         check_options(trained.data, "data.")
-    name = f"epoch_{which}.pt" if isinstance(which, int) else f"{which}.pt"
-    checkpoint = config.folder / "train" / "checkpoints" / name
+    checkpoint = checkpoint_of(config.folder, f"epoch_{which}" if isinstance(which, int) else which)
     if not checkpoint.exists():
         raise UserError(
             f"run={config.run}: {shown(checkpoint)} is not there; let `zfrepro train` finish an epoch first, or, if it had been "

@@ -9,7 +9,7 @@ import shutil
 import torch
 
 from zfrepro import __version__
-from zfrepro.checkpoints import load_checkpoint
+from zfrepro.checkpoints import checkpoint_of, load_checkpoint
 from zfrepro.data import examine, not_used, open_data, packed_folder
 from zfrepro.devices import resolve_precision
 from zfrepro.files import nearest_existing, shown
@@ -38,7 +38,7 @@ def summary(config: SummaryConfig) -> None:
     model, outputs = config.model, config.num_classes
     if config.run:
         model = load_config(config.folder, config.run).model
-        outputs = len(load_checkpoint(config.folder / "train" / "checkpoints" / "best.pt")["class_names"])
+        outputs = len(load_checkpoint(checkpoint_of(config.folder))["class_names"])
     print("\n".join(layer_table(on_paper(model, outputs))))
 
 

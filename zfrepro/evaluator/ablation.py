@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from zfrepro import papers, statistics
+from zfrepro.checkpoints import checkpoint_of
 from zfrepro.data import Split
 from zfrepro.errors import UserError, require_choice
 from zfrepro.evaluator.errors import top_errors
@@ -179,7 +180,7 @@ def write(config: AblateConfig, source: TrainedRun, jobs: dict[str, list[TrainCo
     """Table, chart, arrays and metrics of the networks that are trained."""
     labels = source.data.val.labels
     runs = [run for found in jobs.values() for run in found]
-    hashes = [file_hash(run.folder / "train" / "checkpoints" / "last.pt") for run in runs]
+    hashes = [file_hash(checkpoint_of(run.folder, "last")) for run in runs]
     together = "-".join(digest[:12] for digest in hashes)
     with writing(config.folder / FOLDER, config, together, inputs=source.data.key) as out:
         if out is None:

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from zfrepro import papers, statistics
+from zfrepro.checkpoints import checkpoint_of
 from zfrepro.errors import UserError, require
 from zfrepro.evaluator.errors import top_errors
 from zfrepro.evaluator.testing import METHODS, around, own_scale, posteriors, together, told
@@ -211,7 +212,7 @@ class Answers:
 
 
 def checkpoint(net: Net) -> Path:
-    return net.training.folder / "train" / "checkpoints" / "best.pt"
+    return checkpoint_of(net.training.folder)
 
 
 def answer(config: DepthConfig, net: Net, method: str, several: bool, path: Path) -> None:

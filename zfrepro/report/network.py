@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zfrepro.checkpoints import load_checkpoint
+from zfrepro.checkpoints import checkpoint_of, load_checkpoint
 from zfrepro.files import read_lines
 from zfrepro.models import summary
 from zfrepro.options.commands import IMPORTED, TrainConfig
@@ -40,8 +40,7 @@ class Run:
 def describe(folder: Path, name: str) -> Run:
     """The network and its training; without `facts` where it is not trained, or its files cannot be read."""
     run = Run(name, f"zfrepro train run={name}")
-    train = folder / "train"
-    checkpoint = train / "checkpoints" / "best.pt"
+    train, checkpoint = folder / "train", checkpoint_of(folder)
     if not checkpoint.exists():
         return run
     config = attempt(run.damaged, train / "config.yaml", lambda _: load_config(folder, name))

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zfrepro.checkpoints import load_checkpoint
+from zfrepro.checkpoints import checkpoint_of, load_checkpoint
 from zfrepro.data import Packed
 from zfrepro.data.transforms import resized
 from zfrepro.errors import UserError, nearest, require
@@ -80,7 +80,7 @@ class Source:
 
 def source_path(config: TrainConfig) -> Path:
     """The checkpoint that `config.init_from` names."""
-    return config.runs_folder / str(config.init_from) / "train" / "checkpoints" / "best.pt"
+    return checkpoint_of(config.runs_folder / str(config.init_from))
 
 
 def open_origin(config: TrainConfig) -> Source:
